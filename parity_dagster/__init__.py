@@ -1,0 +1,1 @@
+"""Imports the history of AT Protocol accounts into Postgres through Dagster."""

@@ -1,0 +1,227 @@
+"""Every way an import can go wrong, as one tree of exceptions.
+
+What lives here: the exceptions this package raises on purpose, each with the code that is written to the
+state row and whether trying again later can help. What must not: how an error is detected (that is the
+business of the module that raises it) or when a retry happens (`store.states`).
+
+    ParityError
+    ├── SettingsError                invalid_settings     a PARITY_* variable or an argument is wrong
+    ├── InvalidIdentifier            invalid_identifier   not a DID, handle, NSID, rkey or AT-URI
+    ├── CollectionNotRegistered      not_registered       the NSID is not among PARITY_COLLECTIONS
+    ├── PairBusy                     busy                 another live importer holds this (did, collection)
+    ├── DatabaseError                database             Postgres failed; what was committed stays
+    │   ├── DatabaseUnreachable      database_unreachable
+    │   └── MigrationNeeded          migration_needed
+    ├── TransientError               (trying again later can help)
+    │   ├── HostUnreachable          unreachable          no connection, a cut connection, a timeout
+    │   │   └── HostPaused           host_paused          the host failed so often that it is left alone for now
+    │   ├── ServerFailure            server_error         5xx
+    │   ├── RateLimited              rate_limited         429, for longer than an import waits
+    │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
+    │   └── Interrupted              interrupted          this process was told to stop; the cursor is kept
+    └── PermanentError               (the answer will be the same until somebody changes something)
+        ├── DidNotFound              did_not_found        neither the PLC directory nor the host knows the DID
+        ├── HandleNotFound           handle_not_found     no DID behind the handle
+        ├── NoPds                    no_pds               the DID document names no PDS
+        ├── BlockedEndpoint          blocked_endpoint     the PDS URL is one that must not be contacted
+        ├── RequestRefused           request_refused      the PDS refuses the request itself (4xx)
+        ├── CursorLoop               cursor_loop          the PDS never comes to an end of its list
+        ├── AccountUnavailable       account_unavailable  the PDS says the account is not active
+        │   ├── AccountDeactivated   deactivated
+        │   ├── AccountTakenDown     takendown
+        │   ├── AccountSuspended     suspended
+        │   └── AccountDeleted       deleted
+        └── RepoNotFound             repo_not_found       the PDS the DID points to does not have the repo
+
+The split into transient and permanent follows the account status words of the AT Protocol account
+specification (deactivated, takendown, suspended, deleted) and the XRPC specification's status codes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ParityError(Exception):
+    """Base of every error raised on purpose.
+
+    Attributes:
+        code: word written to `parity_import_states.error_code`.
+        retryable: whether the retry sensor may try the pair again by itself.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class SettingsError(ParityError):
+    """A setting or an argument has a value that cannot work; the message names it and the cure."""
+
+    code = "invalid_settings"
+
+
+class InvalidIdentifier(ParityError, ValueError):
+    """A string does not follow the grammar of the identifier it should be."""
+
+    code = "invalid_identifier"
+
+
+class CollectionNotRegistered(ParityError):
+    """The collection is not one of `PARITY_COLLECTIONS`."""
+
+    code = "not_registered"
+
+
+class PairBusy(ParityError):
+    """Another live importer is working on this (did, collection)."""
+
+    code = "busy"
+
+
+class DatabaseError(ParityError):
+    """Postgres could not do what was asked; nothing that was committed is lost."""
+
+    code = "database"
+    retryable = True
+
+
+class DatabaseUnreachable(DatabaseError):
+    """No connection to Postgres."""
+
+    code = "database_unreachable"
+
+
+class MigrationNeeded(DatabaseError):
+    """The database lacks this version's tables; `parity migrate` makes them."""
+
+    code = "migration_needed"
+    retryable = False
+
+
+class TransientError(ParityError):
+    """Trying again later can help."""
+
+    code = "transient"
+    retryable = True
+
+
+class HostUnreachable(TransientError):
+    """No connection, a connection cut in the middle, or no answer in time."""
+
+    code = "unreachable"
+
+
+class HostPaused(HostUnreachable):
+    """The host failed several times in a row and is left alone for a while."""
+
+    code = "host_paused"
+
+
+class ServerFailure(TransientError):
+    """The server answered with a 5xx status."""
+
+    code = "server_error"
+
+
+class RateLimited(TransientError):
+    """The server wants us to stay away for longer than an import waits.
+
+    Attributes:
+        retry_after: seconds the server asked for.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class MalformedAnswer(TransientError):
+    """The body is not what the lexicon promises: cut, not JSON, wrong shape, or over the size cap."""
+
+    code = "malformed_answer"
+
+
+class Interrupted(TransientError):
+    """This process was told to stop; what is committed stays and the pair can be resumed."""
+
+    code = "interrupted"
+
+
+class PermanentError(ParityError):
+    """The same request will get the same answer until somebody changes something."""
+
+    code = "permanent"
+
+
+class DidNotFound(PermanentError):
+    """Nobody publishes a document for this DID."""
+
+    code = "did_not_found"
+
+
+class HandleNotFound(PermanentError):
+    """Neither DNS nor the host's well-known file names a DID for this handle."""
+
+    code = "handle_not_found"
+
+
+class NoPds(PermanentError):
+    """The DID document has no usable `#atproto_pds` service."""
+
+    code = "no_pds"
+
+
+class BlockedEndpoint(PermanentError):
+    """A URL or address that an importer of strangers' data must not contact."""
+
+    code = "blocked_endpoint"
+
+
+class RequestRefused(PermanentError):
+    """The server refuses the request itself (a 4xx that is about neither the account nor the cursor)."""
+
+    code = "request_refused"
+
+
+class CursorLoop(PermanentError):
+    """The list never ends: a cursor comes back, or pages bring nothing new."""
+
+    code = "cursor_loop"
+
+
+class AccountUnavailable(PermanentError):
+    """The PDS has the account, but it is not active; its records must not be redistributed."""
+
+    code = "account_unavailable"
+
+
+class AccountDeactivated(AccountUnavailable):
+    """The account's owner switched it off."""
+
+    code = "deactivated"
+
+
+class AccountTakenDown(AccountUnavailable):
+    """The host or a moderator took the account down."""
+
+    code = "takendown"
+
+
+class AccountSuspended(AccountUnavailable):
+    """The account is suspended for a time."""
+
+    code = "suspended"
+
+
+class AccountDeleted(AccountUnavailable):
+    """The account is gone."""
+
+    code = "deleted"
+
+
+class RepoNotFound(PermanentError):
+    """The PDS named by the freshly resolved DID document does not have the repository."""
+
+    code = "repo_not_found"

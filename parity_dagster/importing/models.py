@@ -1,0 +1,189 @@
+"""The words of an import: which pair, how far it got, how it ended.
+
+What lives here: plain frozen values, named as in the mission (`ImportState`, `ImportResult`). What must
+not: SQL, network, or Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+ALL_COLLECTIONS = "*"
+"""Collection of a result that sums up several collections of one account."""
+
+ALL_ACCOUNTS = "*"
+"""DID of a result that sums up several accounts."""
+
+
+class ImportStatus(StrEnum):
+    """The four states of a (did, collection), the same words as the table's CHECK constraint."""
+
+    PENDING = "pending"
+    """Known and waiting for an importer."""
+    IN_PROGRESS = "in_progress"
+    """An importer has claimed it; if that importer is gone, the pair can be resumed."""
+    COMPLETED = "completed"
+    """The list was read to its end and every record is accounted for."""
+    FAILED = "failed"
+    """The last walk ended with an error; `error_code` says which."""
+
+
+class Pair(NamedTuple):
+    """One unit of import: an account's DID and a collection's NSID."""
+
+    did: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportState:
+    """One row of the state table; the fields are its columns.
+
+    Times are aware UTC datetimes. Counts are records of the current walk: each record counts once,
+    however often the server showed it.
+    """
+
+    id: int
+    did: str
+    collection: str
+    status: ImportStatus
+    cursor: str | None
+    """Where the next page starts; meaningless to any host but `pds`."""
+    records_synced: int
+    records_skipped: int
+    records_failed: int
+    started_at: datetime | None
+    completed_at: datetime | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    pds: str | None
+    """Origin (`https://host`) the walk reads from."""
+    rev: str | None
+    """Repository revision read before the walk began: a firehose consumer may start there."""
+    walk: int
+    """How many times the list has been read from its start; 1 for the first import."""
+    pages: int
+    """Pages committed in this walk."""
+    attempts: int
+    """Failed tries since the last success, of those that count."""
+    next_attempt_at: datetime | None
+    """When the retry sensor may try again; None means never by itself."""
+    error_code: str | None
+    """Which error of `parity_dagster.errors` ended the last walk."""
+    run_id: str | None
+    """Dagster run that worked on the pair last; None outside Dagster."""
+    importer_id: int | None
+    """Claim: the importer that holds the pair."""
+
+    @property
+    def pair(self) -> Pair:
+        """The (did, collection) this row is about."""
+        return Pair(self.did, self.collection)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether an import of this pair was begun or asked for and has not completed."""
+        return self.status is not ImportStatus.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What one import call did; `collection` is `*` for a sum over several collections."""
+
+    did: str
+    collection: str
+    records_synced: int = 0
+    records_skipped: int = 0
+    records_failed: int = 0
+    completed: bool = False
+    cursor: str | None = None
+    error: str | None = None
+    error_code: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Completed without an error."""
+        return self.completed and self.error is None
+
+    @property
+    def is_partial(self) -> bool:
+        """Not completed, but some records are in the table."""
+        return not self.completed and self.records_synced > 0
+
+    @property
+    def is_failed(self) -> bool:
+        """An error ended the import."""
+        return self.error is not None
+
+    @property
+    def total_processed(self) -> int:
+        """Records seen: synced, skipped and failed."""
+        return self.records_synced + self.records_skipped + self.records_failed
+
+    @classmethod
+    def from_state(cls, state: ImportState) -> ImportResult:
+        """The result that a state row stands for.
+
+        Args:
+            state: the row after its last commit.
+
+        Returns:
+            A result with the row's counts, cursor and error.
+        """
+        completed = state.status is ImportStatus.COMPLETED
+        return cls(
+            did=state.did,
+            collection=state.collection,
+            records_synced=state.records_synced,
+            records_skipped=state.records_skipped,
+            records_failed=state.records_failed,
+            completed=completed,
+            cursor=None if completed else state.cursor,
+            error=state.error,
+            error_code=state.error_code,
+        )
+
+    @classmethod
+    def aggregate(cls, did: str, results: Iterable[ImportResult]) -> ImportResult:
+        """Sum of several results.
+
+        Args:
+            did: the account, or `*` when the results are of several.
+            results: one per (did, collection).
+
+        Returns:
+            A result whose collection is `*`: completed if all are, with every error in one text.
+        """
+        results = list(results)
+        errors = [
+            f"{result.collection if did == result.did else f'{result.did} {result.collection}'}: {result.error}"
+            for result in results
+            if result.error is not None
+        ]
+        return cls(
+            did=did,
+            collection=ALL_COLLECTIONS,
+            records_synced=sum(result.records_synced for result in results),
+            records_skipped=sum(result.records_skipped for result in results),
+            records_failed=sum(result.records_failed for result in results),
+            completed=bool(results) and all(result.completed for result in results),
+            error="; ".join(errors) or None,
+            error_code=next((result.error_code for result in results if result.error_code), None),
+        )
+
+    def with_error(self, error: str, code: str) -> ImportResult:
+        """This result with an error.
+
+        Args:
+            error: sentence for people.
+            code: word of `parity_dagster.errors`.
+
+        Returns:
+            A copy that is failed.
+        """
+        return replace(self, error=error, error_code=code)

@@ -1,0 +1,117 @@
+"""Every setting of the importer, read from `PARITY_*` variables.
+
+What lives here: one class with each default explained once. What must not: reading the environment
+anywhere else, or at import time; call `load_settings()` where the program starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from parity_dagster.atproto.identifiers import parse_nsid
+from parity_dagster.errors import InvalidIdentifier, SettingsError
+
+DEFAULT_COLLECTIONS = (
+    "app.bsky.feed.post",
+    "app.bsky.feed.like",
+    "app.bsky.feed.repost",
+    "app.bsky.graph.follow",
+    "app.bsky.actor.profile",
+)
+
+
+class Settings(BaseSettings):
+    """How the importer behaves; each field is the variable `PARITY_<FIELD>`.
+
+    The first four are the mission's `config/parity.php`. Unknown `PARITY_*` variables are ignored.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PARITY_", frozen=True, extra="ignore")
+
+    page_size: int = Field(
+        100, ge=1, le=100, description="records asked for per listRecords page (the lexicon allows 1 to 100)"
+    )
+    page_delay: int = Field(
+        100, ge=0, le=600_000, description="pause between two pages of one (did, collection), in milliseconds"
+    )
+    queue: str = Field(
+        "parity-import",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="value of the run tag `parity/queue` under which queued imports are launched and limited",
+    )
+    state_table: str = Field(
+        "parity_import_states",
+        pattern=r"^[a-z_][a-z0-9_]{0,50}$",
+        description="name of the state table",
+    )
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL; without it an embedded server runs under PARITY_HOME"
+    )
+    home: Path = Field(Path(".parity"), description="folder of the embedded server and of local files")
+    plc_url: str = Field("https://plc.directory", description="PLC directory that resolves did:plc")
+    collections: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEFAULT_COLLECTIONS, min_length=1, description="registered collections, comma-separated NSIDs"
+    )
+    inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
+    allow_private_hosts: bool = Field(
+        False, description="contact http and private addresses too; for a loopback PDS in demos and tests only"
+    )
+    concurrency: int = Field(64, ge=1, le=1000, description="requests in flight over all hosts")
+    host_concurrency: int = Field(10, ge=1, le=100, description="requests in flight to one host, at most")
+    writers: int = Field(2, ge=1, le=16, description="database connections that write pages")
+    request_timeout: float = Field(
+        60.0, gt=0, le=600, description="wall-clock seconds one request may take, slow drips included"
+    )
+    max_page_bytes: int = Field(
+        32 * 2**20, ge=2**16, description="largest page accepted, in bytes after decompression"
+    )
+    max_pages: int = Field(200_000, ge=1, description="pages read of one (did, collection) before giving up")
+    user_agent: str = Field(
+        "parity_dagster (AT Protocol history importer)",
+        min_length=1,
+        description="User-Agent sent to every server; add a contact address of yours",
+    )
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _split_collections(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("collections")
+    @classmethod
+    def _check_collections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(parse_nsid(nsid) for nsid in value))
+        except InvalidIdentifier as exc:
+            raise ValueError(str(exc)) from exc
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        overrides: field values that win over the environment, as a CLI flag does.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        SettingsError: one line per wrong value, naming the variable and what it accepts.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"PARITY_{'_'.join(str(part) for part in error['loc'][:1]).upper()}: {error['msg']}"
+            f" (got {str(error['input'])[:80]!r})"
+            for error in exc.errors(include_url=False, include_context=False)
+        )
+        raise SettingsError(f"{problems}. Correct it and try again; README.md lists every setting.") from exc
