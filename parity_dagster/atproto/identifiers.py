@@ -98,11 +98,7 @@ def parse_handle(text: str) -> str:
     """Check a handle's syntax and lower-case it.
 
     Args:
-        text: the handle, without a leading "@". Reserved top-level names pass: they are valid syntax, and
-            refusing to contact them is the business of `endpoints`.
-
-    Returns:
-        The handle in lower case.
+        text: the handle, without "@". Reserved top-level names are valid syntax; `endpoints` refuses them.
 
     Raises:
         InvalidIdentifier: not a hostname of two or more labels (handle spec).
@@ -118,9 +114,6 @@ def parse_account(text: str, *, allow_private: bool = False) -> str:
     Args:
         text: DID or handle; surrounding white space is dropped.
         allow_private: passed on to `parse_did`.
-
-    Returns:
-        The DID, or the handle in lower case.
 
     Raises:
         InvalidIdentifier: neither a DID nor a handle.
@@ -142,9 +135,6 @@ def parse_nsid(text: str) -> str:
     Args:
         text: the NSID, at most 317 characters; the last segment is case-sensitive.
 
-    Returns:
-        The normalised NSID.
-
     Raises:
         InvalidIdentifier: not an NSID.
     """
@@ -160,17 +150,7 @@ def is_valid_rkey(text: str) -> bool:
 
 
 def parse_rkey(text: str) -> str:
-    """Check a record key (record-key spec).
-
-    Args:
-        text: the record key; case-sensitive.
-
-    Returns:
-        The record key.
-
-    Raises:
-        InvalidIdentifier: not a record key.
-    """
+    """Return a record key (case-sensitive) as it is, or raise `InvalidIdentifier` (record-key spec)."""
     if not is_valid_rkey(text):
         raise _invalid(
             text, "is not a record key; one has 1 to 512 of A-Z a-z 0-9 . _ : ~ - as in 3jzfcijpj2z2a"
@@ -184,9 +164,6 @@ def parse_at_uri(text: str) -> AtUri:
     Args:
         text: the URI, at most 8 KiB. Its DID may be of any method, because a URI inside a record names
             accounts that nobody is about to import.
-
-    Returns:
-        The normalised parts.
 
     Raises:
         InvalidIdentifier: not an AT-URI, or one of its parts is wrong.
@@ -208,9 +185,6 @@ def is_valid_tid(text: str) -> bool:
 
 def tid_time(tid: str) -> datetime:
     """Read the moment a TID was made from its upper 53 bits.
-
-    Args:
-        tid: a valid TID.
 
     Returns:
         The time in UTC, to the microsecond.

@@ -1,0 +1,198 @@
+"""GET requests to servers nobody vouches for.
+
+What lives here: one client that every request to a PDS, the PLC directory or a did:web host goes through,
+with the guards of the sync and XRPC specs' security sections built in. What must not: what a request means,
+retries, rate limits (`xrpc`, `hosts`), or which endpoints are allowed (`endpoints`).
+
+It speaks through httpx-aiohttp's transport and not through `httpx.AsyncClient`: so there is no code that
+could follow a redirect, keep a cookie, or read a proxy from the environment, and half the time per page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver
+from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
+
+from parity_dagster.atproto.addresses import SystemResolver
+from parity_dagster.atproto.endpoints import check_address, check_url
+from parity_dagster.atproto.gunzip import Gunzip
+from parity_dagster.errors import BlockedEndpoint, HostUnreachable, MalformedAnswer
+from parity_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for one TCP connection with its TLS handshake."""
+IDLE_TIMEOUT = 30.0
+"""Seconds without a byte after which a body is given up."""
+KEEP_ALIVE = 4.0
+"""Seconds an idle connection is kept: less than the 5 s after which Node servers close theirs."""
+MAX_HEADERS, MAX_HEADER_BYTES = 100, 8190
+
+# Outcome of the address check for each connection attempt of the current request. The sockets are made in
+# tasks that aiohttp starts, which inherit this context; their exceptions do not always come through.
+_attempts: ContextVar[list[BlockedEndpoint | None]] = ContextVar("_attempts")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What a server answered.
+
+    Attributes:
+        status: HTTP status; redirects are not followed, so a 3xx arrives as it is.
+        headers: header fields, looked up in any case.
+        body: the body after decompression, at most the `max_bytes` asked for.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """Sends GET requests under the policy of `endpoints`; used inside one running event loop.
+
+    Args:
+        settings: `allow_private_hosts`, `request_timeout` and `user_agent` are read.
+        resolver: where addresses of names come from, the system's resolver if None; whatever it answers,
+            an address that is not public is not connected to.
+    """
+
+    def __init__(self, settings: Settings, *, resolver: AbstractResolver | None = None) -> None:
+        self._allow_private = settings.allow_private_hosts
+        self._timeout = settings.request_timeout
+        self._headers = {"Accept-Encoding": "gzip", "User-Agent": settings.user_agent}
+        self._resolver = resolver
+        self._tls = httpx.create_ssl_context()
+        self._transport = AiohttpTransport(verify=self._tls, trust_env=False, client=self._open_session)
+        if self._allow_private:
+            logger.warning(
+                "PARITY_ALLOW_PRIVATE_HOSTS is on: any account's DID document can make this machine contact"
+                " loopback and internal addresses over plain http; for demos and tests only"
+            )
+
+    async def get(
+        self,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        max_bytes: int,
+        timeout: float | None = None,
+    ) -> HttpAnswer:
+        """Send one GET request and read the entire answer.
+
+        Args:
+            url: absolute URL; its origin is checked by `endpoints.parse_endpoint`.
+            params: query parameters, percent-encoded here.
+            max_bytes: largest body accepted, counted after decompression.
+            timeout: wall-clock seconds for everything, the body included; `request_timeout` if None.
+
+        Returns:
+            The answer, whatever its status.
+
+        Raises:
+            BlockedEndpoint: the URL, or every address its host has, must not be contacted.
+            HostUnreachable: no connection, a cut one, or no complete answer in time.
+            MalformedAnswer: not HTTP, a body over `max_bytes`, or one that does not decompress.
+        """
+        host = check_url(url, allow_private=self._allow_private)
+        seconds = self._timeout if timeout is None else timeout
+        attempts: list[BlockedEndpoint | None] = []
+        _attempts.set(attempts)
+        try:
+            request = httpx.Request(
+                "GET",
+                f"{url}?{urlencode(params)}" if params else url,
+                headers=self._headers,
+                extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": IDLE_TIMEOUT}},
+            )
+            async with asyncio.timeout(seconds):
+                response = await self._transport.handle_async_request(request)
+                try:
+                    return HttpAnswer(
+                        response.status_code, response.headers, await _read(response, max_bytes)
+                    )
+                finally:
+                    await response.aclose()
+        except MalformedAnswer as exc:
+            raise MalformedAnswer(f"{host}: {exc}") from None
+        except TimeoutError:
+            raise HostUnreachable(f"{host}: no complete answer within {seconds:g} s") from None
+        except (httpx.InvalidURL, aiohttp.ClientResponseError, ValueError) as exc:
+            raise MalformedAnswer(_one_line(f"{host}: no usable HTTP answer: {exc}")) from exc
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as exc:
+            refused = [attempt for attempt in attempts if attempt]
+            if refused and len(refused) == len(attempts):
+                raise BlockedEndpoint(_one_line(f"{host}: {refused[0]}")) from exc
+            raise HostUnreachable(_one_line(f"{host}: {str(exc) or type(exc).__name__}")) from exc
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,  # callers limit how many requests are in flight
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=300,
+            resolver=self._resolver or SystemResolver(),
+            ssl=self._tls,
+            socket_factory=self._open_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+
+    def _open_socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
+        # The last moment before a connection: what is checked here is what is connected to, so a name that
+        # changes its address between two look-ups gains nothing.
+        family, kind, protocol, _, address = addr_info
+        if not self._allow_private:
+            try:
+                check_address(address[0])
+            except BlockedEndpoint as exc:
+                _attempts.get().append(exc)
+                raise OSError(str(exc)) from exc
+        _attempts.get().append(None)
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise MalformedAnswer(f"content encoding {encoding[:40]!a}, though only gzip was asked for")
+    stream = response.stream
+    assert isinstance(stream, AiohttpResponseStream)  # noqa: S101 - the transport's own type, for mypy
+    stream.CHUNK_SIZE = 2**18  # whatever has arrived, instead of slices of 16 KiB
+    gunzip = Gunzip(max_bytes) if encoding.endswith("gzip") else None
+    chunks: list[bytes] = []
+    left = max_bytes
+    async for chunk in stream:
+        chunks.append(gunzip.feed(chunk) if gunzip else chunk)
+        left -= len(chunks[-1])
+        if left < 0:
+            raise MalformedAnswer(f"the body is larger than {max_bytes} bytes")
+    if gunzip:
+        gunzip.finish()
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _one_line(text: str) -> str:
+    """Text from a server made fit for a log line: control characters escaped, at most 300 characters."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:300]
