@@ -1,0 +1,290 @@
+"""Which PostgreSQL server is used, and whether its tables are this version's.
+
+What lives here: the one decision that everything asks (`connection_url`), single connections, the check of
+the schema, and its migration. What must not: SQL about records or states (`store.records`, `store.states`).
+
+An error of this module names host, port, database and user, and never a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import quote, unquote, urlencode
+
+from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, SettingsError
+from parity_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+# The newest revision in store/migrations/versions; a test compares the two. Here, so that the check of a
+# database does not cost the import of Alembic (0.7 s).
+SCHEMA_REVISION: Final = "0001"
+VERSION_TABLE: Final = "parity_alembic_version"
+# Any fixed number that other users of the database are unlikely to lock ("parity" in hexadecimal ASCII).
+MIGRATION_LOCK: Final = 0x706172697479
+CONNECT_TIMEOUT: Final = 10  # seconds, unless the URL says connect_timeout
+
+_URL = re.compile(r"^(?:postgres|postgresql)(?:\+[a-z0-9_]+)?://(?P<rest>.*)$", re.IGNORECASE | re.DOTALL)
+_URL_EXAMPLE = "postgresql://user:password@host:5432/database"
+
+
+def connection_url(settings: Settings) -> str:
+    """Return the URL of the database to use; every part of the program asks this function.
+
+    With PARITY_DATABASE_URL that server, which is not contacted here. Without it the embedded server under
+    PARITY_HOME: made and started if need be, its tables migrated if need be, and kept running until the last
+    process that asked ends.
+
+    Args:
+        settings: `database_url`, `home` and `state_table` are read.
+
+    Returns:
+        A libpq URL, `postgresql://…`, usable by psycopg 3 as it is.
+
+    Raises:
+        SettingsError: PARITY_DATABASE_URL or PARITY_HOME cannot work.
+        DatabaseUnreachable: the embedded server does not start.
+    """
+    given = settings.database_url.get_secret_value().strip() if settings.database_url is not None else ""
+    if given:
+        return _checked(given)
+
+    import psycopg
+
+    from parity_dagster.store import embedded
+
+    url = embedded.acquire(settings.home)
+    try:
+        with _open(url) as connection:
+            check_schema(connection, settings)
+    except (psycopg.OperationalError, MigrationNeeded):
+        _create_database(url)
+        _migrate(url, settings)
+    return url
+
+
+def sqlalchemy_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
+    """Return `connection_url` as SQLAlchemy writes it, socket folders and all options kept.
+
+    Args:
+        settings: as for `connection_url`.
+        driver: `psycopg` for ours, `psycopg2` for Dagster's storage, whose LISTEN/NOTIFY needs it.
+
+    Returns:
+        `postgresql+DRIVER://…`, the password in it readable.
+    """
+    return _sqlalchemy_form(connection_url(settings), driver)
+
+
+def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
+    """Open one connection to a database that has this version's tables.
+
+    Args:
+        settings: as for `connection_url`.
+        autocommit: whether each statement commits by itself.
+
+    Returns:
+        A psycopg connection; the caller closes it.
+
+    Raises:
+        DatabaseUnreachable: no connection; the message says what to check.
+        MigrationNeeded: `parity migrate` has not been run, or this program is older than the database.
+    """
+    connection = _reach(connection_url(settings), autocommit=autocommit)
+    try:
+        check_schema(connection, settings)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
+    """Check with one query that the tables are there and of this version's revision.
+
+    Args:
+        connection: any connection outside of a failed transaction; its transaction is left as it was.
+        settings: `state_table` is read.
+
+    Raises:
+        MigrationNeeded: they are not; the message says what to do.
+    """
+    import psycopg
+
+    try:
+        with connection.transaction():
+            row = connection.execute(
+                f"SELECT version_num, to_regclass(%s) IS NOT NULL FROM {VERSION_TABLE}",  # noqa: S608
+                (f'"{settings.state_table}"',),
+            ).fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    if row is None:
+        raise MigrationNeeded("the database has no tables of parity_dagster yet: run `parity migrate`")
+    revision, state_table_exists = row
+    if revision > SCHEMA_REVISION:
+        raise MigrationNeeded(
+            f"the database has revision {revision}, which this parity_dagster is too old for: upgrade it"
+        )
+    if revision < SCHEMA_REVISION:
+        raise MigrationNeeded(
+            f"the database has revision {revision} and {SCHEMA_REVISION} is needed: run `parity migrate`"
+        )
+    if not state_table_exists:
+        raise MigrationNeeded(
+            f"the database has no table {settings.state_table} (PARITY_STATE_TABLE): run `parity migrate`"
+        )
+
+
+def migrate(settings: Settings) -> str:
+    """Bring the tables to this version's revision; does nothing if they are.
+
+    Everything happens in one transaction under an advisory lock, so two at once, or a kill in the middle,
+    do no harm. If PARITY_STATE_TABLE has changed, the table of the new name is made, empty; the old one is
+    left alone (`parity rebuild-states` fills the new one).
+
+    Args:
+        settings: as for `connection_url`.
+
+    Returns:
+        The revision the database is at now.
+
+    Raises:
+        DatabaseUnreachable: no connection.
+        MigrationNeeded: the database is of a newer version than this program.
+    """
+    url = connection_url(settings)
+    with _reach(url) as connection:
+        try:
+            check_schema(connection, settings)
+        except MigrationNeeded:
+            pass
+        else:
+            return SCHEMA_REVISION
+    return _migrate(url, settings)
+
+
+def redact(text: str, settings: Settings | None = None) -> str:
+    """Return a text with the passwords of database URLs and connection strings replaced by `***`.
+
+    Args:
+        text: an error message or a log line.
+        settings: also hides the password of this `database_url` wherever it stands.
+
+    Returns:
+        The text without them.
+    """
+    text = re.sub(r"(\w+://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    text = re.sub(r"(?i)(\b(?:ssl)?pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&'\"]+)", r"\1***", text)
+    if settings is not None and settings.database_url is not None:
+        given = settings.database_url.get_secret_value()
+        for form in re.findall(r"://[^:/@]*:([^@]*)@", given) + re.findall(r"[?&]password=([^&]*)", given):
+            for password in {form, unquote(form)}:
+                if password:
+                    text = text.replace(password, "***")
+    return text
+
+
+def _checked(given: str) -> str:
+    """Return a given URL in libpq's form.
+
+    Not a word of the URL goes into the error: when a password contains `@`, `/` or `#` as they are, any
+    part may be a part of the password.
+    """
+    found = _URL.match(given)
+    if found is None:
+        raise SettingsError(
+            f"PARITY_DATABASE_URL must start with postgresql:// or postgres://, as {_URL_EXAMPLE}"
+        )
+    url = f"postgresql://{found['rest']}"
+    special = "special characters of a password have to be percent-encoded (@ is %40, / is %2F, # is %23)"
+    authority = re.split(r"[/?]", found["rest"], maxsplit=1)[0]
+    if authority.count("@") > 1 or "#" in authority or re.search(r"\s", url):
+        raise SettingsError(f"PARITY_DATABASE_URL cannot be read: {special}")
+    options = _options(url)
+    ports = options.get("port", "")
+    if not all(re.fullmatch(r"[0-9]{1,5}", port) for port in ports.split(",") if port):
+        raise SettingsError(f"PARITY_DATABASE_URL has a port that is not a number; {special}")
+    return url
+
+
+def _options(url: str) -> dict[str, str]:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except psycopg.Error:
+        # libpq's own message repeats parts of the URL.
+        raise SettingsError(
+            f"PARITY_DATABASE_URL is not a PostgreSQL URL: write it as {_URL_EXAMPLE}, options after `?` as "
+            f"libpq names them (sslmode=require)"
+        ) from None
+
+
+def _sqlalchemy_form(url: str, driver: str) -> str:
+    options = _options(url)
+    user, password = options.pop("user", ""), options.pop("password", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    # Host and port as options: the one form in which SQLAlchemy takes socket folders, IPv6 addresses and
+    # lists of hosts alike.
+    name = quote(options.pop("dbname", ""), safe="")
+    query = urlencode(options, quote_via=quote)
+    return f"postgresql+{driver}://{f'{login}@' if login else ''}/{name}{f'?{query}' if query else ''}"
+
+
+def _place(options: Mapping[str, str]) -> str:
+    host = options.get("host") or options.get("hostaddr") or "the default host"
+    port = options.get("port") or "5432"
+    where = host if host.startswith("/") else f"{host}:{port}"
+    return f"{where}, database {options.get('dbname', 'default')}, user {options.get('user', 'default')}"
+
+
+def _open(url: str, *, autocommit: bool = False) -> psycopg.Connection:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    defaults: dict[str, str | int] = {"fallback_application_name": "parity"}
+    if "connect_timeout" not in _options(url):
+        defaults["connect_timeout"] = CONNECT_TIMEOUT
+    return psycopg.connect(make_conninfo(url, **defaults), autocommit=autocommit)
+
+
+def _reach(url: str, *, autocommit: bool = False) -> psycopg.Connection:
+    import psycopg
+
+    try:
+        return _open(url, autocommit=autocommit)
+    except psycopg.OperationalError as exc:
+        options = _options(url)
+        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+        reason = redact(lines[-1] if lines else type(exc).__name__)
+        if password := options.get("password"):
+            reason = reason.replace(password, "***")
+        raise DatabaseUnreachable(
+            f"cannot connect to PostgreSQL at {_place(options)}: {reason}. Check that the server runs, "
+            f"and host, database, user and password in PARITY_DATABASE_URL"
+        ) from None
+
+
+def _create_database(url: str) -> None:
+    import psycopg
+
+    from parity_dagster.store.embedded import DATABASE
+
+    with _reach(url.replace(f"/{DATABASE}?", "/postgres?", 1), autocommit=True) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+        if found is None:
+            # Another process may create it at the same moment.
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _migrate(url: str, settings: Settings) -> str:
+    from parity_dagster.store.migrations import upgrade
+
+    return upgrade(_sqlalchemy_form(url, "psycopg"), settings)
