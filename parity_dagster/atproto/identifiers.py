@@ -48,8 +48,9 @@ class AtUri(NamedTuple):
 
 
 def _invalid(text: str, problem: str) -> InvalidIdentifier:
-    # !a keeps the message on one line whatever a server or a file put into the string
-    return InvalidIdentifier(f"{text[:80]!a}{'…' if len(text) > 80 else ''} {problem}")
+    # ascii() keeps the message on one line whatever a server or a file put into the string
+    shown = ascii(text[:80])[:120] + "…" * (len(text) > 80)
+    return InvalidIdentifier(f"{shown} {problem}")
 
 
 def is_valid_did(text: str) -> bool:
