@@ -1,0 +1,110 @@
+"""From a request to the answer as it leaves the host: dispatch, rate limit, faults, compression, log.
+
+What lives here: the order in which these apply. What must not: what any single one of them does.
+"""
+
+from __future__ import annotations
+
+import time
+
+from parity_dagster.sample_network.directory import plc_answer, web_answer
+from parity_dagster.sample_network.faults import compressed, error, spoil
+from parity_dagster.sample_network.hosts import Host
+from parity_dagster.sample_network.network import SampleNetwork
+from parity_dagster.sample_network.pds import METHODS
+from parity_dagster.sample_network.request_log import LoggedRequest
+from parity_dagster.sample_network.scopes import Scope
+from parity_dagster.sample_network.wire import Answer, Handler, Request
+
+
+def answer_for(network: SampleNetwork, host: Host) -> Handler:
+    """Return the handler of one host.
+
+    Args:
+        network: the model.
+        host: whose requests it answers.
+    """
+
+    def handle(request: Request) -> Answer:
+        with network.lock:
+            return _handle(network, host, request)
+
+    return handle
+
+
+def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
+    path, query = request.path, request.query
+    method = (
+        path[6:]
+        if path.startswith("/xrpc/")
+        else "did"
+        if path.startswith(("/did:", "/.well-known/"))
+        else path
+    )
+    did = query.get("repo") or query.get("did") or query.get("actor") or (path[1:] if method == "did" else "")
+    cursor, collection = query.get("cursor"), query.get("collection", "")
+    scope = network.scopes.find(host.name, did, collection)
+    # A rate limit belongs to the host whatever a narrower scope says about its answers.
+    limited = scope if not (did or collection) else network.scopes.find(host.name)
+    answer, rate_headers = _rate_limited(limited) if limited.behaviour.rate_limit else (None, [])
+    if answer is None:
+        fault = scope.fault(method, cursor)
+        answer = _answer(network, host, request, method, scope)
+        if fault is not None:
+            answer = spoil(answer, fault)
+        if scope.behaviour.gzip and answer.length is None and "gzip" in request.header("accept-encoding"):
+            answer = compressed(answer)
+    answer.headers.extend(rate_headers)
+    answer.delay += scope.delay()
+    network.log.add(
+        LoggedRequest(
+            host.name,
+            method,
+            did,
+            collection,
+            cursor,
+            query.get("limit", ""),
+            answer.status,
+            time.monotonic(),
+        )
+    )
+    return answer
+
+
+def _answer(network: SampleNetwork, host: Host, request: Request, method: str, scope: Scope) -> Answer:
+    known = METHODS.get(method)
+    if known is not None and host is not network.plc:
+        return known(network, host, request.query, scope)
+    if request.path.startswith("/.well-known/"):
+        return web_answer(network, request)
+    if host is network.plc and method == "did":
+        return plc_answer(network, request.path[1:])
+    if request.path.startswith("/xrpc/"):
+        return error(501, "MethodNotImplemented", "Method Not Implemented")
+    if request.path == "/_health":
+        return Answer(200, b'{"version":"sample"}')
+    return Answer(404, b"Not Found", "text/plain")
+
+
+def _rate_limited(scope: Scope) -> tuple[Answer | None, list[bytes]]:
+    left, ends = scope.take()
+    behaviour = scope.behaviour
+    seconds = max(1, round(ends - time.time()))
+    headers = []
+    if behaviour.rate_headers:
+        headers.append(
+            b"RateLimit-Limit: %d\r\nRateLimit-Remaining: %d\r\n"
+            b"RateLimit-Reset: %d\r\nRateLimit-Policy: %d;w=%d\r\n"
+            % (
+                behaviour.rate_limit,
+                max(0, left),
+                round(ends),
+                behaviour.rate_limit,
+                round(behaviour.rate_window),
+            )
+        )
+    if left >= 0:
+        return None, headers
+    if behaviour.retry_after:
+        headers.append(b"Retry-After: %d\r\n" % seconds)
+    return error(429, "RateLimitExceeded", "Rate Limit Exceeded"), headers

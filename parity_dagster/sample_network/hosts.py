@@ -1,0 +1,67 @@
+"""Who is who in the sample network: hosts, accounts, and documents answered instead of the true ones.
+
+What lives here: plain values. What must not: changing them (`network`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from parity_dagster.sample_network.accounts import make_handle
+from parity_dagster.sample_network.repo import Repo
+
+
+@dataclass(slots=True)
+class Host:
+    """A server of the network: a PDS, or the PLC directory (`plc`).
+
+    Attributes:
+        name: how tests and the log call it.
+        repos: repositories it serves.
+        port: loopback port while (and after) the network is served; 0 before.
+        is_up: whether it accepts connections.
+    """
+
+    name: str
+    repos: dict[str, Repo]
+    port: int = 0
+    is_up: bool = True
+
+    @property
+    def url(self) -> str:
+        """Origin of the host, as DID documents name it."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(slots=True)
+class Account:
+    """Who a DID is: where its document points and which repository is the true one."""
+
+    did: str
+    host: Host
+    repo: Repo
+    handle: str | None = None
+
+    @property
+    def shown_handle(self) -> str:
+        """The handle in the DID document."""
+        return self.handle or make_handle(self.did)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedDocument:
+    """An answer given for a DID instead of its document."""
+
+    status: int
+    body: bytes
+
+
+class Listening(Protocol):
+    """What serves a network and must hear of hosts that come and go."""
+
+    def open_host(self, host: Host) -> None:
+        """Start to accept connections for a host."""
+
+    def close_host(self, host: Host) -> None:
+        """Refuse connections to a host and cut the open ones."""

@@ -1,0 +1,251 @@
+"""Repositories: accounts' collections of records, and every change to them.
+
+What lives here: the truth about one account. What must not: how a host lists it (`paging`) or which host
+answers for it (`network`).
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+
+from parity_dagster.sample_network.accounts import make_tid
+from parity_dagster.sample_network.generated import Generated
+
+_FIRST_REV = 1_750_000_000_000_000
+
+
+@dataclass(slots=True)
+class Record:
+    """One record as its PDS holds it.
+
+    Attributes:
+        rkey: record key.
+        cid: content identifier; None is left out of the list entry (Q33).
+        value: JSON bytes of the value, sent as they are.
+        entry: bytes sent instead of the whole list entry, or None.
+        odd: the kind of oddity (see `odd`), empty for a well-formed record.
+        copies: how often the record stands in its page, normally once.
+        clock: number of the write that made it; later writes have greater numbers.
+    """
+
+    rkey: str
+    cid: str | None
+    value: bytes
+    entry: bytes | None = None
+    odd: str = ""
+    copies: int = 1
+    clock: int = 0
+
+    def as_entry(self, repo: str, nsid: str) -> bytes:
+        """Return the record as listRecords shows it.
+
+        Args:
+            repo: authority of the URI.
+            nsid: the collection.
+        """
+        if self.entry is not None:
+            return self.entry
+        cid = b"" if self.cid is None else b'"cid":"%b",' % self.cid.encode()
+        return b'{"uri":"at://%b/%b/%b",%b"value":%b}' % (
+            repo.encode(),
+            nsid.encode(),
+            self.rkey.encode(),
+            cid,
+            self.value,
+        )
+
+
+class Collection:
+    """Records of one (did, collection): generated ones, and what was written on top of them."""
+
+    __slots__ = ("_by_clock", "_clock", "_keys", "base", "gone", "own")
+
+    def __init__(self, base: Generated) -> None:
+        self.base = base
+        self.own: dict[str, Record] = {}
+        self.gone: set[str] = set()
+        self._clock = base.count
+        self._keys: list[str] | None = None
+        self._by_clock: list[tuple[int, str]] | None = None
+
+    @property
+    def is_generated(self) -> bool:
+        """True as long as nothing was written on top of the generated records."""
+        return not self.own and not self.gone
+
+    def keys(self) -> list[str]:
+        """Return the record keys, least first."""
+        if self._keys is None:
+            self._keys = sorted(set(self.base.rkeys()) - self.gone | set(self.own))
+        return self._keys
+
+    def by_clock(self) -> list[tuple[int, str]]:
+        """Return (number of the write, rkey), oldest write first."""
+        if self._by_clock is None:
+            made = [
+                (self.base.count - index, rkey)
+                for index, rkey in enumerate(self.base.rkeys())
+                if rkey not in self.gone and rkey not in self.own
+            ]
+            self._by_clock = sorted(made + [(record.clock, rkey) for rkey, record in self.own.items()])
+        return self._by_clock
+
+    def get(self, rkey: str) -> Record | None:
+        """Return a record, or None.
+
+        Args:
+            rkey: its key.
+        """
+        own = self.own.get(rkey)
+        if own is not None or rkey in self.gone:
+            return own
+        index = self.base.index(rkey)
+        if index is None:
+            return None
+        cid, value = self.base.record(index)
+        return Record(rkey, cid, value, clock=self.base.count - index)
+
+    def put(self, record: Record) -> None:
+        """Create or replace a record.
+
+        Args:
+            record: what to hold; its `clock` is set here.
+        """
+        old = self.own.get(record.rkey)
+        known = old is not None or self.base.index(record.rkey) is not None
+        if record.rkey in self.gone or not known:
+            self._clock += 1
+            record.clock = self._clock
+            if self._keys is not None:
+                insort(self._keys, record.rkey)
+        elif old is not None:
+            record.clock = old.clock
+        else:
+            record.clock = self.base.count - (self.base.index(record.rkey) or 0)
+        self.gone.discard(record.rkey)
+        self.own[record.rkey] = record
+        self._by_clock = None
+
+    def delete(self, rkey: str) -> bool:
+        """Delete a record.
+
+        Args:
+            rkey: its key.
+
+        Returns:
+            Whether there was one.
+        """
+        if self.own.pop(rkey, None) is None and (rkey in self.gone or self.base.index(rkey) is None):
+            return False
+        if self.base.index(rkey) is not None:
+            self.gone.add(rkey)
+        if self._keys is not None:
+            del self._keys[bisect_left(self._keys, rkey)]
+        self._by_clock = None
+        return True
+
+    def __len__(self) -> int:
+        shadowed = sum(1 for rkey in self.own if self.base.index(rkey) is not None)
+        return self.base.count - len(self.gone) - shadowed + len(self.own)
+
+    def records(self) -> dict[str, tuple[str | None, bytes]]:
+        """Return rkey → (cid, value bytes) of everything held."""
+        found: dict[str, tuple[str | None, bytes]] = dict(self.base.records())
+        for rkey in self.gone:
+            del found[rkey]
+        found.update((rkey, (record.cid, record.value)) for rkey, record in self.own.items())
+        return found
+
+
+class Repo:
+    """One account's repository on one host.
+
+    A collection is a plain number (that many generated records) until somebody looks into it, so ten thousand
+    accounts take a few megabytes.
+
+    Args:
+        did: the account.
+        counts: generated records per collection.
+    """
+
+    __slots__ = ("_collections", "_rev", "did", "status")
+
+    def __init__(self, did: str, counts: dict[str, int]) -> None:
+        self.did = did
+        self.status = "active"
+        self._collections: dict[str, int | Collection] = dict(counts)
+        self._rev = _FIRST_REV
+
+    @property
+    def rev(self) -> str:
+        """Revision: a TID that grows with every write."""
+        return make_tid(self._rev)
+
+    def nsids(self) -> list[str]:
+        """Return the collections that hold records, sorted."""
+        return sorted(nsid for nsid in self._collections if self.count(nsid))
+
+    def count(self, nsid: str) -> int:
+        """Return the number of records in a collection.
+
+        Args:
+            nsid: the collection.
+        """
+        held = self._collections.get(nsid, 0)
+        return held if isinstance(held, int) else len(held)
+
+    def collection(self, nsid: str) -> Collection | Generated | None:
+        """Return a collection for reading, or None if the repository has none of that name.
+
+        Args:
+            nsid: the collection.
+        """
+        held = self._collections.get(nsid)
+        if isinstance(held, int):
+            return Generated(self.did, nsid, held)
+        return held.base if held is not None and held.is_generated else held
+
+    def writable(self, nsid: str) -> Collection:
+        """Return a collection for writing or for reading in an unusual order.
+
+        Args:
+            nsid: the collection; it is made if there is none.
+        """
+        held = self._collections.get(nsid, 0)
+        if isinstance(held, int):
+            held = self._collections[nsid] = Collection(Generated(self.did, nsid, held))
+        return held
+
+    def put(self, nsid: str, record: Record) -> None:
+        """Create or replace a record and advance the revision.
+
+        Args:
+            nsid: the collection.
+            record: what to hold.
+        """
+        self.writable(nsid).put(record)
+        self._rev += 1_000_000
+
+    def delete(self, nsid: str, rkey: str) -> bool:
+        """Delete a record and advance the revision.
+
+        Args:
+            nsid: the collection.
+            rkey: the record's key.
+
+        Returns:
+            Whether there was one.
+        """
+        deleted = self.writable(nsid).delete(rkey)
+        self._rev += 1_000_000 if deleted else 0
+        return deleted
+
+    def next_rkey(self) -> str:
+        """Return a TID greater than those of all generated records and earlier writes."""
+        return make_tid(self._rev + 1_000_000, 7)
+
+    def copy(self) -> Repo:
+        """Return an independent copy, as an old host keeps one after a migration."""
+        return copy.deepcopy(self)
