@@ -4,8 +4,8 @@ What lives here: one client that every request to a PDS, the PLC directory or a 
 with the guards of the sync and XRPC specs' security sections built in. What must not: what a request means,
 retries, rate limits (`xrpc`, `hosts`), or which endpoints are allowed (`endpoints`).
 
-It speaks through httpx-aiohttp's transport and not through `httpx.AsyncClient`: so there is no code that
-could follow a redirect, keep a cookie, or read a proxy from the environment, and half the time per page.
+It uses httpx-aiohttp's transport without `httpx.AsyncClient` around it: no code is left that could follow a
+redirect, keep a cookie or read a proxy from the environment, and a page costs half the time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ IDLE_TIMEOUT = 30.0
 """Seconds without a byte after which a body is given up."""
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which Node servers close theirs."""
-MAX_HEADERS, MAX_HEADER_BYTES = 100, 8190
+MAX_HEADERS = 100
+"""Header fields of one answer, each of at most 8,190 bytes (aiohttp's default)."""
 
 # Outcome of the address check for each connection attempt of the current request. The sockets are made in
 # tasks that aiohttp starts, which inherit this context; their exceptions do not always come through.
@@ -121,22 +122,23 @@ class HttpClient:
             async with asyncio.timeout(seconds):
                 response = await self._transport.handle_async_request(request)
                 try:
-                    return HttpAnswer(
-                        response.status_code, response.headers, await _read(response, max_bytes)
-                    )
+                    return HttpAnswer(response.status_code, response.headers, await _read(response, max_bytes))
                 finally:
                     await response.aclose()
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{host}: {exc}") from None
         except TimeoutError:
             raise HostUnreachable(f"{host}: no complete answer within {seconds:g} s") from None
-        except (httpx.InvalidURL, aiohttp.ClientResponseError, ValueError) as exc:
-            raise MalformedAnswer(_one_line(f"{host}: no usable HTTP answer: {exc}")) from exc
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as exc:
+        except aiohttp.ClientResponseError as exc:
+            raise MalformedAnswer(_one_line(f"{host}: not an HTTP answer: {exc.message}")) from exc
+        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as exc:
             refused = [attempt for attempt in attempts if attempt]
             if refused and len(refused) == len(attempts):
                 raise BlockedEndpoint(_one_line(f"{host}: {refused[0]}")) from exc
-            raise HostUnreachable(_one_line(f"{host}: {str(exc) or type(exc).__name__}")) from exc
+            what = str(exc) or type(exc).__name__
+            if isinstance(exc.__cause__, aiohttp.ServerDisconnectedError):
+                what = "the server closed the connection"  # aiohttp's text may be the repr of half an answer
+            raise HostUnreachable(_one_line(f"{host}: {what}")) from exc
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -154,8 +156,6 @@ class HttpClient:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
         )
 
@@ -179,7 +179,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
         raise MalformedAnswer(f"content encoding {encoding[:40]!a}, though only gzip was asked for")
     stream = response.stream
     assert isinstance(stream, AiohttpResponseStream)  # noqa: S101 - the transport's own type, for mypy
-    stream.CHUNK_SIZE = 2**18  # whatever has arrived, instead of slices of 16 KiB
+    stream.CHUNK_SIZE = 2**18  # all that has arrived, instead of slices of 16 KiB
     gunzip = Gunzip(max_bytes) if encoding.endswith("gzip") else None
     chunks: list[bytes] = []
     left = max_bytes
