@@ -1,0 +1,191 @@
+"""How fast one host may be asked: concurrency, rate and rest, learnt from its answers.
+
+What lives here: the pace of requests. What must not: making requests (`xrpc` does) or knowing what they are for.
+The host's own headers are the truth, because its limit counts per address over all of our processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from parity_dagster.errors import HostPaused, RateLimited
+
+INITIAL_CONCURRENCY = 4
+LONGEST_WAIT = 900.0
+"""Seconds an import waits for a rate limit to open; the window of the reference PDS is 300 s."""
+BREAKER_FAILURES = 5
+"""Connection failures in a row after which a host is left alone."""
+BREAKER_REST = 30.0
+"""Seconds a host rests after that, before one request may try again."""
+
+
+class HostPace:
+    """One host's permission to be asked.
+
+    Concurrency starts low, grows by one per round of good answers and halves on a bad one. When few requests
+    remain in the host's window they are spread over what is left of it; a 429 stops the host until it says.
+    """
+
+    def __init__(self, origin: str, max_concurrency: int) -> None:
+        self.origin = origin
+        self.max_concurrency = max_concurrency
+        self.concurrency = float(min(INITIAL_CONCURRENCY, max_concurrency))
+        self.in_flight = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._not_before = 0.0
+        self._failures = 0
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for this host's turn.
+
+        Raises:
+            RateLimited: the host wants a rest longer than an import waits.
+            HostPaused: the host has failed too often lately.
+        """
+        while True:
+            while self.in_flight >= max(1, int(self.concurrency)):
+                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.append(turn)
+                try:
+                    await turn
+                except asyncio.CancelledError:
+                    if turn.done() and not turn.cancelled():
+                        self._wake()
+                    raise
+                finally:
+                    if turn in self._waiting:
+                        self._waiting.remove(turn)
+            rest = self._not_before - time.monotonic()
+            if rest <= 0:
+                break
+            if self._failures >= BREAKER_FAILURES:
+                self._wake()
+                raise HostPaused(
+                    f"{self.origin} failed {self._failures} times in a row and rests for {rest:.0f} s; "
+                    "`parity import --resume` tries again"
+                )
+            if rest > LONGEST_WAIT:
+                self._wake()
+                raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
+            # Jitter, so that everybody who waits for one window does not arrive in its first millisecond.
+            await asyncio.sleep(rest + random.uniform(0, 0.05 * rest))  # noqa: S311 - not for secrets
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        free = max(1, int(self.concurrency)) - self.in_flight
+        while free > 0 and self._waiting:
+            turn = self._waiting.pop(0)
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """Learn from an answer.
+
+        Args:
+            status: HTTP status.
+            headers: the answer's headers, names in lower case.
+        """
+        self._failures = 0
+        if status == 429:
+            self.concurrency = max(1.0, self.concurrency / 2)
+            self._rest(retry_after(headers))
+            return
+        if status >= 500:
+            self.concurrency = max(1.0, self.concurrency / 2)
+            return
+        self.concurrency = min(float(self.max_concurrency), self.concurrency + 1 / self.concurrency)
+        remaining, reset = _window(headers)
+        if remaining is not None and reset is not None and reset > 0:
+            if remaining <= 0:
+                self._rest(reset)
+            elif remaining < 2 * self.max_concurrency:
+                self._rest(min(reset / remaining, reset))
+
+    def failed(self) -> None:
+        """Learn from a request that got no answer."""
+        self._failures += 1
+        self.concurrency = max(1.0, self.concurrency / 2)
+        if self._failures >= BREAKER_FAILURES:
+            self._rest(BREAKER_REST)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the breaker is open: the host failed too often and rests."""
+        return self._failures >= BREAKER_FAILURES and self._not_before > time.monotonic()
+
+    def _rest(self, seconds: float) -> None:
+        self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+
+class HostPaces:
+    """The pace of every host met so far."""
+
+    def __init__(self, max_concurrency: int) -> None:
+        self._max_concurrency = max_concurrency
+        self._paces: dict[str, HostPace] = {}
+
+    def __getitem__(self, origin: str) -> HostPace:
+        pace = self._paces.get(origin)
+        if pace is None:
+            if len(self._paces) > 10_000:
+                # What a quiet host taught us is cheap to learn again; the table must not grow for ever.
+                self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_paused}
+            pace = self._paces[origin] = HostPace(origin, self._max_concurrency)
+        return pace
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds a 429 asks us to wait.
+
+    Args:
+        headers: the answer's headers, names in lower case.
+
+    Returns:
+        `Retry-After` (seconds or an HTTP date), else `RateLimit-Reset`, else 60; at least 1, at most a day.
+
+    Source: RFC 9110 section 10.2.3; the reference PDS sends RateLimit-Reset as epoch seconds.
+    """
+    seconds: float | None = None
+    value = headers.get("retry-after", "").strip()
+    if value:
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):
+                seconds = None
+    if seconds is None:
+        seconds = _window(headers)[1]
+    if seconds is None or seconds != seconds:
+        seconds = 60.0
+    return min(max(seconds, 1.0), 86_400.0)
+
+
+def _window(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
+    """Requests left in the host's window and seconds until it opens again."""
+
+    def number(name: str) -> float | None:
+        try:
+            return float(headers[name])
+        except (KeyError, ValueError):
+            return None
+
+    remaining, reset = number("ratelimit-remaining"), number("ratelimit-reset")
+    if reset is not None and reset > 1_000_000_000:  # an epoch, not a span
+        reset -= time.time()
+    if reset is not None:
+        reset = min(max(reset, 0.0), 86_400.0)
+    return (None if remaining is None else int(min(remaining, 1e9))), reset

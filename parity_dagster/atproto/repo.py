@@ -1,0 +1,171 @@
+"""What an account's PDS is asked about its repository.
+
+What lives here: `listRecords`, `getLatestCommit` and `getRepoStatus`, and what each refusal says about the account.
+What must not: the walk over many pages (`importing.walk`) and anything about storage.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from parity_dagster.atproto.pages import Page, parse_page
+from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
+from parity_dagster.errors import (
+    AccountDeactivated,
+    AccountDeleted,
+    AccountSuspended,
+    AccountTakenDown,
+    AccountUnavailable,
+    MalformedAnswer,
+    RepoNotFound,
+    TransientError,
+)
+
+_ACCOUNT_ERRORS: dict[str, type[AccountUnavailable | RepoNotFound]] = {
+    "repodeactivated": AccountDeactivated,
+    "accountdeactivated": AccountDeactivated,
+    "deactivated": AccountDeactivated,
+    "repotakendown": AccountTakenDown,
+    "accounttakedown": AccountTakenDown,
+    "takendown": AccountTakenDown,
+    "reposuspended": AccountSuspended,
+    "accountsuspended": AccountSuspended,
+    "suspended": AccountSuspended,
+    "accountdeleted": AccountDeleted,
+    "deleted": AccountDeleted,
+    "reponotfound": RepoNotFound,
+}
+
+
+class _Commit(msgspec.Struct):
+    rev: str
+
+
+class _Status(msgspec.Struct):
+    active: bool
+    status: str | None = None
+
+
+class RepoClient:
+    """Reads repositories."""
+
+    def __init__(self, xrpc: XrpcClient, *, max_page_bytes: int) -> None:
+        self.xrpc = xrpc
+        self._max_page_bytes = max_page_bytes
+
+    async def list_records(self, origin: str, did: str, collection: str, *, cursor: str | None, limit: int) -> Page:
+        """Fetch one page.
+
+        Args:
+            origin: the PDS, `https://host`.
+            did: the account.
+            collection: an NSID.
+            cursor: where to go on, exactly as the same host gave it; None from the start.
+            limit: records asked for, 1 to 100; the host may give fewer or more.
+
+        Returns:
+            The page.
+
+        Raises:
+            Refusal: 4xx.
+            TransientError: no answer, 5xx, or a body that is not a page.
+
+        Source: lexicon com.atproto.repo.listRecords.
+        """
+        params = {"repo": did, "collection": collection, "limit": str(limit)}
+        if cursor:
+            params["cursor"] = cursor
+        answer = await self.xrpc.get(
+            origin, "/xrpc/com.atproto.repo.listRecords", params, max_bytes=self._max_page_bytes
+        )
+        try:
+            return parse_page(answer.body, did, collection)
+        except MalformedAnswer as exc:
+            raise MalformedAnswer(f"{origin}: {exc}") from exc
+
+    async def latest_rev(self, origin: str, did: str) -> str | None:
+        """The repository's current revision.
+
+        Args:
+            origin: the PDS.
+            did: the account.
+
+        Returns:
+            A TID that grows with every commit; None if the host cannot say.
+
+        Raises:
+            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
+
+        Source: lexicon com.atproto.sync.getLatestCommit.
+        """
+        try:
+            answer = await self.xrpc.get(
+                origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16, tries=1
+            )
+            return msgspec.json.decode(answer.body, type=_Commit).rev
+        except Refusal as refusal:
+            if error := account_error(refusal, origin, did):
+                raise error from refusal
+            return None
+        except (TransientError, msgspec.MsgspecError):
+            # A revision is a help, not a need: without it nothing is skipped and everything is read.
+            return None
+
+    async def check_status(self, origin: str, did: str) -> bool:
+        """Ask whether the account is really there and active.
+
+        Args:
+            origin: the PDS.
+            did: the account.
+
+        Returns:
+            True if the host vouches for the account; False if it does not know the method.
+
+        Raises:
+            AccountUnavailable, RepoNotFound: what the host says.
+            TransientError: no clear answer.
+
+        Source: lexicon com.atproto.sync.getRepoStatus; account specification for the status words.
+        """
+        try:
+            answer = await self.xrpc.get(origin, "/xrpc/com.atproto.sync.getRepoStatus", {"did": did}, max_bytes=2**16)
+            status = msgspec.json.decode(answer.body, type=_Status)
+        except Refusal as refusal:
+            if error := account_error(refusal, origin, did):
+                raise error from refusal
+            return False
+        except msgspec.MsgspecError as exc:
+            raise MalformedAnswer(f"{origin}: getRepoStatus did not answer with a status") from exc
+        except TransientError as exc:
+            if "501" in str(exc):
+                return False
+            raise
+        if not status.active:
+            word = (status.status or "").lower()
+            kind = _ACCOUNT_ERRORS.get(word, AccountUnavailable)
+            shown = escape(word, 40) or "inactive"
+            raise kind(f"{origin} says that {did} is {shown}; it is not imported while that lasts")
+        return True
+
+
+def account_error(refusal: Refusal, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:
+    """What a refusal says about the account, if it says anything.
+
+    Args:
+        refusal: a 4xx answer.
+        origin: who said it.
+        did: about whom.
+
+    Returns:
+        An error in our words, or None if the refusal is about something else.
+    """
+    kind = _ACCOUNT_ERRORS.get(refusal.name.lower())
+    if kind is None and "could not find repo" in refusal.text.lower():
+        kind = RepoNotFound
+    if kind is None:
+        return None
+    if kind is RepoNotFound:
+        return RepoNotFound(
+            f"{origin} has no repository of {did}; if the account moved, `parity import --resume` follows it"
+        )
+    return kind(f"{origin} refuses {did}: {refusal.name}; it is not imported while that lasts")

@@ -1,0 +1,138 @@
+"""One question to one host, asked politely and answered truly.
+
+What lives here: XRPC queries with the few quick retries a flaky network deserves, at the host's own pace, and what
+an answer's status means. What must not: what is asked for (`repo`, `identity`) and longer retries, which belong
+to the state row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+import msgspec
+
+from parity_dagster.atproto.hosts import HostPaces
+from parity_dagster.atproto.http import HttpAnswer, HttpClient
+from parity_dagster.errors import HostUnreachable, MalformedAnswer, ServerFailure
+
+TRIES = 3
+"""Requests made for one question before the failure is the caller's: connection failures and 5xx."""
+BACKOFF = 0.25
+"""Seconds before the second try; doubled for each further one."""
+
+
+class Refusal(Exception):
+    """The server understood the question and says no.
+
+    Attributes:
+        status: HTTP status, 400 to 499.
+        name: the XRPC error name, e.g. `InvalidRequest`; empty if the body is not XRPC's.
+        text: the message for people, capped and without control characters.
+    """
+
+    def __init__(self, status: int, name: str, text: str) -> None:
+        super().__init__(f"{status} {name}: {text}".strip())
+        self.status = status
+        self.name = name
+        self.text = text
+
+
+class _ErrorBody(msgspec.Struct):
+    error: str = ""
+    message: str = ""
+
+
+class XrpcClient:
+    """Asks any host, each at its own pace."""
+
+    def __init__(self, http: HttpClient, paces: HostPaces) -> None:
+        self._http = http
+        self.paces = paces
+
+    async def get(
+        self,
+        origin: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        max_bytes: int = 2**20,
+        tries: int = TRIES,
+    ) -> HttpAnswer:
+        """GET a path of a host.
+
+        Args:
+            origin: `https://host`.
+            path: begins with a slash, e.g. `/xrpc/com.atproto.repo.listRecords`.
+            params: query parameters.
+            max_bytes: largest body accepted, decompressed.
+            tries: requests made before a failure counts.
+
+        Returns:
+            An answer whose status is 2xx.
+
+        Raises:
+            Refusal: 4xx; what it means depends on the question.
+            TransientError: no answer, 5xx, too big, or a 429 that lasts longer than an import waits.
+            BlockedEndpoint: the host must not be contacted.
+        """
+        pace = self.paces[origin]
+        attempt = 0
+        while True:
+            async with pace.slot():
+                try:
+                    answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
+                except HostUnreachable as exc:
+                    pace.failed()
+                    failure: HostUnreachable | ServerFailure = exc
+                else:
+                    pace.answered(answer.status, answer.headers)
+                    if answer.status < 300:
+                        return answer
+                    if answer.status == 429:
+                        continue  # not a failed try: the pace makes the next one wait, or gives up
+                    if answer.status < 400:
+                        raise MalformedAnswer(f"{origin} redirects ({answer.status}); redirects are not followed")
+                    name, text = error_of(answer)
+                    if answer.status < 500:
+                        raise Refusal(answer.status, name, text)
+                    failure = ServerFailure(f"{origin} answered {answer.status} {name} {text}".rstrip())
+            attempt += 1
+            if attempt >= tries or pace.is_paused:
+                raise failure
+            await asyncio.sleep(BACKOFF * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
+
+
+def error_of(answer: HttpAnswer) -> tuple[str, str]:
+    """The error name and message of a failed answer, JSON or not.
+
+    Args:
+        answer: any answer with an error status.
+
+    Returns:
+        The XRPC error name (empty if the body is not XRPC's) and a text for people of at most 300 characters.
+
+    Source: XRPC specification, "Error Responses": clients must survive bodies that are not JSON.
+    """
+    try:
+        body = msgspec.json.decode(answer.body, type=_ErrorBody)
+        name, text = body.error, body.message
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        name, text = "", answer.body[:600].decode("utf-8", "replace")
+    return escape(name, 60), escape(text, 300)
+
+
+def escape(text: str, limit: int) -> str:
+    """A stranger's text made safe for logs and terminals.
+
+    Args:
+        text: anything.
+        limit: most characters kept.
+
+    Returns:
+        One line without control characters.
+    """
+    clean = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

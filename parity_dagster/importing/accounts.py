@@ -1,0 +1,149 @@
+"""What a run knows about an account: its PDS, its revision, whether it is active.
+
+What lives here: one lookup per account and run, shared by its collections, over the cache table and the network.
+What must not: reading records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from parity_dagster.atproto.identity import IdentityResolver
+from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.importing.database import Database
+from parity_dagster.store.identities import CachedIdentity, find_identities, save_identities
+
+
+@dataclass(slots=True)
+class Account:
+    """An account on one host; a move makes a new one."""
+
+    did: str
+    pds: str
+    rev: str | None = None
+    is_rev_known: bool = False
+    is_active_known: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Accounts:
+    """The accounts of one run."""
+
+    def __init__(self, resolver: IdentityResolver, repo: RepoClient, database: Database) -> None:
+        self._resolver = resolver
+        self._repo = repo
+        self._database = database
+        self._accounts: dict[str, Account] = {}
+        self._users: dict[str, int] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def prefetch(self, dids: Iterable[str]) -> None:
+        """Read the cache for several accounts at once, and note that one more pair of each is being worked on.
+
+        Args:
+            dids: one entry per pair.
+        """
+        dids = list(dids)
+        for did in dids:
+            self._users[did] = self._users.get(did, 0) + 1
+        unknown = [did for did in dict.fromkeys(dids) if did not in self._accounts]
+        if not unknown:
+            return
+        found = await self._database.run(lambda conn: find_identities(conn, unknown))
+        for identity in found.values():
+            self._accounts.setdefault(identity.did, Account(identity.did, identity.pds))
+
+    def release(self, did: str) -> None:
+        """Forget an account when its last pair is done.
+
+        Args:
+            did: the account.
+        """
+        self._users[did] -= 1
+        if not self._users[did]:
+            del self._users[did]
+            self._accounts.pop(did, None)
+            self._locks.pop(did, None)
+
+    async def locate(self, did: str) -> Account:
+        """The account's present host.
+
+        Args:
+            did: the account.
+
+        Returns:
+            The account.
+
+        Raises:
+            ParityError: it cannot be resolved.
+        """
+        async with self._locks.setdefault(did, asyncio.Lock()):
+            account = self._accounts.get(did)
+            if account is None:
+                account = await self._resolve(did)
+            return account
+
+    async def relocate(self, account: Account) -> Account | None:
+        """Ask again where an account lives, after its host failed or denied it.
+
+        Args:
+            account: where it was thought to be.
+
+        Returns:
+            The account on its new host; None if it still lives there.
+
+        Raises:
+            ParityError: it cannot be resolved.
+        """
+        async with self._locks.setdefault(account.did, asyncio.Lock()):
+            current = self._accounts.get(account.did)
+            if current is None or current.pds == account.pds:
+                current = await self._resolve(account.did)
+            return None if current.pds == account.pds else current
+
+    async def rev(self, account: Account) -> str | None:
+        """The repository's revision, asked for once per account and run, before its first page is read.
+
+        Args:
+            account: the account.
+
+        Returns:
+            The revision; None if the host cannot say.
+
+        Raises:
+            AccountUnavailable, RepoNotFound: the host says so.
+        """
+        async with account.lock:
+            if not account.is_rev_known:
+                account.rev = await self._repo.latest_rev(account.pds, account.did)
+                account.is_rev_known = True
+            return account.rev
+
+    async def confirm_active(self, account: Account) -> bool:
+        """Have the host vouch for the account, once per account and run.
+
+        Args:
+            account: the account.
+
+        Returns:
+            True if it does; False if it has no means to.
+
+        Raises:
+            ParityError: the account is not active, not there, or the host does not answer.
+        """
+        async with account.lock:
+            if not account.is_active_known:
+                account.is_active_known = await self._repo.check_status(account.pds, account.did)
+            return account.is_active_known
+
+    async def _resolve(self, did: str) -> Account:
+        identity = await self._resolver.resolve_did(did)
+        cached = CachedIdentity(identity.did, identity.handle, identity.pds)
+        await self._database.run(lambda conn: save_identities(conn, [cached]))
+        old = self._accounts.get(did)
+        account = old if old and old.pds == identity.pds else Account(did, identity.pds)
+        if did in self._users:
+            self._accounts[did] = account
+        return account

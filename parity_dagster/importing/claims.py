@@ -1,0 +1,63 @@
+"""One importer per pair at a time: this run's number, and the session whose lock keeps its claims alive.
+
+What lives here: taking and giving back pairs. What must not: working on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import AsyncConnection
+
+from parity_dagster.importing.database import Database
+from parity_dagster.importing.models import Pair
+from parity_dagster.store.states import Claim, StateStore
+
+
+class Claims:
+    """The claims of one run."""
+
+    def __init__(self, database: Database, states: StateStore, run_id: str | None) -> None:
+        self.importer_id = 0
+        self._states = states
+        self._run_id = run_id
+        self._database = database
+        self._session = database.session(self._hold_again)
+
+    async def open(self) -> None:
+        """Get a number and hold its lock."""
+        self.importer_id = await self._session.run(lambda conn: self._states.register_importer(conn, self._run_id))
+
+    async def hold(self) -> None:
+        """Make sure that the lock is held; a lost session is opened and takes it again."""
+        await self._session.run(_ping)
+
+    async def take(self, pairs: Sequence[Pair], *, refresh: bool) -> list[Claim]:
+        """Claim pairs.
+
+        Args:
+            pairs: distinct pairs.
+            refresh: whether complete ones are taken too.
+
+        Returns:
+            One claim per pair.
+        """
+        return await self._database.run(
+            lambda conn: self._states.claim(conn, pairs, self.importer_id, self._run_id, refresh=refresh)
+        )
+
+    async def close(self) -> None:
+        """Give back what is still held."""
+        try:
+            if self.importer_id:
+                await self._session.run(lambda conn: self._states.release_importer(conn, self.importer_id), patience=0)
+        finally:
+            await self._session.close()
+
+    async def _hold_again(self, conn: AsyncConnection) -> None:
+        if self.importer_id:
+            await self._states.hold_importer(conn, self.importer_id)
+
+
+async def _ping(conn: AsyncConnection) -> None:
+    await conn.execute("SELECT 1")

@@ -1,0 +1,195 @@
+"""The service's asynchronous half: an event loop on a thread of its own, and what lives on it.
+
+What lives here: starting and ending that loop, and the one place that wires HTTP, database and pipeline together.
+What must not: anything a caller sees.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import check_schema, connect, connection_url
+from parity_dagster.store.states import StateStore
+
+if TYPE_CHECKING:
+    from parity_dagster.atproto.identity import IdentityResolver
+    from parity_dagster.atproto.repo import RepoClient
+    from parity_dagster.importing.database import Database
+    from parity_dagster.importing.writer import Emit
+
+Result = TypeVar("Result")
+
+
+class Engine:
+    """Runs coroutines for a service; opened by the first call, and again after a close or a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._states = StateStore(settings.state_table)
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._stack: AbstractContextManager[BlockingPortal] | None = None
+        self._portal: BlockingPortal | None = None
+        self._database: Database | None = None
+        self._network: tuple[IdentityResolver, RepoClient, Callable[[], Awaitable[None]]] | None = None
+
+    def start(
+        self, work: Callable[[Engine], Awaitable[Result]], when_done: Callable[[], None] | None = None
+    ) -> Future[Result]:
+        """Begin something on the loop.
+
+        Args:
+            work: called on the loop's thread with this engine.
+            when_done: called, on any thread, when it has ended in whatever way.
+
+        Returns:
+            Its future.
+
+        Raises:
+            DatabaseError: no database, or one without this version's tables.
+        """
+        portal = self._open()
+        future = portal.start_task_soon(work, self)
+        if when_done is not None:
+            future.add_done_callback(lambda _: when_done())
+        return future
+
+    def wait(self, future: Future[Result]) -> None:
+        """Wait until something that was cancelled has cleaned up.
+
+        Args:
+            future: what was cancelled.
+        """
+        if self._portal is not None:
+            with suppress(RuntimeError, CancelledError):
+                self._portal.call(_settle)
+
+    def close(self) -> None:
+        """End the loop, its connections and its thread."""
+        with self._lock:
+            if self._stack is None or self._portal is None:
+                return
+            stack, portal = self._stack, self._portal
+            self._stack = self._portal = None
+            if self._owner != os.getpid():
+                return  # a fork has the object, but neither the thread nor the connections
+            portal.call(self._close_all)
+            stack.__exit__(None, None, None)
+
+    def _open(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None or self._owner != os.getpid():
+                url = connection_url(self._settings)
+                with connect(self._settings) as conn:
+                    check_schema(conn, self._settings)
+                from parity_dagster.importing.database import Database
+
+                self._database, self._network = Database(url), None
+                self._stack = start_blocking_portal("asyncio", name="parity-import")
+                self._portal = self._stack.__enter__()
+                self._owner = os.getpid()
+            return self._portal
+
+    async def _close_all(self) -> None:
+        if self._network is not None:
+            await self._network[2]()
+        if self._database is not None:
+            await self._database.close()
+        self._network = self._database = None
+
+    # On the loop.
+
+    @property
+    def database(self) -> Database:
+        """The service's database; there is one while the loop runs."""
+        assert self._database is not None
+        return self._database
+
+    def _open_network(self) -> tuple[IdentityResolver, RepoClient]:
+        if self._network is None:
+            # Loaded when the network is first needed: asking for a status must stay quick.
+            from parity_dagster.atproto.hosts import HostPaces
+            from parity_dagster.atproto.http import HttpClient
+            from parity_dagster.atproto.identity import IdentityResolver
+            from parity_dagster.atproto.repo import RepoClient
+            from parity_dagster.atproto.xrpc import XrpcClient
+
+            http = HttpClient(self._settings)
+            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency))
+            resolver = IdentityResolver(
+                xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
+            )
+            repo = RepoClient(xrpc, max_page_bytes=self._settings.max_page_bytes)
+            self._network = resolver, repo, http.aclose
+        return self._network[:2]
+
+    async def run(self, pairs: Iterable[Pair], emit: Emit, *, run_id: str | None, refresh: bool) -> None:
+        """Import pairs.
+
+        Args:
+            pairs: distinct, checked pairs.
+            emit: takes events, on the loop's thread.
+            run_id: Dagster run.
+            refresh: read complete pairs again.
+        """
+        from parity_dagster.importing.accounts import Accounts
+        from parity_dagster.importing.pipeline import Run
+
+        resolver, repo = self._open_network()
+        accounts = Accounts(resolver, repo, self.database)
+        run = Run(self._settings, self.database, repo, accounts, emit, run_id=run_id, refresh=refresh)
+        await run.run(pairs)
+
+    async def resolve_handle(self, handle: str) -> str:
+        """The DID behind a handle.
+
+        Args:
+            handle: a handle.
+
+        Returns:
+            The DID.
+        """
+        return await self._open_network()[0].resolve_handle(handle)
+
+    async def find_states(
+        self,
+        *,
+        did: str | None = None,
+        collection: str | None = None,
+        statuses: Collection[ImportStatus] | None = None,
+    ) -> list[ImportState]:
+        """See `StateStore.find`."""
+        return await self.database.run(
+            lambda conn: self._states.find(conn, did=did, collection=collection, statuses=statuses)
+        )
+
+    async def find_resumable(self) -> list[Pair]:
+        """See `StateStore.find_resumable`."""
+        return await self.database.run(self._states.find_resumable)
+
+    async def reset(self, did: str, collection: str | None) -> int:
+        """See `StateStore.reset`."""
+        return await self.database.run(lambda conn: self._states.reset(conn, did, collection))
+
+    async def enqueue(self, pairs: list[Pair], *, refresh: bool) -> list[Pair]:
+        """See `StateStore.enqueue`."""
+        return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh))
+
+
+async def _settle() -> None:
+    """Let cancelled tasks of the loop reach their end."""
+    import asyncio
+
+    current = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks() if task is not current and task.cancelling()]
+    if others:
+        await asyncio.wait(others, timeout=15)

@@ -1,0 +1,154 @@
+"""Several pages of one pair as one write.
+
+What lives here: what a batch means for each of its pairs. What must not: the database, and waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity_dagster.importing.events import ImportProgress
+from parity_dagster.importing.job import EndItem, Job, PageItem
+from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.store.pages import PairWrite
+
+Item = PageItem | EndItem
+
+
+class Fold:
+    """All items of one pair in a batch, as one write."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.items: list[PageItem] = []
+        self.counts: list[tuple[int, int, int]] = []
+        state = job.claim.state
+        self.write = PairWrite(
+            state_id=state.id, did=job.did, collection=job.collection, pds=job.pds, rev=job.rev,
+            fence_rev=job.fence(job.saved_walk, job.rev), walk=job.saved_walk, pages=job.saved_pages,
+            cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
+            attempts=state.attempts, is_new_walk=False, has_page_rows=job.has_page_rows,
+            is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
+        )  # fmt: skip
+        self._rows: dict[str, tuple[str, str | None, bytes]] = {}
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether anything was read of the pair in this run."""
+        return bool(self.items) or self.job.is_started
+
+    def add(self, item: Item) -> None:
+        """Take the pair's next item.
+
+        Args:
+            item: a page, or the ending.
+        """
+        write = self.write
+        if item.walk != write.walk:
+            write.walk, write.pages, write.cursor = item.walk, 0, None
+            write.synced = write.skipped = write.failed = 0
+            write.is_new_walk, write.has_page_rows = True, False
+            if item.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
+                write.is_direct = write.is_fresh = self.job.is_direct = False
+            write.page_rows.clear()
+            write.rejects.clear()
+            self.items.clear()
+            self.counts.clear()
+        if isinstance(item, EndItem):
+            write.ending, write.attempts = item.ending, item.attempts
+            return
+        self.items.append(item)
+        for row in item.rows:
+            self._rows[row[0]] = row
+        write.pds, write.rev = item.pds, item.rev
+        write.fence_rev = self.job.fence(item.walk, item.rev)
+        write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
+        write.page_rows.append((item.page, [row[0] for row in item.rows], item.skipped))
+        write.pages, write.cursor = item.page, item.cursor
+        write.synced += len(item.rows)
+        write.skipped += len(item.skipped)
+        write.failed += len(item.rejects)
+        self.counts.append((write.synced, write.skipped, write.failed))
+
+    def close(self) -> None:
+        """Settle what only the whole batch shows."""
+        write = self.write
+        write.rows = list(self._rows.values())
+        completes = write.ending is not None and write.ending.error is None
+        starts = write.pages == len(write.page_rows)
+        if completes and write.is_fresh and write.walk == 1 and starts and not write.rejects:
+            distinct = {rkey for _, rkeys, _ in write.page_rows for rkey in rkeys}
+            if len(distinct) == write.synced:
+                write.page_rows.clear()  # begun and ended in one transaction: nobody will need them
+        write.has_page_rows = write.has_page_rows or bool(write.page_rows)
+
+    def reject(self, bad: dict[str, str]) -> None:
+        """Move rows that Postgres refuses to the rejects.
+
+        Args:
+            bad: reason by rkey.
+        """
+        if not bad:
+            return
+        write = self.write
+        for row in write.rows:
+            if row[0] in bad:
+                write.rejects.append((row[0], "refused_by_postgres", bad[row[0]], row[2]))
+        write.rows = [row for row in write.rows if row[0] not in bad]
+        write.page_rows = [
+            (page, [k for k in rkeys if k not in bad], skipped) for page, rkeys, skipped in write.page_rows
+        ]
+        write.synced -= len(bad)
+        write.failed += len(bad)
+
+    def settle(self) -> None:
+        """Remember on the job what is committed."""
+        job, write = self.job, self.write
+        job.saved_walk, job.saved_pages, job.saved_cursor = write.walk, write.pages, write.cursor
+        job.synced, job.skipped, job.failed = write.synced, write.skipped, write.failed
+        job.has_page_rows = write.has_page_rows
+        job.is_started = job.is_started or bool(self.items)
+
+    def progress(self) -> list[ImportProgress]:
+        """One event per page of the batch."""
+        return [
+            ImportProgress(self.job.did, self.job.collection, item.pds, item.cursor, item.page, *counts)
+            for item, counts in zip(self.items, self.counts, strict=True)
+        ]
+
+    def is_written_as(self, state: ImportState) -> bool:
+        """Whether a row shows what this write would have made of it.
+
+        Args:
+            state: the row.
+
+        Returns:
+            True if the write went through.
+        """
+        write = self.write
+        return (
+            write.ending is not None
+            and state.importer_id is None
+            and state.status in (ImportStatus.COMPLETED, ImportStatus.FAILED)
+            and (state.walk, state.pages, state.cursor) == (write.walk, write.pages, write.cursor)
+        )
+
+
+def fold(batch: Sequence[Item]) -> list[Fold]:
+    """Group a batch by pair, keeping each pair's order.
+
+    Args:
+        batch: items in the order they came.
+
+    Returns:
+        One fold per pair.
+    """
+    folds: dict[int, Fold] = {}
+    for item in batch:
+        key = item.job.claim.state.id
+        if key not in folds:
+            folds[key] = Fold(item.job)
+        folds[key].add(item)
+    for folded in folds.values():
+        folded.close()
+    return list(folds.values())

@@ -1,0 +1,187 @@
+"""The run: many pairs at once, hosts kept apart, everything bounded.
+
+What lives here: claiming, spreading pairs over hosts and writers, and one task per pair. What must not: the walk
+itself (`walk`), the writing (`writer`), or any knowledge of Dagster.
+
+    pairs ─► claim ─► locate ─► lane of the host ─► walk ─► queue of a writer ─► transaction ─► events
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+
+from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.errors import DatabaseError, ParityError
+from parity_dagster.importing.accounts import Accounts
+from parity_dagster.importing.claims import Claims
+from parity_dagster.importing.database import Database
+from parity_dagster.importing.events import ImportCompleted, ImportFailed, ImportStarted
+from parity_dagster.importing.job import EndItem, Job, PageItem
+from parity_dagster.importing.models import ImportResult, Pair
+from parity_dagster.importing.outcomes import failure
+from parity_dagster.importing.walk import Walker
+from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
+from parity_dagster.settings import Settings
+from parity_dagster.store.pages import Ending, PageStore
+from parity_dagster.store.states import Claim, StateStore
+
+logger = logging.getLogger(__name__)
+
+CLAIM_CHUNK = 256
+"""Pairs claimed by one statement."""
+WINDOW = 1024
+"""Pairs claimed and not yet done; what is beyond has not been looked at, so memory does not grow with a run."""
+
+
+class Run:
+    """One call of the importer over any number of pairs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        repo: RepoClient,
+        accounts: Accounts,
+        emit: Emit,
+        *,
+        run_id: str | None = None,
+        refresh: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._accounts = accounts
+        self._emit = emit
+        self._refresh = refresh
+        self._claims = Claims(database, StateStore(settings.state_table), run_id)
+        self._walker = Walker(repo, accounts, settings, self)
+        self._gate = ByteGate(QUEUED_BYTES)
+        self._writers: list[Writer] = []
+        self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(settings.host_concurrency)
+        )
+        self._walks = asyncio.Semaphore(settings.concurrency)
+
+    async def run(self, pairs: Iterable[Pair]) -> None:
+        """Import pairs; each ends with one `ImportCompleted` or `ImportFailed`.
+
+        Args:
+            pairs: distinct pairs; taken as they are needed.
+
+        Raises:
+            DatabaseError: there is no database to work with.
+        """
+        await self._claims.open()
+        store = PageStore(self._settings.state_table)
+        try:
+            async with asyncio.TaskGroup() as writing:
+                self._writers = [
+                    Writer(self._database, store, self._claims, self._gate, self._emit)
+                    for _ in range(self._settings.writers)
+                ]
+                for writer in self._writers:
+                    writing.create_task(writer.run())
+                await self._walk_all(iter(pairs))
+                for writer in self._writers:
+                    writer.close()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
+            with suppress(DatabaseError):
+                await self._claims.close()
+
+    async def _walk_all(self, pairs: Iterator[Pair]) -> None:
+        window = asyncio.Semaphore(WINDOW)
+        async with asyncio.TaskGroup() as walking:
+            while chunk := list(islice(pairs, CLAIM_CHUNK)):
+                for _ in chunk:
+                    await window.acquire()
+                claims = await self._claims.take(chunk, refresh=self._refresh)
+                await self._accounts.prefetch(claim.state.did for claim in claims if claim.is_mine)
+                for claim in claims:
+                    if claim.is_mine:
+                        task = walking.create_task(self._work(claim))
+                        task.add_done_callback(lambda _: window.release())
+                    else:
+                        self._report_untaken(claim)
+                        window.release()
+
+    def _report_untaken(self, claim: Claim) -> None:
+        state = claim.state
+        result = ImportResult.from_state(state)
+        if claim.holder is None:
+            self._emit(ImportCompleted(result, state, fetched=False))
+            return
+        error = f"{claim.holder} is importing this pair right now; wait for it, or stop it"
+        self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
+
+    async def _work(self, claim: Claim) -> None:
+        done = asyncio.Event()
+        job = Job.from_claim(claim)
+        job.report_done = done.set
+        attempts = claim.state.attempts
+        try:
+            await self._walk(job)
+            ending, attempts = Ending(), 0
+        except ParityError as exc:
+            ending, attempts = failure(exc, attempts)
+        except Exception as exc:
+            logger.exception("importing %s of %s failed unexpectedly", job.collection, job.did)
+            ending, attempts = failure(ParityError(f"unexpected {type(exc).__name__}: {exc}"), attempts)
+        finally:
+            self._accounts.release(job.did)
+        if not job.is_stopped:
+            await self._writer_of(job).put(EndItem(job, job.walk, ending, attempts))
+            await done.wait()
+
+    async def _walk(self, job: Job) -> None:
+        account = await self._accounts.locate(job.did)
+        async with self._hosts[account.pds], self._walks:
+            cursor = job.cursor if job.can_continue(account.pds) else None
+            self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
+            await self._walker.walk(job, account)
+
+    def _writer_of(self, job: Job) -> Writer:
+        return self._writers[job.claim.state.id % len(self._writers)]
+
+    # What a walk sees of the database.
+
+    async def put(self, item: PageItem) -> None:
+        """Take a page from a walk.
+
+        Args:
+            item: the page.
+        """
+        await self._writer_of(item.job).put(item)
+
+    async def distinct_share(self, job: Job) -> float:
+        """How much of the walk's committed part came only once.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            1.0 if nothing came twice.
+        """
+        total, distinct = await self._database.run(
+            lambda conn: PageStore(self._settings.state_table).count_keys(conn, job.claim.state.id)
+        )
+        return distinct / total if total else 1.0
+
+    async def last_keys(self, job: Job) -> frozenset[str]:
+        """What the last committed page held.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            Its rkeys.
+        """
+        return await self._database.run(
+            lambda conn: PageStore(self._settings.state_table).last_keys(conn, job.claim.state.id)
+        )

@@ -1,0 +1,358 @@
+"""The importer's face: plain calls, for scripts, notebooks, web workers, the CLI and Dagster alike.
+
+What lives here: `ImportService`, which runs the asynchronous pipeline on a thread of its own and hands its events to
+listeners in the caller's thread. What must not: Dagster, and anything the pipeline does.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from parity_dagster.atproto.identifiers import parse_account, parse_nsid
+from parity_dagster.errors import CollectionNotRegistered, ParityError
+from parity_dagster.importing.engine import Engine
+from parity_dagster.importing.events import (
+    ImportCompleted,
+    ImportEvent,
+    ImportFailed,
+    ImportProgress,
+    Listener,
+)
+from parity_dagster.importing.listeners import Audience, named_listeners
+from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
+from parity_dagster.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Progress = Callable[[ImportProgress], None]
+
+
+class ImportService:
+    """Imports accounts' histories into Postgres.
+
+    Thread-safe: any number of threads may call one service, and each (did, collection) is imported by one caller at
+    a time, over all processes and machines that share the database. Works inside a running event loop too, which
+    it blocks until the call returns.
+
+    Args:
+        settings: how to import; read from `PARITY_*` variables if not given.
+        listeners: called with every `ImportEvent`, in the thread that called the service.
+        run_id: the Dagster run on whose behalf the service works, noted on the rows.
+        report: whether listeners installed under the entry point group `parity_dagster.listeners` are called too;
+            the one of this package reports to the Dagster instance. A Dagster run reports by itself.
+
+    Source: mission, "ImportService".
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        listeners: Sequence[Listener] = (),
+        *,
+        run_id: str | None = None,
+        report: bool = True,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self._listeners = tuple(listeners)
+        self._run_id = run_id
+        self._report = report
+        self._engine = Engine(self.settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the service's connections and its thread; it may be used again, which opens them anew."""
+        self._engine.close()
+
+    # Importing.
+
+    def import_user(
+        self,
+        did: str,
+        collections: Iterable[str] | None = None,
+        on_progress: Progress | None = None,
+        *,
+        refresh: bool = False,
+    ) -> ImportResult:
+        """Import an account's collections.
+
+        Args:
+            did: a DID or a handle.
+            collections: NSIDs; all registered ones if not given.
+            on_progress: called after each committed page.
+            refresh: read complete collections again, too.
+
+        Returns:
+            The sum over the collections; its `collection` is `*`.
+
+        Source: mission, `ImportService::importUser`.
+        """
+        wanted = list(dict.fromkeys(self.settings.collections if collections is None else collections))
+        account = self._resolve(did)
+        if isinstance(account, ImportResult):
+            return account
+        results = self.import_pairs(
+            [Pair(account, nsid) for nsid in wanted], refresh=refresh, on_event=_only_progress(on_progress)
+        )
+        return ImportResult.aggregate(account, results)
+
+    def import_user_collection(
+        self, did: str, collection: str, on_progress: Progress | None = None, *, refresh: bool = False
+    ) -> ImportResult:
+        """Import one collection of an account.
+
+        Args:
+            did: a DID or a handle.
+            collection: a registered NSID.
+            on_progress: called after each committed page.
+            refresh: read it again if it is complete.
+
+        Returns:
+            What was done; an error is in the result, not raised.
+
+        Source: mission, `ImportService::importUserCollection`.
+        """
+        account = self._resolve(did)
+        if isinstance(account, ImportResult):
+            return account
+        (result,) = self.import_pairs(
+            [Pair(account, collection)], refresh=refresh, on_event=_only_progress(on_progress)
+        )
+        return result
+
+    def import_pairs(
+        self, pairs: Iterable[Pair], *, refresh: bool = False, on_event: Listener | None = None
+    ) -> list[ImportResult]:
+        """Import any number of pairs, many at a time.
+
+        Args:
+            pairs: what to import; a pair that comes twice is imported once.
+            refresh: read complete pairs again, too.
+            on_event: called in this thread with every event, before the listeners.
+
+        Returns:
+            One result per distinct pair, in the order given.
+
+        Raises:
+            DatabaseError: there is no database to work with.
+            SettingsError: a listener named in the settings cannot be loaded.
+        """
+        results: dict[Pair, ImportResult | None] = {}
+        events: queue.SimpleQueue[ImportEvent | None] = queue.SimpleQueue()
+        listeners = (*((on_event,) if on_event else ()), *self._listeners)
+        if self._report:
+            listeners += named_listeners()
+        audience = Audience(listeners)
+
+        def valid() -> Iterator[Pair]:
+            for pair in pairs:
+                if pair in results:
+                    continue
+                results[pair] = None
+                try:
+                    yield self._checked(pair)
+                except ParityError as exc:
+                    events.put(_refused(pair, exc))
+
+        running = self._engine.start(
+            lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh),
+            lambda: events.put(None),
+        )
+        try:
+            while (event := events.get()) is not None:
+                if isinstance(event, ImportCompleted | ImportFailed):
+                    results[Pair(event.did, event.collection)] = event.result
+                audience.tell(event)
+            running.result()
+        except BaseException:
+            # Ctrl-C or a caller's exception: stop cleanly, so that the pairs can be resumed at once.
+            running.cancel()
+            self._engine.wait(running)
+            raise
+        finally:
+            audience.flush()
+        return [result for result in results.values() if result is not None]
+
+    def resume(self, state: ImportState) -> ImportResult:
+        """Go on with an interrupted or failed import.
+
+        Args:
+            state: what `get_status` returned.
+
+        Returns:
+            The result.
+
+        Source: mission, "Resuming Interrupted Imports".
+        """
+        return self.import_user_collection(state.did, state.collection)
+
+    def resume_all(self, on_progress: Progress | None = None) -> list[ImportResult]:
+        """Go on with every import that is not complete and that nobody works on, permanent failures included.
+
+        Args:
+            on_progress: called after each committed page.
+
+        Returns:
+            One result per pair.
+
+        Source: mission, `ImportService::resumeAll`.
+        """
+        pairs = self._call(lambda engine: engine.find_resumable())
+        return self.import_pairs(pairs, on_event=_only_progress(on_progress))
+
+    # Looking.
+
+    def get_status(self, did: str, collection: str) -> ImportState | None:
+        """The state of one pair.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            Its row; None if it was never asked for.
+        """
+        states = self._call(lambda engine: engine.find_states(did=did, collection=collection))
+        return states[0] if states else None
+
+    def get_status_for_user(self, did: str) -> list[ImportState]:
+        """The states of all of an account's pairs.
+
+        Args:
+            did: the account.
+
+        Returns:
+            Rows by collection.
+        """
+        return self.find_states(did=did)
+
+    def find_states(
+        self, *, did: str | None = None, statuses: Collection[ImportStatus] | None = None
+    ) -> list[ImportState]:
+        """States, of one account or all, of some statuses or any.
+
+        Args:
+            did: only this account's.
+            statuses: only these.
+
+        Returns:
+            Rows by account and collection.
+        """
+        return self._call(lambda engine: engine.find_states(did=did, statuses=statuses))
+
+    def is_imported(self, did: str, collection: str) -> bool:
+        """Whether a pair is complete.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            True if its status is `completed`.
+        """
+        state = self.get_status(did, collection)
+        return state is not None and state.status is ImportStatus.COMPLETED
+
+    # Arranging.
+
+    def reset(self, did: str, collection: str) -> int:
+        """Forget how far one pair got, so that the next import reads it from the start; records stay.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            1 if there was something to forget, else 0.
+        """
+        return self._call(lambda engine: engine.reset(did, collection))
+
+    def reset_user(self, did: str) -> int:
+        """Forget how far all of an account's pairs got; records stay.
+
+        Args:
+            did: the account.
+
+        Returns:
+            Number of pairs forgotten.
+        """
+        return self._call(lambda engine: engine.reset(did, None))
+
+    def enqueue(self, pairs: Iterable[Pair], *, refresh: bool = False) -> list[Pair]:
+        """Leave pairs for Dagster's queue: rows become pending, and the retry sensor launches them.
+
+        Args:
+            pairs: what to import.
+            refresh: whether complete pairs are wanted again.
+
+        Returns:
+            Those that are newly pending.
+
+        Raises:
+            ParityError: a pair is malformed or its collection not registered; nothing is queued then.
+        """
+        checked = [self._checked(pair) for pair in pairs]
+        return self._call(lambda engine: engine.enqueue(checked, refresh=refresh))
+
+    def resolve(self, account: str) -> str:
+        """The DID behind what a person calls an account.
+
+        Args:
+            account: a DID or a handle.
+
+        Returns:
+            The DID.
+
+        Raises:
+            InvalidIdentifier: neither a DID nor a handle.
+            HandleNotFound: no DID behind the handle.
+            TransientError: nobody could be asked.
+        """
+        name = parse_account(account, allow_private=self.settings.allow_private_hosts)
+        if name.startswith("did:"):
+            return name
+        return self._call(lambda engine: engine.resolve_handle(name))
+
+    def _resolve(self, account: str) -> str | ImportResult:
+        try:
+            return self.resolve(account)
+        except ParityError as exc:
+            return ImportResult(account, "*", error=str(exc), error_code=exc.code)
+
+    def _checked(self, pair: Pair) -> Pair:
+        did = parse_account(pair.did, allow_private=self.settings.allow_private_hosts)
+        if parse_nsid(pair.collection) not in self.settings.collections:
+            raise CollectionNotRegistered(
+                f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
+                f" (now {', '.join(self.settings.collections)})"
+            )
+        return Pair(did, pair.collection)
+
+    def _call(self, work: Callable[[Engine], Awaitable[Result]]) -> Result:
+        return self._engine.start(work).result()
+
+
+def _only_progress(on_progress: Progress | None) -> Listener | None:
+    if on_progress is None:
+        return None
+
+    def listener(event: ImportEvent) -> None:
+        if isinstance(event, ImportProgress):
+            on_progress(event)
+
+    return listener
+
+
+def _refused(pair: Pair, error: ParityError) -> ImportFailed:
+    result = ImportResult(pair.did, pair.collection, error=str(error), error_code=error.code)
+    return ImportFailed(pair.did, pair.collection, str(error), error.code, result, None)

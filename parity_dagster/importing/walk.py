@@ -1,0 +1,239 @@
+"""The walk over one (did, collection): page after page until the list says that it ends.
+
+What lives here: everything that can happen between the first and the last page: resuming, moving to another host,
+cursors that are refused or run in circles, pages that have to be asked for in smaller pieces, and lists that end
+suspiciously. What must not: storage (pages go to a sink) and retrying later (`outcomes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from parity_dagster.atproto.pages import Page
+from parity_dagster.atproto.repo import RepoClient, account_error
+from parity_dagster.atproto.xrpc import Refusal
+from parity_dagster.errors import (
+    AccountUnavailable,
+    CursorLoop,
+    HostUnreachable,
+    Interrupted,
+    MalformedAnswer,
+    ParityError,
+    RepoNotFound,
+    RequestRefused,
+    ServerFailure,
+    TransientError,
+)
+from parity_dagster.importing.accounts import Account, Accounts
+from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.settings import Settings
+
+SMALLEST_LIMIT = 2
+"""Records asked for when a page fails; 1 would never end on a host whose cursor is inclusive."""
+IDLE_PAGES = 50
+"""Pages in a row that may bring nothing new, as long as their cursors differ."""
+FIRST_LOOP_CHECK = 64
+"""Page at which the walk is first searched for records that come again and again; then at every doubling."""
+MOVES = 2
+"""How often one walk follows an account to another host."""
+
+
+class Sink(Protocol):
+    """Where pages go, and what is known about those that went."""
+
+    async def put(self, item: PageItem) -> None:
+        """Take a page; waits while too much is on its way already."""
+
+    async def distinct_share(self, job: Job) -> float:
+        """Share of the walk's committed records that are distinct, 1.0 if each came once."""
+
+    async def last_keys(self, job: Job) -> frozenset[str]:
+        """The rkeys of the last committed page."""
+
+
+class _CursorRefused(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+
+
+class Walker:
+    """Walks jobs, one call each; holds nothing of a single walk."""
+
+    def __init__(self, repo: RepoClient, accounts: Accounts, settings: Settings, sink: Sink) -> None:
+        self._repo = repo
+        self._accounts = accounts
+        self._settings = settings
+        self._sink = sink
+
+    async def walk(self, job: Job, account: Account) -> bool:
+        """Read a pair to its end.
+
+        Args:
+            job: a claimed pair.
+            account: where it lives.
+
+        Returns:
+            False if nothing was read because the repository has not changed since the last complete walk.
+
+        Raises:
+            ParityError: why the walk could not be completed; what was sent to the sink stays.
+        """
+        moves, may_restart = 0, True
+        is_resumed = job.can_continue(account.pds)
+        if is_resumed:
+            job.last_keys = await self._sink.last_keys(job)
+        while True:
+            try:
+                if not is_resumed:
+                    rev = await self._accounts.rev(account)
+                    if self._is_unchanged(job, account, rev):
+                        return False
+                    job.begin(account.pds, rev)
+                await self._read_pages(job)
+                if job.seen == 0:
+                    await self._believe_empty(account)
+                return True
+            except _CursorRefused as exc:
+                if not may_restart:
+                    raise RequestRefused(
+                        f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
+                    ) from exc.refusal
+                may_restart = False
+            except (HostUnreachable, RepoNotFound, AccountUnavailable) as exc:
+                moved = await self._moved(account, exc) if moves < MOVES else None
+                if moved is None:
+                    raise
+                account, moves = moved, moves + 1
+            is_resumed = False
+
+    def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
+        state = job.claim.state
+        return (
+            state.completed_at is not None
+            and rev is not None
+            and state.rev == rev
+            and state.pds == account.pds
+            and state.records_failed == 0
+        )
+
+    async def _moved(self, account: Account, error: ParityError) -> Account | None:
+        try:
+            return await self._accounts.relocate(account)
+        except TransientError:
+            if isinstance(error, TransientError):
+                return None
+            raise  # a permanent answer is believed only after the DID was resolved afresh
+
+    async def _believe_empty(self, account: Account) -> None:
+        """Some servers show an empty list for an account they do not have."""
+        await self._accounts.confirm_active(account)
+
+    async def _read_pages(self, job: Job) -> None:
+        assert job.pds is not None
+        limit = self._settings.page_size
+        delay = self._settings.page_delay / 1000
+        idle, next_check = 0, FIRST_LOOP_CHECK
+        # Brent: compare every cursor with one remembered at the last power of two; any circle is caught.
+        landmark, landmark_at = job.cursor, 1
+        steps = 0
+        while True:
+            try:
+                page = await self._repo.list_records(job.pds, job.did, job.collection, cursor=job.cursor, limit=limit)
+            except (Refusal, ServerFailure, MalformedAnswer) as exc:
+                limit = await self._smaller(job, exc, limit)
+                continue
+            limit = min(self._settings.page_size, limit * 2)
+            is_new = await self._send(job, page)
+            if page.cursor is None:
+                return
+            steps += 1
+            idle = 0 if is_new else idle + 1
+            if page.cursor == landmark or page.cursor == job.cursor or idle > IDLE_PAGES:
+                raise CursorLoop(
+                    f"{job.pds} goes in circles after page {job.pages}: "
+                    + ("its cursor came back" if idle <= IDLE_PAGES else f"{idle} pages brought nothing new")
+                    + "; tell its operator, then `parity reset` the pair and import it again"
+                )
+            if steps == landmark_at:
+                landmark, landmark_at = page.cursor, landmark_at * 2
+            job.cursor = page.cursor
+            if job.pages >= self._settings.max_pages:
+                raise CursorLoop(
+                    f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
+                    " large, raise PARITY_MAX_PAGES and resume"
+                )
+            if job.pages >= next_check:
+                next_check = job.pages * 2
+                if await self._sink.distinct_share(job) < 0.5:
+                    raise CursorLoop(
+                        f"{job.pds} shows the same records again and again ({job.pages} pages so far); tell its"
+                        " operator, then `parity reset` the pair and import it again"
+                    )
+            if delay:
+                await asyncio.sleep(delay)
+
+    async def _send(self, job: Job, page: Page) -> bool:
+        """Hand a page on, without the records that the page before ended with; tell if anything was left."""
+        if job.is_stopped:
+            raise Interrupted("the pair was taken away from this importer")
+        keys = frozenset(record.rkey for record in page.records)
+        rows = [record for record in page.records if record.rkey not in job.last_keys]
+        is_new = bool(rows or page.rejected)
+        job.pages += 1
+        job.seen += len(rows) + len(page.rejected)
+        if keys:
+            job.last_keys = keys
+        assert job.pds is not None
+        await self._sink.put(
+            PageItem(
+                job, job.walk, job.pages, job.pds, job.rev, page.cursor,
+                list(rows), page.rejected, [], page.size,
+            )
+        )  # fmt: skip
+        return is_new
+
+    async def _smaller(self, job: Job, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:
+        """What to do about a page that fails: believe it, or ask for fewer records to get around a bad one."""
+        assert job.pds is not None
+        smaller = max(SMALLEST_LIMIT, limit // 2)
+        can_shrink = smaller < limit
+        if isinstance(error, ServerFailure):
+            if can_shrink and "answered 500" in str(error):
+                return smaller
+            # Some servers answer 500 for an account they do not have: the status endpoint knows better.
+            await self._ask_status(job, error)
+            raise error
+        if isinstance(error, MalformedAnswer):
+            if can_shrink:
+                return smaller
+            raise error
+        denial = account_error(error, job.pds, job.did)
+        if denial is not None:
+            await self._ask_status(job, denial)
+            raise denial
+        if job.cursor and "cursor" in f"{error.name} {error.text}".lower():
+            raise _CursorRefused(error)
+        if error.status == 400 and can_shrink:
+            return smaller
+        if job.cursor:
+            raise _CursorRefused(error)
+        if error.status in (404, 501):
+            await self._ask_status(job, None)
+        raise RequestRefused(
+            f"{job.pds} refuses to list {job.collection} of {job.did}: {error}; ask its operator why"
+        ) from error
+
+    async def _ask_status(self, job: Job, denial: ParityError | None) -> None:
+        """Let getRepoStatus say what a bare "not found" or 500 means; returns if it says that all is well."""
+        assert job.pds is not None
+        try:
+            is_vouched = await self._repo.check_status(job.pds, job.did)
+        except TransientError:
+            if isinstance(denial, TransientError):
+                return
+            raise
+        if is_vouched and isinstance(denial, RepoNotFound):
+            raise ServerFailure(
+                f"{job.pds} contradicts itself: getRepoStatus knows {job.did}, listRecords does not; try again later"
+            )

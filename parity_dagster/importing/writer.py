@@ -1,0 +1,204 @@
+"""From pages to committed rows: several pages of several pairs per transaction, events after the commit.
+
+What lives here: queues between walks and the database, bounded in bytes; group commit; what is done when a batch
+fails. What must not: statements (`store.pages`) and decisions about a pair's future (`outcomes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import psycopg
+from psycopg import AsyncConnection
+
+from parity_dagster.errors import DatabaseError
+from parity_dagster.importing.claims import Claims
+from parity_dagster.importing.database import Database, Session
+from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed
+from parity_dagster.importing.folding import Fold, Item, fold
+from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
+from parity_dagster.store.pages import LostClaim, PageStore
+from parity_dagster.store.rejects import find_unstorable
+from parity_dagster.store.sessions import REFUSED_DATA, first_line
+
+logger = logging.getLogger(__name__)
+
+BATCH_RECORDS = 2_000
+"""Records after which a transaction is closed; larger ones gain little and make waits longer."""
+BATCH_BYTES = 8 * 2**20
+QUEUED_BYTES = 48 * 2**20
+"""Bytes of pages that may wait for a writer, over all pairs; fetching pauses beyond."""
+
+Emit = Callable[[ImportEvent], None]
+
+
+class ByteGate:
+    """Lets pages pass while no more than so many bytes are on their way; one page always may."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._freed = asyncio.Condition()
+
+    async def enter(self, size: int) -> None:
+        """Wait for room.
+
+        Args:
+            size: bytes.
+        """
+        async with self._freed:
+            await self._freed.wait_for(lambda: not self._used or self._used + size <= self._limit)
+            self._used += size
+
+    async def leave(self, size: int) -> None:
+        """Give room back.
+
+        Args:
+            size: bytes.
+        """
+        async with self._freed:
+            self._used -= size
+            self._freed.notify_all()
+
+
+class Writer:
+    """One session with Postgres and the queue in front of it; a pair always goes to the same writer."""
+
+    def __init__(self, database: Database, store: PageStore, claims: Claims, gate: ByteGate, emit: Emit) -> None:
+        self._session: Session = database.session(self._prepare)
+        self._store = store
+        self._claims = claims
+        self._gate = gate
+        self._emit = emit
+        self._queue: asyncio.Queue[Item | None] = asyncio.Queue()
+
+    async def put(self, item: Item) -> None:
+        """Queue an item; waits while too many bytes are queued.
+
+        Args:
+            item: a page or an ending.
+        """
+        if item.size:
+            await self._gate.enter(item.size)
+        self._queue.put_nowait(item)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._queue.put_nowait(None)
+
+    async def run(self) -> None:
+        """Write until closed."""
+        try:
+            is_open = True
+            while is_open:
+                batch: list[Item] = []
+                item = await self._queue.get()
+                records = size = 0
+                while True:
+                    if item is None:
+                        is_open = False
+                        break
+                    batch.append(item)
+                    size += item.size
+                    records += len(item.rows) if isinstance(item, PageItem) else 1
+                    if records >= BATCH_RECORDS or size >= BATCH_BYTES or self._queue.empty():
+                        break
+                    item = self._queue.get_nowait()
+                if batch:
+                    await self._commit(batch)
+                    await self._gate.leave(size)
+        finally:
+            await self._session.close()
+
+    async def _commit(self, batch: Sequence[Item]) -> None:
+        folds = fold([item for item in batch if not item.job.is_stopped])
+        try:
+            while folds:
+                try:
+                    ended = await self._session.run(partial(self._save, folds))
+                    break
+                except LostClaim as exc:
+                    folds = await self._without_lost(folds, exc.state_ids)
+                except psycopg.errors.UniqueViolation:
+                    # Something is there already that a first import did not expect: go through the upsert.
+                    for item in folds:
+                        item.write.is_direct = item.job.is_direct = False
+                except REFUSED_DATA as exc:
+                    await self._session.run(partial(self._set_aside, folds, first_line(exc)))
+            else:
+                return
+        except DatabaseError as exc:
+            for item in folds:
+                self._give_up(item.job, str(exc), exc.code)
+            return
+        for item in folds:
+            item.settle()
+            for event in item.progress():
+                self._emit(event)
+            if item.write.ending is not None:
+                self._finish(item.job, ended[item.write.state_id], fetched=item.has_pages)
+
+    async def _prepare(self, conn: AsyncConnection) -> None:
+        await self._store.prepare(conn)
+        # A session that had to be opened again tells that Postgres was away: the claim's session was, too.
+        await self._claims.hold()
+
+    async def _save(self, folds: Sequence[Fold], conn: AsyncConnection) -> dict[int, ImportState]:
+        return await self._store.save(conn, self._claims.importer_id, [item.write for item in folds])
+
+    async def _without_lost(self, folds: list[Fold], lost: set[int]) -> list[Fold]:
+        """Drop the pairs of a batch that are not ours any more.
+
+        A commit whose answer got lost with the connection looks the same for pairs that ended in it: their rows
+        then show exactly what this batch meant to write.
+        """
+        states = await self._session.run(lambda conn: self._store.find_states(conn, list(lost)))
+        for item in folds:
+            if item.write.state_id not in lost:
+                continue
+            state = states.get(item.write.state_id)
+            if state is not None and item.is_written_as(state):
+                item.settle()
+                for event in item.progress():
+                    self._emit(event)
+                self._finish(item.job, state, fetched=item.has_pages)
+            else:
+                self._give_up(
+                    item.job,
+                    "the pair was reset or taken over by another importer; see `parity import-status`",
+                    "busy",
+                )
+        return [item for item in folds if item.write.state_id not in lost]
+
+    async def _set_aside(self, folds: Sequence[Fold], reason: str, conn: AsyncConnection) -> None:
+        """Find the values that Postgres refuses and keep them as failed records instead."""
+        found = 0
+        for item in folds:
+            bad = await find_unstorable(conn, item.write.rows)
+            found += len(bad)
+            item.reject(bad)
+        if not found:
+            raise DatabaseError(f"PostgreSQL refuses a batch ({reason}) but none of its records; please report this")
+
+    def _finish(self, job: Job, state: ImportState, *, fetched: bool) -> None:
+        job.is_stopped = True
+        result = ImportResult.from_state(state)
+        if state.status is ImportStatus.COMPLETED:
+            self._emit(ImportCompleted(result, state, fetched))
+        else:
+            self._emit(
+                ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
+            )
+        job.report_done()
+
+    def _give_up(self, job: Job, error: str, code: str) -> None:
+        if job.is_stopped:
+            return
+        job.is_stopped = True
+        result = ImportResult.from_state(job.claim.state).with_error(error, code)
+        self._emit(ImportFailed(job.did, job.collection, error, code, result, None))
+        job.report_done()

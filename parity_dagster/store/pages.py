@@ -1,0 +1,394 @@
+"""Writing pages: records, rejects, cursor and counts in one transaction.
+
+What lives here: the statements that a page needs, several pages of several pairs at a time. What must not: deciding
+what a page means; a `PairWrite` says exactly what its rows shall be afterwards.
+
+Pairs that were never imported are COPYed straight into the table. All others go through a temporary table and an
+upsert that leaves identical rows untouched, so that reading an unchanged repository again writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+
+from parity_dagster.importing.models import ImportState
+from parity_dagster.store.states import COLUMNS, state_from_row
+
+Row = tuple[str, str | None, bytes]
+"""rkey, cid, and the value's JSON bytes."""
+
+Reject = tuple[str | None, str, str, bytes]
+"""rkey if known, reason, detail, and the entry byte for byte."""
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a walk ends."""
+
+    error: str | None = None
+    """None if it completed."""
+    error_code: str | None = None
+    retry_in: float | None = None
+    """Seconds until the retry sensor may act; None for never."""
+    deactivate: bool = False
+    """The account is not active: its records must not be shown."""
+
+
+@dataclass(slots=True)
+class PairWrite:
+    """What one transaction does for one pair; the counts are absolute, for the walk so far."""
+
+    state_id: int
+    did: str
+    collection: str
+    pds: str | None
+    rev: str | None
+    """Revision to note on the state."""
+    fence_rev: str
+    """Revision that rows are marked with: a live event that is newer wins over this page."""
+    walk: int
+    pages: int
+    cursor: str | None
+    synced: int
+    skipped: int
+    failed: int
+    attempts: int
+    is_new_walk: bool
+    """Whether the page rows of an earlier walk are to be dropped."""
+    has_page_rows: bool
+    """Whether page rows of this walk are in the table after this write, so that they can be counted."""
+    is_direct: bool
+    """Whether the table is known to hold no record of the pair that these rows could meet."""
+    is_fresh: bool
+    """Whether no record of the pair was there when the walk began, so nothing can be left over from before."""
+    rows: list[Row] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    page_rows: list[tuple[int, list[str], list[str]]] = field(default_factory=list)
+    """Page number, stored rkeys and skipped rkeys of each page."""
+    ending: Ending | None = None
+
+
+class LostClaim(Exception):
+    """Some pairs of the batch belong to another importer now (or were reset); nothing was written.
+
+    Attributes:
+        state_ids: the rows.
+    """
+
+    def __init__(self, state_ids: set[int]) -> None:
+        super().__init__(f"claims lost: {sorted(state_ids)}")
+        self.state_ids = state_ids
+
+
+class PageStore:
+    """Saves batches on a connection of its own."""
+
+    def __init__(self, table: str) -> None:
+        self._table = sql.Identifier(table)
+
+    def _sql(self, text: str) -> sql.Composed:
+        return sql.SQL(text).format(table=self._table, columns=COLUMNS)
+
+    async def prepare(self, conn: AsyncConnection) -> None:
+        """Make the temporary table that upserts go through.
+
+        Args:
+            conn: a session used by one writer only.
+        """
+        await conn.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS parity_incoming (did text, collection text, rkey text, cid text,"
+            " value jsonb, rev text) ON COMMIT DELETE ROWS"
+        )
+
+    async def save(
+        self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
+    ) -> dict[int, ImportState]:
+        """Commit a batch.
+
+        Args:
+            conn: a prepared connection, in no transaction.
+            importer_id: who must still hold every pair.
+            writes: at most one per pair.
+
+        Returns:
+            The final row of each pair that ended, by its id.
+
+        Raises:
+            LostClaim: some pairs are no longer this importer's; nothing was written.
+            psycopg.Error: what Postgres said; nothing was written.
+        """
+        async with conn.transaction():
+            await self._update_states(conn, importer_id, writes)
+            await self._drop_page_rows(conn, writes)
+            await self._copy(conn, "atproto_records", [write for write in writes if write.is_direct])
+            await self._merge(conn, [write for write in writes if not write.is_direct])
+            await self._save_rejects(conn, writes)
+            await self._save_page_rows(conn, writes)
+            return await self._end(conn, [write for write in writes if write.ending])
+
+    async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
+        """Rows by their ids.
+
+        Args:
+            conn: any connection.
+            state_ids: which.
+
+        Returns:
+            The rows that exist.
+        """
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(self._sql("SELECT {columns} FROM {table} WHERE id = ANY(%s)"), (list(state_ids),))
+            return {row["id"]: state_from_row(row) for row in await cursor.fetchall()}
+
+    async def count_keys(self, conn: AsyncConnection, state_id: int) -> tuple[int, int]:
+        """How many rkeys the committed pages of a walk show, and how many different ones.
+
+        Args:
+            conn: any connection.
+            state_id: the pair.
+
+        Returns:
+            Both numbers.
+        """
+        cursor = await conn.execute(
+            "SELECT count(k), count(DISTINCT k) FROM parity_walk_pages, unnest(rkeys) k WHERE state_id = %s",
+            (state_id,),
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    async def last_keys(self, conn: AsyncConnection, state_id: int) -> frozenset[str]:
+        """The rkeys of a walk's last committed page.
+
+        Args:
+            conn: any connection.
+            state_id: the pair.
+
+        Returns:
+            Stored and skipped ones.
+        """
+        cursor = await conn.execute(
+            "SELECT rkeys || skipped_rkeys FROM parity_walk_pages WHERE state_id = %s ORDER BY page DESC LIMIT 1",
+            (state_id,),
+        )
+        row = await cursor.fetchone()
+        return frozenset(row[0]) if row else frozenset()
+
+    async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
+        columns = list(zip(*(_state_columns(write) for write in writes), strict=True))
+        cursor = await conn.execute(
+            self._sql(
+                "UPDATE {table} s SET pds = coalesce(u.pds, s.pds), rev = u.rev, walk = u.walk, pages = u.pages,"
+                " cursor = u.cursor, records_synced = u.synced, records_skipped = u.skipped, records_failed = u.failed,"
+                " status = u.status, error = u.error, error_code = u.error_code, attempts = u.attempts,"
+                " next_attempt_at = now() + make_interval(secs => u.retry_in),"
+                " completed_at = CASE WHEN u.status = 'completed' THEN now() END,"
+                " importer_id = CASE WHEN u.status = 'in_progress' THEN s.importer_id END,"
+                " refresh = s.refresh AND u.status <> 'completed', updated_at = now()"
+                " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[], %s::int[], %s::text[], %s::bigint[],"
+                " %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[])"
+                " AS u(id, pds, rev, walk, pages, cursor, synced, skipped, failed, status, error, error_code,"
+                " attempts, retry_in) WHERE s.id = u.id AND s.importer_id = %s RETURNING s.id"
+            ),
+            [*(list(column) for column in columns), importer_id],
+        )
+        kept = {row[0] for row in await cursor.fetchall()}
+        lost = {write.state_id for write in writes} - kept
+        if lost:
+            raise LostClaim(lost)
+
+    async def _copy(self, conn: AsyncConnection, table: str, writes: Sequence[PairWrite]) -> None:
+        if not any(write.rows for write in writes):
+            return
+        statement = sql.SQL("COPY {} (did, collection, rkey, cid, value, rev) FROM STDIN").format(sql.Identifier(table))
+        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for write in writes:
+                if write.rows:
+                    await copy.write(encode_rows(write))
+
+    async def _merge(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+        writes = [write for write in writes if write.rows]
+        if not writes:
+            return
+        await self._drop_known(conn, writes)
+        if not any(write.rows for write in writes):
+            return
+        await self._copy(conn, "parity_incoming", writes)
+        await conn.execute(
+            "INSERT INTO atproto_records AS r (did, collection, rkey, cid, value, rev)"
+            " SELECT did, collection, rkey, cid, value, rev FROM parity_incoming"
+            " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
+            " rev = EXCLUDED.rev, active = true, updated_at = now()"
+            " WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev) AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid"
+            " OR (EXCLUDED.cid IS NULL AND r.value IS DISTINCT FROM EXCLUDED.value))"
+        )
+        await conn.execute("TRUNCATE parity_incoming")
+
+    async def _drop_known(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+        """Take rows out of the batch that the table holds already, so that an unchanged page costs one look-up."""
+        flat = [(write, row) for write in writes for row in write.rows if row[1] is not None]
+        if not flat:
+            return
+        cursor = await conn.execute(
+            "SELECT n FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            " WITH ORDINALITY AS u(did, collection, rkey, cid, n)"
+            " JOIN atproto_records r USING (did, collection, rkey) WHERE r.cid = u.cid AND r.active",
+            (
+                [write.did for write, _ in flat],
+                [write.collection for write, _ in flat],
+                [row[0] for _, row in flat],
+                [row[1] for _, row in flat],
+            ),
+        )
+        known = {n for (n,) in await cursor.fetchall()}
+        if not known:
+            return
+        for write in writes:
+            write.rows = [row for row in write.rows if row[1] is None]
+        for n, (write, row) in enumerate(flat, start=1):
+            if n not in known:
+                write.rows.append(row)
+
+    async def _save_rejects(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
+        found = {}
+        for write in writes:
+            for rkey, reason, detail, body in write.rejects:
+                fingerprint = hashlib.sha256(body).hexdigest()
+                found[write.state_id, fingerprint] = (
+                    write.did, write.collection, rkey, fingerprint, reason, detail[:500], body, write.pds, write.walk,
+                )  # fmt: skip
+        if not found:
+            return
+        async with conn.cursor() as cursor:
+            await cursor.executemany(
+                "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, pds,"
+                " walk) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (did, collection, fingerprint)"
+                " DO UPDATE SET walk = EXCLUDED.walk, pds = EXCLUDED.pds, reason = EXCLUDED.reason,"
+                " detail = EXCLUDED.detail, last_seen_at = now()",
+                list(found.values()),
+            )
+
+    async def _drop_page_rows(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+        """Page rows of an earlier walk, or of this very batch if its first commit went through unnoticed."""
+        old = [
+            (write.state_id, 0 if write.is_new_walk else write.page_rows[0][0])
+            for write in writes
+            if write.page_rows or write.is_new_walk
+        ]
+        old = [(state_id, page) for state_id, page in old if page != 1]
+        if old:
+            await conn.execute(
+                "DELETE FROM parity_walk_pages p USING unnest(%s::bigint[], %s::int[]) AS u(state_id, page)"
+                " WHERE p.state_id = u.state_id AND p.page >= u.page",
+                ([state_id for state_id, _ in old], [page for _, page in old]),
+            )
+
+    async def _save_page_rows(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
+        rows = [(write.state_id, *page) for write in writes for page in write.page_rows]
+        if not rows:
+            return
+        statement = "COPY parity_walk_pages (state_id, page, rkeys, skipped_rkeys) FROM STDIN"
+        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                await copy.write_row(row)
+
+    async def _end(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> dict[int, ImportState]:
+        if not writes:
+            return {}
+        for write in writes:
+            ending = write.ending
+            assert ending is not None
+            if ending.deactivate:
+                await conn.execute(
+                    "UPDATE atproto_records SET active = false, updated_at = now()"
+                    " WHERE did = %s AND collection = %s AND active",
+                    (write.did, write.collection),
+                )
+            if write.has_page_rows:
+                await self._recount(conn, write, sweep=ending.error is None)
+        return await self.find_states(conn, [write.state_id for write in writes])
+
+    async def _recount(self, conn: AsyncConnection, write: PairWrite, *, sweep: bool) -> None:
+        """Make the counts exact; after a complete walk, also drop what the PDS no longer shows.
+
+        A row that a live event wrote after the walk began stays: the walk may have passed the place where it
+        would have been seen.
+        """
+        keys = {"id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.walk}
+        await conn.execute(
+            self._sql(
+                "UPDATE {table} SET records_synced = (SELECT count(DISTINCT k) FROM parity_walk_pages,"
+                " unnest(rkeys) k WHERE state_id = %(id)s), records_skipped = (SELECT count(DISTINCT k)"
+                " FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = %(id)s),"
+                " records_failed = (SELECT count(*) FROM parity_failed_records WHERE did = %(did)s"
+                " AND collection = %(collection)s AND walk = %(walk)s) WHERE id = %(id)s"
+            ),
+            keys,
+        )
+        if not sweep:
+            return
+        if not write.is_fresh:
+            await conn.execute(
+                "DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
+                " AND (rev IS NULL OR rev <= %(rev)s) AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey"
+                " FROM parity_walk_pages WHERE state_id = %(id)s) seen WHERE seen.rkey = r.rkey)",
+                {**keys, "rev": write.fence_rev},
+            )
+            await conn.execute(
+                "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s"
+                " AND walk < %(walk)s",
+                keys,
+            )
+        await conn.execute("DELETE FROM parity_walk_pages WHERE state_id = %(id)s", keys)
+
+
+def _state_columns(write: PairWrite) -> tuple[object, ...]:
+    ending = write.ending
+    if ending is None:
+        end: tuple[object, ...] = ("in_progress", None, None, write.attempts, None)
+    else:
+        status = "completed" if ending.error is None else "failed"
+        end = (status, ending.error, ending.error_code, write.attempts, ending.retry_in)
+    return (
+        write.state_id, write.pds, write.rev, write.walk, write.pages, write.cursor,
+        write.synced, write.skipped, write.failed, *end,
+    )  # fmt: skip
+
+
+def encode_rows(write: PairWrite) -> bytes:
+    """A pair's rows in COPY's text format.
+
+    Args:
+        write: whose rows; their values hold no line break, tab or NUL (JSON allows none in strings, and the page
+            parser has replaced those between tokens).
+
+    Returns:
+        One line per row.
+    """
+    head = f"{write.did}\t{write.collection}\t".encode()
+    tail = b"\t" + write.fence_rev.encode() + b"\n"
+    return b"".join(
+        b"%b%b\t%b\t%b%b"
+        % (
+            head,
+            rkey.encode(),
+            b"\\N" if cid is None else _escape(cid),
+            value.replace(b"\\", b"\\\\") if b"\\" in value else value,
+            tail,
+        )
+        for rkey, cid, value in write.rows
+    )
+
+
+def _escape(text: str) -> bytes:
+    """A stranger's string for COPY; a CID is plain ASCII, but nobody has to send one."""
+    if text.isalnum() and text.isascii():
+        return text.encode()
+    clean = text.replace("\x00", "").encode("utf-8", "replace")
+    return clean.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")

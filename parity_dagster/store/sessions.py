@@ -1,0 +1,104 @@
+"""Asynchronous sessions with Postgres, and which of its errors pass by themselves.
+
+What lives here: opening sessions and sorting driver errors. What must not: statements.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import AsyncConnection, errors
+
+from parity_dagster.errors import DatabaseError, DatabaseUnreachable
+
+# A machine that vanishes without closing its connections must free its pairs within a minute (10 + 4 * 5 s), and
+# a server that vanishes must be noticed by us as soon.
+_SESSION = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "connect_timeout": 10,
+    "application_name": "parity_dagster",
+}
+_SERVER_KEEPALIVES = (
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4;"
+    " SET jit = off"
+)
+
+PASSING = (
+    psycopg.OperationalError,  # connection lost, server shut down or starting, disk full, out of memory
+    psycopg.InterfaceError,  # the connection object is closed already
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.QueryCanceled,  # statement_timeout
+    errors.LockNotAvailable,
+    errors.ReadOnlySqlTransaction,  # a failover to a standby that is about to be promoted
+    errors.IdleInTransactionSessionTimeout,
+)
+"""Errors after which the same transaction, on a fresh session if need be, may well succeed."""
+
+REFUSED_DATA = (
+    psycopg.DataError,
+    errors.StatementTooComplex,  # jsonb nested deeper than the server's stack
+    errors.ProgramLimitExceeded,
+    errors.UntranslatableCharacter,
+)
+"""Errors that are about a value in the batch; the other values are fine. (Subclasses of OperationalError come
+first in a handler, because Postgres files some of these there.)"""
+
+
+async def open_session(url: str) -> AsyncConnection:
+    """Open a session that commits each statement unless told otherwise.
+
+    Args:
+        url: libpq URL.
+
+    Returns:
+        The connection.
+
+    Raises:
+        DatabaseUnreachable: no connection; the message names the cure and no password.
+    """
+    try:
+        conn = await AsyncConnection.connect(url, autocommit=True, **_SESSION)  # type: ignore[arg-type]
+        await conn.execute(_SERVER_KEEPALIVES)
+    except (psycopg.Error, OSError) as exc:
+        raise DatabaseUnreachable(
+            f"no connection to PostgreSQL ({first_line(exc)}); check PARITY_DATABASE_URL and that the server runs"
+        ) from exc
+    return conn
+
+
+def failed(exc: BaseException) -> DatabaseError:
+    """A driver's error in our words.
+
+    Args:
+        exc: what psycopg raised.
+
+    Returns:
+        An error whose text names the cure, and no value of any record.
+    """
+    if isinstance(exc, errors.DiskFull):
+        cure = "free some disk space on the database server"
+    elif isinstance(exc, errors.InsufficientPrivilege):
+        cure = "grant the role SELECT, INSERT, UPDATE, DELETE on parity's tables and TEMPORARY on the database"
+    elif isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
+        cure = "run `parity migrate`"
+    elif isinstance(exc, errors.QueryCanceled):
+        cure = "raise statement_timeout for this role, or look for what blocks it"
+    else:
+        cure = "check that the server is up"
+    return DatabaseError(
+        f"PostgreSQL failed: {first_line(exc)}; {cure}, then `parity import --resume` (what was committed stays)"
+    )
+
+
+def first_line(exc: BaseException) -> str:
+    """The gist of a driver's message.
+
+    Args:
+        exc: the error.
+
+    Returns:
+        Its first line, without the DETAIL that could quote a record.
+    """
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]

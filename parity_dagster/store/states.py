@@ -1,0 +1,293 @@
+"""The state table: which pairs there are, who works on them, what is due.
+
+What lives here: every statement on `parity_import_states` but the per-page one, which shares a transaction with
+the records (`store.pages`). What must not: deciding how an error is retried (`importing.outcomes`).
+
+A claim is a row's `importer_id`. An importer is alive as long as a session of its process holds the advisory lock
+of its number: PostgreSQL drops the lock when the process or its machine is gone, so nothing has to be renewed and
+a killed importer's pairs are free at once. Connections must therefore be sessions (a transaction pooler between
+breaks that).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+
+from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+
+LOCK_CLASS = 1_885_434_489
+"""First key of our advisory locks; the second is the importer's number, 0 guards the claiming itself."""
+
+COLUMNS = sql.SQL(
+    "id, did, collection, status, cursor, records_synced, records_skipped, records_failed, started_at, completed_at,"
+    " error, created_at, updated_at, pds, rev, walk, pages, attempts, next_attempt_at, error_code, run_id, importer_id"
+)
+
+LIVE_IMPORTERS = sql.SQL(
+    "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    f" AND classid = {LOCK_CLASS}"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def state_from_row(row: dict[str, Any]) -> ImportState:
+    """An `ImportState` from a row of `COLUMNS`.
+
+    Args:
+        row: the columns by name.
+
+    Returns:
+        The state, its status as an `ImportStatus`.
+    """
+    return ImportState(**{**row, "status": ImportStatus(row["status"])})
+
+
+class Claim(NamedTuple):
+    """What came of claiming a pair."""
+
+    state: ImportState
+    """The row as it was before."""
+    is_mine: bool
+    holder: str | None
+    """Who has it, if somebody else does."""
+    is_fresh: bool
+    """Whether the table holds no record of the pair yet."""
+    refresh: bool
+    """Whether a refresh was asked for, by this call or by the queue."""
+
+
+class StateStore:
+    """Statements on the state table; every method takes the connection it works on."""
+
+    def __init__(self, table: str) -> None:
+        self.table = sql.Identifier(table)
+
+    def _sql(self, text: str) -> sql.Composed:
+        return sql.SQL(text).format(table=self.table, columns=COLUMNS, live=LIVE_IMPORTERS)
+
+    async def register_importer(self, conn: AsyncConnection, run_id: str | None) -> int:
+        """Make a number for a new importer and hold its lock for as long as `conn` lives.
+
+        Args:
+            conn: a session that stays open while the importer works.
+            run_id: the Dagster run, if it is one.
+
+        Returns:
+            The importer's number.
+        """
+        cursor = await conn.execute(
+            "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
+            (socket.gethostname(), os.getpid(), run_id),
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        importer_id: int = row[0]
+        await self.hold_importer(conn, importer_id)
+        return importer_id
+
+    async def hold_importer(self, conn: AsyncConnection, importer_id: int) -> None:
+        """Take the lock of an importer's number, again after the session was lost.
+
+        Args:
+            conn: the session that is to hold it.
+            importer_id: the number.
+        """
+        await conn.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, importer_id))
+
+    async def release_importer(self, conn: AsyncConnection, importer_id: int) -> None:
+        """Give back every pair that the importer still holds, and its number.
+
+        Args:
+            conn: the session that holds the lock.
+            importer_id: the number.
+        """
+        await conn.execute(
+            self._sql("UPDATE {table} SET importer_id = NULL WHERE importer_id = %s AND status = 'in_progress'"),
+            (importer_id,),
+        )
+        await conn.execute("DELETE FROM parity_importers WHERE id = %s", (importer_id,))
+        await conn.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_CLASS, importer_id))
+
+    async def claim(
+        self,
+        conn: AsyncConnection,
+        pairs: Sequence[Pair],
+        importer_id: int,
+        run_id: str | None,
+        *,
+        refresh: bool,
+    ) -> list[Claim]:
+        """Take pairs for an importer, making their rows if need be.
+
+        A pair that is complete is not taken unless a refresh is asked for; one that a live importer holds never is.
+
+        Args:
+            conn: any connection.
+            pairs: distinct pairs.
+            importer_id: who takes them.
+            run_id: the Dagster run, noted on the row.
+            refresh: whether complete pairs are taken too.
+
+        Returns:
+            One claim per pair.
+        """
+        keys = ([pair.did for pair in pairs], [pair.collection for pair in pairs])
+        async with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+            # Claims are short and take turns, so that "is its importer alive?" and taking it are one step.
+            await cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_CLASS,))
+            await cursor.execute(
+                self._sql(
+                    "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
+                    " ON CONFLICT DO NOTHING"
+                ),
+                keys,
+            )
+            await cursor.execute(
+                self._sql(
+                    "SELECT {columns}, refresh AS wants_refresh,"
+                    " importer_id IS NOT NULL AND importer_id IN ({live}) AS is_held,"
+                    " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
+                    "  FROM parity_importers i WHERE i.id = importer_id) AS holder,"
+                    " NOT EXISTS (SELECT FROM atproto_records r"
+                    "  WHERE r.did = s.did AND r.collection = s.collection) AS is_fresh"
+                    " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
+                    " USING (did, collection) FOR UPDATE OF s"
+                ),
+                keys,
+            )
+            claims = [_claim(row, refresh) for row in await cursor.fetchall()]
+            await cursor.execute(
+                self._sql(
+                    "UPDATE {table} SET status = 'in_progress', importer_id = %s, run_id = %s, updated_at = now(),"
+                    " started_at = CASE WHEN status = 'completed' THEN now() ELSE coalesce(started_at, now()) END,"
+                    " completed_at = NULL, next_attempt_at = NULL WHERE id = ANY(%s)"
+                ),
+                (importer_id, run_id, [claim.state.id for claim in claims if claim.is_mine]),
+            )
+        return claims
+
+    async def find(
+        self,
+        conn: AsyncConnection,
+        *,
+        did: str | None = None,
+        collection: str | None = None,
+        statuses: Collection[ImportStatus] | None = None,
+    ) -> list[ImportState]:
+        """Rows in the order (did, collection).
+
+        Args:
+            conn: any connection.
+            did: only this account's.
+            collection: only this collection's.
+            statuses: only these.
+
+        Returns:
+            The states.
+        """
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                self._sql(
+                    "SELECT {columns} FROM {table} WHERE (%(did)s::text IS NULL OR did = %(did)s)"
+                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s)"
+                    " AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) ORDER BY did, collection"
+                ),
+                {
+                    "did": did,
+                    "collection": collection,
+                    "statuses": None if statuses is None else [str(status) for status in statuses],
+                },
+            )
+            return [state_from_row(row) for row in await cursor.fetchall()]
+
+    async def find_resumable(self, conn: AsyncConnection) -> list[Pair]:
+        """Pairs that are not complete and that no live importer holds.
+
+        Args:
+            conn: any connection.
+
+        Returns:
+            The pairs, longest waiting first.
+        """
+        cursor = await conn.execute(
+            self._sql(
+                "SELECT did, collection FROM {table} WHERE status <> 'completed'"
+                " AND (importer_id IS NULL OR importer_id NOT IN ({live})) ORDER BY updated_at, id"
+            )
+        )
+        return [Pair(*row) for row in await cursor.fetchall()]
+
+    async def reset(self, conn: AsyncConnection, did: str, collection: str | None) -> int:
+        """Forget how far an account's import got; its records stay.
+
+        Args:
+            conn: any connection.
+            did: the account.
+            collection: only this collection; None for all.
+
+        Returns:
+            Number of rows forgotten.
+        """
+        async with conn.transaction():
+            cursor = await conn.execute(
+                self._sql(
+                    "WITH gone AS (DELETE FROM {table} WHERE did = %(did)s"
+                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s) RETURNING id),"
+                    " pages AS (DELETE FROM parity_walk_pages WHERE state_id IN (SELECT id FROM gone))"
+                    " SELECT count(*) FROM gone"
+                ),
+                {"did": did, "collection": collection},
+            )
+            row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def enqueue(self, conn: AsyncConnection, pairs: Iterable[Pair], *, refresh: bool) -> list[Pair]:
+        """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.
+
+        Args:
+            conn: any connection.
+            pairs: what to import.
+            refresh: whether complete pairs are wanted again.
+
+        Returns:
+            The pairs that are newly pending.
+        """
+        wanted = list(dict.fromkeys(pairs))
+        cursor = await conn.execute(
+            self._sql(
+                "INSERT INTO {table} AS s (did, collection, refresh)"
+                " SELECT did, collection, %(refresh)s FROM unnest(%(dids)s::text[], %(collections)s::text[])"
+                " AS wanted(did, collection) ORDER BY 1, 2"
+                " ON CONFLICT (did, collection) DO UPDATE SET status = 'pending', refresh = %(refresh)s, attempts = 0,"
+                " next_attempt_at = NULL, run_id = NULL, updated_at = now()"
+                " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s)"
+                " RETURNING did, collection"
+            ),
+            {
+                "dids": [pair.did for pair in wanted],
+                "collections": [pair.collection for pair in wanted],
+                "refresh": refresh,
+            },
+        )
+        return [Pair(*row) for row in await cursor.fetchall()]
+
+
+def _claim(row: dict[str, Any], refresh: bool) -> Claim:
+    holder, is_held = row.pop("holder"), row.pop("is_held")
+    is_fresh, wants_refresh = row.pop("is_fresh"), row.pop("wants_refresh") or refresh
+    state = state_from_row(row)
+    is_done = state.status is ImportStatus.COMPLETED and not wants_refresh
+    return Claim(
+        state=state,
+        is_mine=not is_held and not is_done,
+        holder=(holder or f"importer {state.importer_id}") if is_held else None,
+        is_fresh=is_fresh,
+        refresh=wants_refresh,
+    )
