@@ -9,6 +9,7 @@ An error of this module names host, port, database and user, and never a passwor
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
@@ -53,18 +54,7 @@ def connection_url(settings: Settings) -> str:
     if given:
         return _checked(given)
 
-    import psycopg
-
-    from parity_dagster.store import embedded
-
-    url = embedded.acquire(settings.home)
-    try:
-        with _open(url) as connection:
-            check_schema(connection, settings)
-    except (psycopg.OperationalError, MigrationNeeded):
-        _create_database(url)
-        _migrate(url, settings)
-    return url
+    return _embedded_url(settings)
 
 
 def sqlalchemy_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
@@ -189,11 +179,35 @@ def redact(text: str, settings: Settings | None = None) -> str:
     return text
 
 
+def _embedded_url(settings: Settings) -> str:
+    import psycopg
+
+    from parity_dagster.store import embedded
+
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    while True:
+        url = embedded.acquire(settings.home)
+        try:
+            with _open(url) as connection:
+                check_schema(connection, settings)
+        except MigrationNeeded:
+            _migrate(url, settings)
+        except psycopg.OperationalError as exc:
+            if f'"{embedded.DATABASE}" does not exist' in str(exc):
+                _create_database(url)
+            elif time.monotonic() > deadline:
+                raise _unreachable(url, exc) from None
+            else:  # a killed server's socket answers for a moment; `acquire` then starts it again
+                time.sleep(0.05)
+            continue
+        return url
+
+
 def _checked(given: str) -> str:
     """Return a given URL in libpq's form.
 
-    Not a word of the URL goes into the error: when a password contains `@`, `/` or `#` as they are, any
-    part may be a part of the password.
+    Not a word of the URL goes into the error: when a password contains `@` or `/` as they are, any part may
+    be a part of the password.
     """
     found = _URL.match(given)
     if found is None:
@@ -201,11 +215,11 @@ def _checked(given: str) -> str:
             f"PARITY_DATABASE_URL must start with postgresql:// or postgres://, as {_URL_EXAMPLE}"
         )
     url = f"postgresql://{found['rest']}"
-    special = "special characters of a password have to be percent-encoded (@ is %40, / is %2F, # is %23)"
-    authority = re.split(r"[/?]", found["rest"], maxsplit=1)[0]
-    if authority.count("@") > 1 or "#" in authority or re.search(r"\s", url):
-        raise SettingsError(f"PARITY_DATABASE_URL cannot be read: {special}")
+    special = "special characters of a password have to be percent-encoded (@ is %40, / is %2F)"
     options = _options(url)
+    # libpq ends the password at the first @.
+    if "@" in options.get("host", "") or re.search(r"\s", url):
+        raise SettingsError(f"PARITY_DATABASE_URL cannot be read: {special}")
     ports = options.get("port", "")
     if not all(re.fullmatch(r"[0-9]{1,5}", port) for port in ports.split(",") if port):
         raise SettingsError(f"PARITY_DATABASE_URL has a port that is not a number; {special}")
@@ -260,15 +274,20 @@ def _reach(url: str, *, autocommit: bool = False) -> psycopg.Connection:
     try:
         return _open(url, autocommit=autocommit)
     except psycopg.OperationalError as exc:
-        options = _options(url)
-        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-        reason = redact(lines[-1] if lines else type(exc).__name__)
-        if password := options.get("password"):
-            reason = reason.replace(password, "***")
-        raise DatabaseUnreachable(
-            f"cannot connect to PostgreSQL at {_place(options)}: {reason}. Check that the server runs, "
-            f"and host, database, user and password in PARITY_DATABASE_URL"
-        ) from None
+        raise _unreachable(url, exc) from None
+
+
+def _unreachable(url: str, exc: psycopg.Error) -> DatabaseUnreachable:
+    options = _options(url)
+    # "connection failed: connection to server at … failed: FATAL:  the reason", then hints.
+    first = str(exc).strip().partition("\n")[0]
+    reason = redact(re.split(r" failed: (?:FATAL: +)?", first)[-1]) or type(exc).__name__
+    if password := options.get("password"):
+        reason = reason.replace(password, "***")
+    return DatabaseUnreachable(
+        f"cannot connect to PostgreSQL at {_place(options)}: {reason}. Check that the server runs, "
+        f"and host, database, user and password in PARITY_DATABASE_URL"
+    )
 
 
 def _create_database(url: str) -> None:
