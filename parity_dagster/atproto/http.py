@@ -16,7 +16,7 @@ import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import aiohttp
@@ -177,8 +177,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise MalformedAnswer(f"content encoding {encoding[:40]!a}, though only gzip was asked for")
-    stream = response.stream
-    assert isinstance(stream, AiohttpResponseStream)  # noqa: S101 - the transport's own type, for mypy
+    stream = cast("AiohttpResponseStream", response.stream)
     stream.CHUNK_SIZE = 2**18  # all that has arrived, instead of slices of 16 KiB
     gunzip = Gunzip(max_bytes) if encoding.endswith("gzip") else None
     chunks: list[bytes] = []
