@@ -1,0 +1,79 @@
+"""A state row as Dagster metadata, and back.
+
+What lives here: one function in each direction. What must not: writing events (`recording`, `reporting`) or
+rows (`rebuild`).
+
+The metadata is flat and has the row's column names, so that Dagster plots each count over time and
+`rebuild_states` can restore the table from it: integers as integers, times as timestamps, the PDS as a link,
+what is NULL in the row as null. `dagster/row_count` repeats `records_synced` under the name that Dagster's
+catalog shows as the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from parity_dagster.importing.models import ImportState, ImportStatus
+
+COLUMNS = tuple(field.name for field in fields(ImportState))
+"""Every column of the state row, in the table's order."""
+
+
+def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
+    """Everything the row says, for a materialization or an observation.
+
+    Args:
+        state: the row after its commit.
+
+    Returns:
+        One entry per column, and `dagster/row_count`.
+    """
+    metadata = {name: _to_value(name, getattr(state, name)) for name in COLUMNS}
+    metadata["dagster/row_count"] = dg.MetadataValue.int(state.records_synced)
+    return metadata
+
+
+def state_from_metadata(metadata: Mapping[str, dg.MetadataValue]) -> ImportState:
+    """The row that a materialization or an observation was written from.
+
+    Args:
+        metadata: what `state_metadata` gave; further entries are ignored.
+
+    Returns:
+        The row; `state_from_metadata(state_metadata(state)) == state`.
+
+    Raises:
+        KeyError: a column is missing, so the event was not written by `state_metadata`.
+        ValueError: a value is not one of that column.
+    """
+    values = {name: _from_value(metadata, name) for name in COLUMNS}
+    return ImportState(**values)
+
+
+def _to_value(name: str, value: Any) -> dg.MetadataValue:
+    if value is None:
+        return dg.MetadataValue.null()
+    if isinstance(value, datetime):
+        return dg.MetadataValue.timestamp(value)
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if name == "pds":
+        return dg.MetadataValue.url(value)
+    return dg.MetadataValue.text(str(value))
+
+
+def _from_value(metadata: Mapping[str, dg.MetadataValue], name: str) -> Any:
+    entry = metadata[name]
+    if isinstance(entry, dg.TimestampMetadataValue):
+        # PostgreSQL keeps microseconds, which a float of this size still holds exactly once rounded
+        return datetime.fromtimestamp(round(entry.value, 6), UTC)
+    if name == "status":
+        return ImportStatus(str(entry.value))
+    return entry.value
