@@ -1,0 +1,140 @@
+"""The jobs: import a list of accounts by run config, or partitions of the asset.
+
+What lives here: the job `import_records` and its run config, and the job over the asset. What must not: how a
+list of pairs is imported and written down (`recording`). Annotations here are evaluated (no
+`from __future__ import annotations`), because Dagster reads them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from parity_dagster.errors import InvalidIdentifier, ParityError
+from parity_dagster.importing.models import ImportResult, Pair
+from parity_dagster.importing.service import ImportService
+from parity_dagster.orchestration.partitions import (
+    from_partition_key,
+    register_dids,
+)
+from parity_dagster.orchestration.recording import import_in_step
+
+IMPORT_RECORDS = "import_records"
+IMPORT_PARTITIONS = "import_partitions"
+
+
+class ImportRecordsConfig(dg.Config):
+    """Run config of the job `import_records`."""
+
+    dids: list[str] = Field([], description="accounts to import: DIDs, or handles")
+    collections: list[str] = Field([], description="collections of each; without any, all registered ones")
+    partitions: list[str] = Field([], description="further single pairs, each as COLLECTION|DID")
+    refresh: bool = Field(False, description="read completed pairs again from their start")
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def import_accounts(
+    context: dg.OpExecutionContext,
+    config: ImportRecordsConfig,
+    import_service: dg.ResourceParam[ImportService],
+) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
+    """Register accounts as partitions and import them, many pairs at once."""
+    pairs, refused = wanted_pairs(config, import_service)
+    registered = import_service.settings.collections
+    register_dids(context.instance, (pair.did for pair in pairs if pair.collection in registered))
+    yield from import_in_step(context, import_service, pairs, refresh=config.refresh, refused=refused)
+
+
+def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
+    """The pairs that a run config asks for; what is wrong in it costs only itself.
+
+    Args:
+        config: what the operator wrote.
+        service: turns handles into DIDs and knows the registered collections.
+
+    Returns:
+        Each pair once, in the order asked for, and a failed result for each account or key that cannot be one.
+
+    Raises:
+        dagster.Failure: nothing is asked for.
+    """
+    if not config.dids and not config.partitions:
+        raise dg.Failure(
+            description="Nothing to import: give dids, as in {dids: [did:plc:z72i7hdynmk6r22z27h6tvur]}.",
+            allow_retries=False,
+        )
+    pairs: dict[Pair, None] = {}
+    refused: list[ImportResult] = []
+    for account in dict.fromkeys(config.dids):
+        try:
+            did = service.resolve(account)
+        except ParityError as exc:
+            refused.append(ImportResult(account, "*", error=str(exc), error_code=exc.code))
+            continue
+        pairs.update(dict.fromkeys(Pair(did, nsid) for nsid in config.collections or service.settings.collections))
+    for key in dict.fromkeys(config.partitions):
+        try:
+            pairs[from_partition_key(key)] = None
+        except InvalidIdentifier as exc:
+            refused.append(ImportResult(key, "*", error=str(exc), error_code=exc.code))
+    return list(pairs), refused
+
+
+_FLAT_CONFIG = {
+    "dids": dg.Field([str], is_required=False, description="accounts to import: DIDs, or handles"),
+    "collections": dg.Field(
+        [str], is_required=False, description="collections of each; without any, all registered ones"
+    ),
+    "partitions": dg.Field([str], is_required=False, description="further single pairs, each as COLLECTION|DID"),
+    "refresh": dg.Field(bool, is_required=False, description="read completed pairs again from their start"),
+    "ops": dg.Field(dict, is_required=False, description="the same in Dagster's own nested form"),
+    "resources": dg.Field(dict, is_required=False, description="settings of this run only"),
+}
+
+
+@dg.config_mapping(config_schema=_FLAT_CONFIG)
+def run_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Accept `{dids: […], collections: […]}` beside `{ops: {import_records: {config: {…}}}}`.
+
+    Args:
+        config: the run config as written.
+
+    Returns:
+        The nested form that Dagster wants.
+    """
+    nested = {key: config[key] for key in ("ops", "resources") if key in config}
+    flat = {key: value for key, value in config.items() if key not in nested}
+    if flat:
+        given = nested.get("ops", {}).get(IMPORT_RECORDS, {}).get("config", {})
+        nested["ops"] = {IMPORT_RECORDS: {"config": {**given, **flat}}}
+    return nested
+
+
+@dg.job(
+    name=IMPORT_RECORDS,
+    config=run_config,
+    executor_def=dg.in_process_executor,
+    description="Imports the accounts of its run config: `{dids: [did:plc:…], collections: [app.bsky.feed.post]}`.",
+)
+def import_records() -> None:
+    """One step, in which all pairs are walked concurrently."""
+    # the alias is the name in run config; op definitions and jobs may not share one
+    import_accounts.alias(IMPORT_RECORDS)()
+
+
+def build_import_partitions(records: dg.AssetsDefinition) -> Any:
+    """The job over the asset, for `dagster job execute --tags '{"dagster/partition": "COLLECTION|DID"}'`.
+
+    Args:
+        records: the asset `atproto/records`.
+
+    Returns:
+        A job that materializes the partitions a run is tagged with.
+    """
+    return dg.define_asset_job(
+        IMPORT_PARTITIONS,
+        selection=dg.AssetSelection.assets(records),
+        executor_def=dg.in_process_executor,
+        description="Imports the partitions a run is tagged with.",
+    )

@@ -1,0 +1,232 @@
+"""What a Dagster run writes down about the pairs it imports.
+
+What lives here: turning import events into materializations and observations of `atproto/records` while the
+run goes on, and the one way in which asset and job run a list of pairs. What must not: which pairs
+(`assets`, `jobs`), or when an import outside of a run is reported (`reporting`).
+
+Dagster's own way, an output at the end of the step, would show nothing until the last pair is done and record
+nothing at all if one pair fails. So events are written as pairs end: a completed pair is materialized, a
+failed one is observed, each with its whole state row. They are written in batches
+(`DAGSTER_EVENT_BATCH_SIZE`), because one statement per event costs several milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import (
+    AssetObservationData,
+    DagsterEventBatchMetadata,
+    StepMaterializationData,
+)
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+
+from parity_dagster.errors import ParityError
+from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
+from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
+from parity_dagster.importing.service import ImportService
+from parity_dagster.orchestration.metadata import state_metadata
+from parity_dagster.orchestration.partitions import RECORDS_KEY, to_partition_key
+from parity_dagster.orchestration.run_report import RunReport
+
+BATCH_SIZE = 500
+"""Events written by one statement, at most."""
+
+FLUSH_AFTER = 1.0
+"""Seconds after which finished pairs are shown in the UI, even if the batch is not full."""
+
+REFRESH_TAG = "parity/refresh"
+"""Run tag that asks for completed pairs to be read again, if its value is `true`."""
+
+ALREADY_RECORDED = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+"""Output metadata that keeps Dagster from materializing every partition of the run once more.
+
+Dagster put it there for assets that log their own events, which is what ours does; an output is still needed,
+because without one the steps downstream would be skipped.
+"""
+
+T = TypeVar("T")
+
+
+def materialization(state: ImportState) -> dg.AssetMaterialization:
+    """The materialization that stands for a completed pair.
+
+    Args:
+        state: the pair's row.
+
+    Returns:
+        An event for the pair's partition with its whole row.
+    """
+    return dg.AssetMaterialization(
+        asset_key=RECORDS_KEY, partition=to_partition_key(state.pair), metadata=state_metadata(state)
+    )
+
+
+def observation(state: ImportState) -> dg.AssetObservation:
+    """The observation that stands for a failed or partial pair.
+
+    Args:
+        state: the pair's row.
+
+    Returns:
+        An event for the pair's partition with its whole row.
+    """
+    return dg.AssetObservation(
+        asset_key=RECORDS_KEY,
+        partition=to_partition_key(state.pair),
+        metadata=state_metadata(state),
+        description=state.error,
+    )
+
+
+def batch_by_default() -> None:
+    """Let Dagster write asset events in batches, unless the operator chose a size (0 for none)."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
+
+
+def batched(events: Sequence[T]) -> Iterator[tuple[T, DagsterEventBatchMetadata]]:
+    """Mark events as one batch; Dagster writes it when it has seen the last.
+
+    Args:
+        events: asset events of a single kind: Dagster's fast path takes no mixtures.
+
+    Yields:
+        Each event with the mark that Dagster wants beside it.
+    """
+    batch_id = str(uuid4())
+    for index, event in enumerate(events):
+        yield event, DagsterEventBatchMetadata(batch_id, index == len(events) - 1)
+
+
+def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportState]) -> None:
+    """Write the events of pairs that ended outside of any run.
+
+    Args:
+        instance: where they go; the DIDs must be registered.
+        states: rows of completed and failed pairs.
+    """
+    batch_by_default()
+    ended = list(states)
+    completed = [state for state in ended if state.status is ImportStatus.COMPLETED]
+    failed = [state for state in ended if state.status is not ImportStatus.COMPLETED]
+    for state, mark in batched(completed):
+        data: Any = StepMaterializationData(materialization(state))
+        _report(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, data, mark)
+    for state, mark in batched(failed):
+        data = AssetObservationData(observation(state))
+        _report(instance, dg.DagsterEventType.ASSET_OBSERVATION, data, mark)
+
+
+def _report(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, data: Any, mark: DagsterEventBatchMetadata
+) -> None:
+    # what DagsterInstance.report_runless_asset_event does, which takes one event at a time
+    event = dg.DagsterEvent(kind.value, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
+    instance.report_dagster_event(event, run_id=RUNLESS_RUN_ID, batch_metadata=mark)
+
+
+class StepRecorder:
+    """A listener that writes asset events of the running step, batch by batch.
+
+    Attributes:
+        written: what was written, for the step to yield so that callers in the same process see it too.
+        seconds: wall-clock time from start to end of each pair that was walked.
+        unread: pairs that were complete without reading anything.
+    """
+
+    def __init__(self, context: dg.OpExecutionContext) -> None:
+        batch_by_default()
+        self._step = context.get_step_execution_context()
+        self._completed: list[dg.AssetMaterialization] = []
+        self._failed: list[dg.AssetObservation] = []
+        self._flush_at = time.monotonic() + FLUSH_AFTER
+        self._started: dict[Pair, float] = {}
+        self.written: list[dg.DagsterEvent] = []
+        self.seconds: dict[Pair, float] = {}
+        self.unread: set[Pair] = set()
+
+    def __call__(self, event: ImportEvent) -> None:
+        """Take note of an event; write what has piled up when it is time.
+
+        Args:
+            event: any event of the import service.
+        """
+        pair = Pair(event.did, event.collection)
+        if isinstance(event, ImportStarted):
+            self._started[pair] = time.monotonic()
+        elif isinstance(event, ImportCompleted):
+            self._completed.append(materialization(event.state))
+            if not event.fetched:
+                self.unread.add(pair)
+        elif isinstance(event, ImportFailed) and event.state is not None:
+            self._failed.append(observation(event.state))
+        if isinstance(event, ImportCompleted | ImportFailed) and pair in self._started:
+            self.seconds[pair] = time.monotonic() - self._started.pop(pair)
+        if len(self._completed) + len(self._failed) >= BATCH_SIZE or time.monotonic() >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that has not been written yet.
+
+        What could not be written is kept for the next call: an event may be written twice, but never not at all.
+        """
+        self._flush_at = time.monotonic() + FLUSH_AFTER
+        while self._completed:
+            self.written += [
+                dg.DagsterEvent.asset_materialization(self._step, event, mark)
+                for event, mark in batched(self._completed[:BATCH_SIZE])
+            ]
+            del self._completed[:BATCH_SIZE]
+        while self._failed:
+            self.written += [
+                dg.DagsterEvent.asset_observation(self._step, event, mark)
+                for event, mark in batched(self._failed[:BATCH_SIZE])
+            ]
+            del self._failed[:BATCH_SIZE]
+
+
+def import_in_step(
+    context: dg.OpExecutionContext,
+    service: ImportService,
+    pairs: Iterable[Pair],
+    *,
+    refresh: bool,
+    refused: Sequence[ImportResult] = (),
+) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
+    """Import pairs within the running step and write down how each ended.
+
+    Args:
+        context: the running step.
+        service: made for this run, so that rows carry its id.
+        pairs: accounts whose DIDs are registered.
+        refresh: read completed pairs again; the run tag `parity/refresh: "true"` does the same.
+        refused: failed results of what was asked for besides and is not a pair at all.
+
+    Yields:
+        The asset events, which are in the event log already, and the step's output with a summary.
+
+    Raises:
+        dagster.Failure: some pairs failed (it names them; the others are recorded), or nothing could run.
+    """
+    refresh = refresh or context.run.tags.get(REFRESH_TAG, "").lower() == "true"
+    recorder = StepRecorder(context)
+    began = time.monotonic()
+    try:
+        results = service.import_pairs(pairs, refresh=refresh, on_event=recorder)
+    except ParityError as exc:
+        raise dg.Failure(description=str(exc), allow_retries=False) from None
+    finally:
+        # also when the run is canceled: what is committed shows
+        recorder.flush()
+    yield from recorder.written
+    report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread)
+    context.log.info(report.summary())
+    if report.failed:
+        raise dg.Failure(report.failure(), metadata=report.metadata(), allow_retries=False)
+    yield dg.Output(None, metadata={**report.metadata(), ALREADY_RECORDED: True})
