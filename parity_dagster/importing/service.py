@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from types import TracebackType
 from typing import Self, TypeVar
 
-from parity_dagster.atproto.identifiers import parse_account, parse_nsid
+from parity_dagster.atproto.identifiers import parse_account, parse_did, parse_nsid
 from parity_dagster.errors import CollectionNotRegistered, ParityError
 from parity_dagster.importing.engine import Engine
 from parity_dagster.importing.events import (
@@ -330,7 +330,7 @@ class ImportService:
             return ImportResult(account, "*", error=str(exc), error_code=exc.code)
 
     def _checked(self, pair: Pair) -> Pair:
-        did = parse_account(pair.did, allow_private=self.settings.allow_private_hosts)
+        did = parse_did(pair.did, allow_private=self.settings.allow_private_hosts)
         if parse_nsid(pair.collection) not in self.settings.collections:
             raise CollectionNotRegistered(
                 f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
