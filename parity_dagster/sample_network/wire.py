@@ -1,7 +1,7 @@
 """HTTP/1.1 at the level of bytes: just enough of it for a PDS, and every way to get it wrong.
 
 A server framework answers correctly whatever one does; this network has to cut bodies, lie about lengths,
-drip and hang, and to be so cheap that a benchmark measures its client. So the protocol is spoken here directly.
+drip and hang, and to be so cheap that a benchmark measures its client. So HTTP is spoken here directly.
 
 What lives here: reading requests and delivering answers. What must not: what is answered.
 """
