@@ -1,0 +1,83 @@
+"""The command `parity`.
+
+What lives here: the group of commands and the program's entry point; one module per command or group of
+commands beside it. What must not: logic. A command parses, makes one call, prints. Nothing heavy is imported
+at the top of these modules: `parity --help` and `parity import-status` are expected to answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from parity_dagster.cli.dev import dev
+from parity_dagster.cli.exits import ParityGroup, debugging
+from parity_dagster.cli.failed_records import failed_records
+from parity_dagster.cli.import_command import import_
+from parity_dagster.cli.maintenance import migrate, rebuild_states, reset
+from parity_dagster.cli.output import one_line
+from parity_dagster.cli.sample import sample_network
+from parity_dagster.cli.status import import_status
+
+
+@click.group(
+    cls=ParityGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="parity_dagster", message="parity_dagster %(version)s")
+def parity() -> None:
+    """Import the history of AT Protocol (Bluesky) accounts into Postgres.
+
+    Every record of an account is read from the account's own server, page by page, and every (account,
+    collection) is one partition of the Dagster asset atproto/records. Without any setting, an embedded
+    PostgreSQL under .parity/ is used.
+
+    \b
+    First steps:
+      parity demo                  a sample network, imported and shown
+      parity import DID            any real account, or a handle
+      parity import-status         how far each import is
+      parity dev                   the Dagster UI on http://127.0.0.1:3000
+
+    \b
+    Variables: PARITY_DATABASE_URL (a PostgreSQL server of yours),
+      PARITY_HOME (where the embedded one lives), PARITY_COLLECTIONS (what is
+      imported); README.md lists every setting. PARITY_DEBUG=1 shows tracebacks.
+    Exit codes: 0 succeeded, 1 something failed, 2 wrong usage, 130 Ctrl-C.
+    """
+
+
+for _command in (
+    import_,
+    import_status,
+    reset,
+    failed_records,
+    dev,
+    sample_network,
+    migrate,
+    rebuild_states,
+):
+    parity.add_command(_command)
+
+
+def main() -> None:
+    """Run `parity`; the console script's entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal or file that cannot show a character gets its escape, not a crash
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    _warn_on_stderr()
+    parity()
+
+
+class _OneLineHandler(logging.Handler):
+    """Log records as lines of the form every other message has."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{record.levelname.lower()}: {one_line(record.getMessage())}", err=True)
+
+
+def _warn_on_stderr() -> None:
+    logging.basicConfig(level=logging.DEBUG if debugging() else logging.WARNING, handlers=[_OneLineHandler()])

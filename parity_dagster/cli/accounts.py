@@ -1,0 +1,140 @@
+"""The accounts a command is about: from arguments, from a file.
+
+What lives here: checking what was typed before anything is contacted. What must not: resolving handles over
+the network (the import service does).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from parity_dagster.atproto.identifiers import parse_account, parse_nsid
+from parity_dagster.cli.output import one_line, plural
+from parity_dagster.importing.did_list import read_did_list
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from parity_dagster.settings import Settings
+
+_MOST_REPORTED = 100
+"""Invalid lines printed; of a file that is no list at all, more would only bury what matters."""
+
+
+def checked_accounts(names: Iterable[str], settings: Settings) -> list[str]:
+    """Check DIDs and handles from the command line.
+
+    Args:
+        names: what was typed.
+        settings: `allow_private_hosts` is read.
+
+    Returns:
+        The distinct DIDs and lower-cased handles in their order.
+
+    Raises:
+        InvalidIdentifier: one of them is neither.
+    """
+    return list(dict.fromkeys(parse_account(name, allow_private=settings.allow_private_hosts) for name in names))
+
+
+def checked_collections(names: Iterable[str]) -> list[str]:
+    """Check collection names from the command line.
+
+    Args:
+        names: what was typed.
+
+    Returns:
+        The distinct, normalised NSIDs in their order; whether they are registered is not asked here.
+
+    Raises:
+        InvalidIdentifier: one of them is no NSID.
+    """
+    return list(dict.fromkeys(parse_nsid(name) for name in names))
+
+
+def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> str:
+    """Turn a DID or the handle of an account that was imported before into the DID, without the network.
+
+    Args:
+        connection: to look the handle up.
+        name: what was typed.
+        settings: `allow_private_hosts` is read.
+
+    Returns:
+        The DID.
+
+    Raises:
+        InvalidIdentifier: it is neither a DID nor a handle.
+        click.UsageError: no import has met the handle.
+    """
+    from parity_dagster.store.listing import find_known_did
+
+    account = parse_account(name, allow_private=settings.allow_private_hosts)
+    if account.startswith("did:"):
+        return account
+    did = find_known_did(connection, account)
+    if did is None:
+        raise click.UsageError(f"No account with the handle {account} was imported yet; give its DID.")
+    return did
+
+
+class AccountFile:
+    """The accounts in a `--file`, read as they are asked for; invalid lines are reported on stderr.
+
+    Args:
+        path: the file, or `-` for standard input.
+        settings: `allow_private_hosts` is read.
+    """
+
+    def __init__(self, path: str, settings: Settings) -> None:
+        self.path = path
+        self.invalid = 0
+        self._allow_private = settings.allow_private_hosts
+
+    def accounts(self) -> Iterator[str]:
+        """Read the file.
+
+        Returns:
+            The distinct accounts, in the order of the file; the first one has been read already.
+
+        Raises:
+            click.UsageError: the file cannot be read, or no line of it names an account.
+        """
+        accounts = self._read()
+        first = next(accounts, None)
+        if first is None:
+            invalid = f" ({plural(self.invalid, 'invalid line')})" if self.invalid else ""
+            raise click.UsageError(f"{self._name()} names no account{invalid}; write one DID or handle per line")
+        return chain([first], accounts)
+
+    def _read(self) -> Iterator[str]:
+        if self.path == "-":
+            yield from self._lines(sys.stdin.buffer)
+            return
+        try:
+            with Path(self.path).open("rb") as stream:
+                yield from self._lines(stream)
+        except OSError as exc:
+            raise click.UsageError(f"{self._name()} cannot be read: {exc.strerror}") from None
+
+    def _lines(self, stream: BinaryIO) -> Iterator[str]:
+        seen: set[str] = set()
+        for line in read_did_list(stream, allow_private=self._allow_private):
+            if line.problem is not None:
+                self.invalid += 1
+                if self.invalid <= _MOST_REPORTED:
+                    click.echo(f"{self._name()}:{line.number}: {line.problem}", err=True)
+                elif self.invalid == _MOST_REPORTED + 1:
+                    click.echo(f"{self._name()}: further invalid lines are skipped without a word", err=True)
+            elif line.account is not None and line.account not in seen:
+                seen.add(line.account)
+                yield line.account
+
+    def _name(self) -> str:
+        return "<stdin>" if self.path == "-" else one_line(self.path)

@@ -1,0 +1,356 @@
+"""`parity import`: what to import, and how it went.
+
+What lives here: the command and the form of its results. What must not: any step of an import
+(`parity_dagster.importing.service`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import click
+
+from parity_dagster.cli.accounts import AccountFile, checked_accounts, checked_collections
+from parity_dagster.cli.exits import FAILED, SUCCEEDED, sigterm_interrupts
+from parity_dagster.cli.output import Column, one_line, plural, seconds_text, write_json, write_table
+from parity_dagster.errors import (
+    CollectionNotRegistered,
+    HandleNotFound,
+    InvalidIdentifier,
+    PairBusy,
+    ParityError,
+)
+from parity_dagster.importing.events import ImportCompleted, ImportEvent, Listener
+from parity_dagster.importing.models import ALL_COLLECTIONS, ImportResult, ImportStatus, Pair
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.service import ImportService
+    from parity_dagster.settings import Settings
+
+_COLUMNS = (
+    Column("did", 32),
+    Column("collection", 22),
+    Column("status", 10),
+    Column("synced", 9, right=True),
+    Column("skipped", 7, right=True, spare=2),
+    Column("failed", 6, right=True, spare=1),
+    Column("error", 5, wraps=True),
+)
+
+_MOST_RESULTS = 50
+"""Rows after which only the failed ones are printed."""
+
+_PAIRS_PER_BATCH = 20_000
+
+# these never got a row, so there is nothing to go on with
+_NOTHING_TO_RESUME = {CollectionNotRegistered.code, HandleNotFound.code, InvalidIdentifier.code}
+
+
+@dataclasses.dataclass
+class Request:
+    """What the command line asked for, checked."""
+
+    accounts: Sequence[str]
+    """DIDs and handles."""
+    collections: Sequence[str]
+    file: AccountFile | None
+    resume: bool
+    refresh: bool
+    later: list[str] = dataclasses.field(default_factory=list)
+    """Handles that turned up on the way."""
+
+    def pairs(self, service: ImportService) -> Iterable[Pair]:
+        """The pairs to import, of accounts given as DIDs; handles are put aside for `resolved`.
+
+        Args:
+            service: to find what can be resumed.
+
+        Returns:
+            A list where the number is known beforehand, otherwise a generator.
+        """
+        if self.resume:
+            return self._resumable(service)
+        if self.file is None:
+            return list(self._product(self.accounts, service))
+        return self._product(chain(self.accounts, self.file.accounts()), service)
+
+    def resolved(self, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
+        """The pairs of the accounts that were given as handles, to be asked for after `pairs`.
+
+        Args:
+            service: looks the handles up.
+
+        Returns:
+            The pairs, and a failed result for each handle that leads nowhere.
+        """
+
+        def look_up(handle: str) -> str | ImportResult:
+            try:
+                return service.resolve(handle)
+            except ParityError as exc:
+                return ImportResult(handle, ALL_COLLECTIONS, error=str(exc), error_code=exc.code)
+
+        handles = list(dict.fromkeys(self.later))
+        # a list of handles would otherwise wait for one slow server after the other
+        with ThreadPoolExecutor(min(8, len(handles) or 1)) as pool:
+            found = list(pool.map(look_up, handles))
+        collections = self.collections or service.settings.collections
+        dids = dict.fromkeys(did for did in found if isinstance(did, str))
+        pairs = [Pair(did, nsid) for did in dids for nsid in collections]
+        return pairs, [result for result in found if isinstance(result, ImportResult)]
+
+    def _product(self, accounts: Iterable[str], service: ImportService) -> Iterator[Pair]:
+        collections = self.collections or service.settings.collections
+        for account in accounts:
+            if account.startswith("did:"):
+                for nsid in collections:
+                    yield Pair(account, nsid)
+            else:
+                self.later.append(account)
+
+    def _resumable(self, service: ImportService) -> list[Pair]:
+        dids = {service.resolve(account) for account in self.accounts}
+        incomplete = [status for status in ImportStatus if status is not ImportStatus.COMPLETED]
+        return [
+            state.pair
+            for state in service.find_states(statuses=incomplete)
+            if (not dids or state.did in dids) and (not self.collections or state.collection in self.collections)
+        ]
+
+
+class Tally:
+    """Listener that counts what results do not tell.
+
+    Args:
+        display: another listener, told first.
+    """
+
+    def __init__(self, display: Listener | None) -> None:
+        self.unread = 0
+        self._display = display
+
+    def __call__(self, event: ImportEvent) -> None:
+        """Take one event."""
+        if self._display is not None:
+            self._display(event)
+        if isinstance(event, ImportCompleted) and not event.fetched:
+            self.unread += 1
+
+
+@click.command("import", short_help="Import the records of accounts.")
+@click.argument("accounts", metavar="[ACCOUNT]...", nargs=-1)
+@click.option(
+    "--collection",
+    "collections",
+    metavar="NSID",
+    multiple=True,
+    help="Only this collection; may be given several times. Default: all of PARITY_COLLECTIONS.",
+)
+@click.option(
+    "--file",
+    "path",
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
+    help="Read accounts from a file, one per line; - reads standard input.",
+)
+@click.option("--progress", is_flag=True, help="Show bars and records/s while it runs, on stderr.")
+@click.option("--resume", is_flag=True, help="Go on with every import that is not complete, now.")
+@click.option("--refresh", is_flag=True, help="Read complete imports again from their start.")
+@click.option("--queue", is_flag=True, help="Only queue it; `parity dev` or a Dagster daemon imports it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON list.")
+def import_(
+    accounts: tuple[str, ...],
+    collections: tuple[str, ...],
+    path: str | None,
+    progress: bool,
+    resume: bool,
+    refresh: bool,
+    queue: bool,
+    as_json: bool,
+) -> int:
+    """Import the records of accounts into Postgres, from each account's own server.
+
+    ACCOUNT is a DID (did:plc:…, did:web:…) or a handle (alice.bsky.social). What is complete already is not
+    read again unless --refresh is given; what was interrupted goes on from its last committed page. With
+    --resume, ACCOUNT and --collection narrow down what is resumed; without them it is everything.
+
+    A file holds one DID or handle per line; blank lines, # comments, duplicates, CRLF and a byte order mark
+    do no harm. An invalid line is reported as PATH:LINE on stderr and skipped.
+
+    \b
+    Examples:
+      parity import did:plc:z72i7hdynmk6r22z27h6tvur
+      parity import alice.bsky.social --collection app.bsky.feed.post --progress
+      parity import --file dids.txt --progress
+      parity import --file dids.txt --queue
+      parity import --resume
+
+    \b
+    Variables: PARITY_COLLECTIONS, PARITY_PAGE_SIZE, PARITY_PAGE_DELAY,
+      PARITY_DATABASE_URL, PARITY_HOME, PARITY_QUEUE, PARITY_PLC_URL and more;
+      README.md lists every setting.
+    Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
+      usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    if not (accounts or path or resume):
+        raise click.UsageError("Give an account, --file or --resume.")
+    if resume and (refresh or path):
+        raise click.UsageError(f"--resume and {'--refresh' if refresh else '--file'} exclude each other.")
+
+    from parity_dagster.settings import load_settings
+
+    settings = load_settings()
+    request = Request(
+        accounts=checked_accounts(accounts, settings),
+        collections=checked_collections(collections),
+        file=AccountFile(path, settings) if path else None,
+        resume=resume,
+        refresh=refresh,
+    )
+    with sigterm_interrupts():
+        return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
+
+
+def _import(request: Request, settings: Settings, progress: bool, as_json: bool) -> int:
+    from parity_dagster.cli.progress import ProgressDisplay
+    from parity_dagster.importing.service import ImportService
+
+    began = time.monotonic()
+    with ImportService(settings) as service:
+        pairs = request.pairs(service)
+        known = len(pairs) if isinstance(pairs, list) else None
+        with ProgressDisplay(known) if progress else nullcontext() as display:
+            tally = Tally(display)
+            results = service.import_pairs(pairs, refresh=request.refresh, on_event=tally)
+            if request.later:
+                pairs, lost = request.resolved(service)
+                if display is not None:
+                    display.expect(len(pairs))
+                results += service.import_pairs(pairs, refresh=request.refresh, on_event=tally)
+                results += lost
+    elsewhere = 0
+    if request.resume:
+        # what somebody works on is being resumed already
+        resumed = [result for result in results if result.error_code != PairBusy.code]
+        elsewhere, results = len(results) - len(resumed), resumed
+    if as_json:
+        write_json(result_object(result) for result in results)
+    elif results:
+        print_results(results)
+        click.echo(summary(results, time.monotonic() - began, tally.unread))
+    elif not elsewhere:
+        click.echo("Nothing to resume: every import is complete.")
+    if elsewhere:
+        click.echo(f"{plural(elsewhere, 'import')} left to another importer at work.", err=as_json)
+    if request.file is not None and request.file.invalid:
+        click.echo(f"{plural(request.file.invalid, 'invalid line')} of {request.file.path} skipped.", err=True)
+    return SUCCEEDED if all(result.is_success for result in results) else FAILED
+
+
+def _queue(request: Request, settings: Settings, as_json: bool) -> int:
+    from parity_dagster.importing.service import ImportService
+
+    queued: list[Pair] = []
+    with ImportService(settings) as service:
+        pairs = iter(request.pairs(service))
+        while batch := list(islice(pairs, _PAIRS_PER_BATCH)):
+            queued += service.enqueue(batch, refresh=request.refresh)
+        later, lost = request.resolved(service)
+        queued += service.enqueue(later, refresh=request.refresh)
+    for result in lost:
+        click.echo(f"error: {one_line(result.error or '')}", err=True)
+    if as_json:
+        write_json({"did": pair.did, "collection": pair.collection} for pair in queued)
+    elif queued:
+        click.echo(
+            f"Queued {plural(len(queued), 'import')} under {settings.queue}; a running `parity dev` or Dagster"
+            " daemon imports them, `parity import-status --pending` shows them."
+        )
+    elif not lost:
+        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
+    return FAILED if lost else SUCCEEDED
+
+
+def result_object(result: ImportResult) -> dict[str, object]:
+    """A result as the JSON object that `--json` prints.
+
+    Args:
+        result: any result.
+
+    Returns:
+        The fields of the result and the word for how it ended.
+    """
+    return {**dataclasses.asdict(result), "status": status_word(result)}
+
+
+def status_word(result: ImportResult) -> str:
+    """One word for how an import ended: `completed`, `failed`, or `in_progress` if it was left midway."""
+    if result.is_failed:
+        return "failed"
+    return "completed" if result.completed else "in_progress"
+
+
+def print_results(results: Sequence[ImportResult]) -> None:
+    """Print one row per result, or only the failed ones if there are many.
+
+    Args:
+        results: in the order in which they are to be shown.
+    """
+    shown = results
+    if len(results) > _MOST_RESULTS:
+        shown = [result for result in results if not result.is_success][:_MOST_RESULTS]
+    write_table(
+        _COLUMNS,
+        (
+            (
+                result.did,
+                result.collection,
+                status_word(result),
+                f"{result.records_synced:,}",
+                f"{result.records_skipped:,}",
+                f"{result.records_failed:,}",
+                result.error or "",
+            )
+            for result in shown
+        ),
+    )
+
+
+def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0) -> str:
+    """Say in a few lines what an import did and what to do next.
+
+    Args:
+        results: one per (did, collection).
+        seconds: how long it took.
+        unread: how many were complete and did not have to be read.
+
+    Returns:
+        Text of one line or several.
+    """
+    done = sum(result.is_success for result in results)
+    total = ImportResult.aggregate("*", results)
+    others = "".join(
+        f", {count:,} {word}"
+        for count, word in ((total.records_skipped, "skipped"), (total.records_failed, "failed"))
+        if count
+    )
+    lines = [
+        f"{done:,} of {plural(len(results), 'import')} complete: {plural(total.records_synced, 'record')}"
+        f"{others}, {seconds_text(seconds)}"
+    ]
+    if unread:
+        lines.append(f"Nothing new to read in {unread:,} of them (--refresh looks whether that is still so).")
+    failed = [result for result in results if not result.is_success]
+    if len(results) > _MOST_RESULTS and len(failed) > _MOST_RESULTS:
+        lines.append(f"{len(failed) - _MOST_RESULTS:,} more failed: `parity import-status --failed`")
+    if any(result.error_code not in _NOTHING_TO_RESUME for result in failed):
+        lines.append("`parity import --resume` tries what failed again.")
+    if total.records_failed:
+        lines.append("`parity failed-records` lists the records that could not be stored.")
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""`parity migrate`, `parity rebuild-states` and `parity reset`: looking after the tables.
+
+What lives here: the commands. What must not: SQL or Dagster calls (`store`, `importing.service`,
+`orchestration`).
+"""
+
+from __future__ import annotations
+
+import click
+
+from parity_dagster.cli.accounts import checked_collections, known_did
+from parity_dagster.cli.output import plural
+
+
+@click.command(short_help="Make or update the tables.")
+def migrate() -> None:
+    """Make the tables, or bring them to this version; harmless to repeat.
+
+    The embedded database is migrated by itself; a server of yours (PARITY_DATABASE_URL) needs this once, and
+    again after an upgrade. It happens in one transaction.
+
+    \b
+    Examples:
+      parity migrate
+      PARITY_DATABASE_URL=postgresql://user:password@host/database parity migrate
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE.
+    Exit code: 0; 1 if the database cannot be reached or refuses; 2 if a setting
+      is wrong.
+    """
+    from parity_dagster.settings import load_settings
+    from parity_dagster.store.database import migrate as migrate_database
+
+    revision = migrate_database(load_settings())
+    click.echo(f"The tables are at revision {revision}.")
+
+
+@click.command("rebuild-states", short_help="Rebuild the state table from Dagster's metadata.")
+def rebuild_states() -> None:
+    """Write the state table anew from the metadata that Dagster keeps of each import.
+
+    For a table that was lost or damaged. Rows that are newer than what Dagster knows, or that an importer is
+    working on, stay as they are.
+
+    \b
+    Examples:
+      parity rebuild-states
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE, DAGSTER_HOME.
+    Exit code: 0; 1 if the database failed; 2 if a setting is wrong.
+    """
+    from parity_dagster.orchestration.rebuild import rebuild_states as rebuild
+    from parity_dagster.orchestration.storage import parity_instance
+    from parity_dagster.settings import load_settings
+
+    settings = load_settings()
+    with parity_instance() as instance:
+        count = rebuild(instance, settings)
+    click.echo(f"{plural(count, 'row')} added or changed from Dagster's metadata.")
+
+
+@click.command(short_help="Forget how far an account's import is.")
+@click.argument("did")
+@click.option(
+    "--collection",
+    "collections",
+    metavar="NSID",
+    multiple=True,
+    help="Only this collection; may be given several times. Default: all.",
+)
+def reset(did: str, collections: tuple[str, ...]) -> None:
+    """Forget how far the imports of an account are, so that the next one starts over.
+
+    The imported records stay; the next import brings them up to date. DID is a DID, or the handle of an
+    account that was imported before.
+
+    \b
+    Examples:
+      parity reset did:plc:z72i7hdynmk6r22z27h6tvur
+      parity reset alice.bsky.social --collection app.bsky.feed.post
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE.
+    Exit code: 0, also when there was nothing to forget; 1 if the database
+      failed; 2 on wrong usage.
+    """
+    from parity_dagster.importing.service import ImportService
+    from parity_dagster.settings import load_settings
+    from parity_dagster.store.database import connect
+
+    settings = load_settings()
+    wanted = checked_collections(collections)
+    with connect(settings) as connection:
+        account = known_did(connection, did, settings)
+    with ImportService(settings) as service:
+        counts = [service.reset(account, nsid) for nsid in wanted] or [service.reset_user(account)]
+    count = sum(counts)
+    click.echo(
+        f"{plural(count, 'import')} of {account} forgotten; `parity import {account}` starts over."
+        if count
+        else f"There is no import of {account} to forget."
+    )

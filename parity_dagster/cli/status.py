@@ -1,0 +1,133 @@
+"""`parity import-status`: how far each import is.
+
+What lives here: the command and the form of its rows. What must not: Dagster, the network, the import
+service; this command is what people call in a loop, so it loads as little as it can.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from parity_dagster.cli.output import (
+    Column,
+    local_time,
+    plural,
+    status_text,
+    write_json,
+    write_table,
+)
+from parity_dagster.importing.models import ImportStatus
+
+_COLUMNS = (
+    Column("did", 32),
+    Column("collection", 22),
+    Column("status", 11),
+    Column("synced", 9, right=True),
+    Column("skipped", 7, right=True, spare=2),
+    Column("failed", 6, right=True, spare=1),
+    Column("updated (UTC)", 19, spare=3),
+    Column("error", 5, wraps=True),
+)
+
+
+class Totals:
+    """Sums over the rows that went by."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.accounts = 0
+        self.records = 0
+        self.failed_records = 0
+        self._last_did: str | None = None
+
+    def watch(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass rows on, which are ordered by did, and add them up."""
+        for row in rows:
+            self.statuses[row["status"]] += 1
+            self.records += row["records_synced"]
+            self.failed_records += row["records_failed"]
+            if row["did"] != self._last_did:
+                self._last_did = row["did"]
+                self.accounts += 1
+            yield row
+
+    def line(self) -> str:
+        """The summary for people."""
+        counts = ", ".join(
+            f"{self.statuses[status]:,} {status_text(status)}" for status in ImportStatus if self.statuses[status]
+        )
+        failed = f", {plural(self.failed_records, 'failed record')}" if self.failed_records else ""
+        return (
+            f"{plural(self.statuses.total(), 'import')} of {plural(self.accounts, 'account')}: {counts}; "
+            f"{plural(self.records, 'record')}{failed}"
+        )
+
+
+@click.command("import-status", short_help="Show how far each import is.")
+@click.argument("did", required=False)
+@click.option("--pending", is_flag=True, help="Only imports that wait or run (pending, in_progress).")
+@click.option("--failed", is_flag=True, help="Only imports that ended with an error.")
+@click.option("--completed", is_flag=True, help="Only complete imports.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with the state table's columns.")
+def import_status(did: str | None, pending: bool, failed: bool, completed: bool, as_json: bool) -> None:
+    """Show how far each import is, one row per account and collection.
+
+    DID narrows it to one account; a handle that was imported before will do as well. The flags can be
+    combined. In a pipe there is one plain line per row, nothing cut, and the summary comes last.
+
+    \b
+    Examples:
+      parity import-status
+      parity import-status did:plc:z72i7hdynmk6r22z27h6tvur
+      parity import-status --failed
+      parity import-status --pending --json | jq length
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE.
+    Exit code: 0, also when there is nothing to show; 1 if the database cannot
+      be read; 2 on wrong usage.
+    """
+    from parity_dagster.cli.accounts import known_did
+    from parity_dagster.settings import load_settings
+    from parity_dagster.store.database import connect
+    from parity_dagster.store.listing import stream_states
+
+    statuses = [
+        *([ImportStatus.PENDING, ImportStatus.IN_PROGRESS] if pending else []),
+        *([ImportStatus.FAILED] if failed else []),
+        *([ImportStatus.COMPLETED] if completed else []),
+    ]
+    settings = load_settings()
+    with connect(settings) as connection:
+        account = known_did(connection, did, settings) if did is not None else None
+        rows = stream_states(connection, settings.state_table, did=account, statuses=statuses)
+        if as_json:
+            write_json(rows)
+            return
+        totals = Totals()
+        write_table(_COLUMNS, (_cells(row) for row in totals.watch(rows)))
+    if totals.accounts:
+        click.echo(totals.line())
+        if totals.statuses[ImportStatus.FAILED] and not completed:
+            click.echo("`parity import --resume` tries failed and interrupted imports again.")
+    elif statuses:
+        click.echo("No import in that state.")
+    else:
+        click.echo(f"No imports{f' of {account}' if account else ''} yet; `parity import DID` starts one.")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["did"],
+        row["collection"],
+        row["status"],
+        f"{row['records_synced']:,}",
+        f"{row['records_skipped']:,}",
+        f"{row['records_failed']:,}",
+        local_time(row["updated_at"]),
+        row["error"] or "",
+    )

@@ -1,0 +1,91 @@
+"""Rows for people: the state table and the failed records, read as a stream.
+
+What lives here: read-only statements that may return very many rows, through a server-side cursor, so that
+a listing starts at once and its memory stays the same. What must not: anything an import needs
+(`store.states`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from parity_dagster.importing.models import ImportStatus
+from parity_dagster.store.states import COLUMNS
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ROWS_PER_FETCH = 2000
+
+
+def stream_states(
+    connection: psycopg.Connection,
+    table: str,
+    *,
+    did: str | None = None,
+    statuses: Collection[ImportStatus] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Read rows of the state table in the order (did, collection).
+
+    Args:
+        connection: not in autocommit; the cursor lives in its transaction.
+        table: name of the state table (`PARITY_STATE_TABLE`).
+        did: only this account's rows.
+        statuses: only rows of these statuses; None or empty for all.
+
+    Yields:
+        One dictionary per row, keyed by column name in the table's order.
+    """
+    query = sql.SQL(
+        "SELECT {columns} FROM {table} WHERE (%(did)s::text IS NULL OR did = %(did)s)"
+        " AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) ORDER BY did, collection"
+    ).format(columns=COLUMNS, table=sql.Identifier(table))
+    wanted = [str(status) for status in statuses] if statuses else None
+    yield from _stream(connection, query, {"did": did, "statuses": wanted})
+
+
+def stream_failed_records(connection: psycopg.Connection, *, did: str | None = None) -> Iterator[dict[str, Any]]:
+    """Read the records that could not be stored, in the order (did, collection, id).
+
+    Args:
+        connection: not in autocommit; the cursor lives in its transaction.
+        did: only this account's.
+
+    Yields:
+        One dictionary per record, keyed by column name; `body` is the record as the PDS sent it, in bytes.
+    """
+    query = sql.SQL(
+        "SELECT id, did, collection, rkey, fingerprint, reason, detail, body, pds, walk, first_seen_at,"
+        " last_seen_at, retries FROM parity_failed_records WHERE (%(did)s::text IS NULL OR did = %(did)s)"
+        " ORDER BY did, collection, id"
+    )
+    yield from _stream(connection, query, {"did": did})
+
+
+def find_known_did(connection: psycopg.Connection, handle: str) -> str | None:
+    """Look up the DID behind a handle among the accounts that were met before.
+
+    Args:
+        connection: any connection.
+        handle: in lower case.
+
+    Returns:
+        The DID that had the handle last, or None if no import has met it.
+    """
+    row = connection.execute(
+        "SELECT did FROM parity_identities WHERE handle = %s ORDER BY resolved_at DESC LIMIT 1", (handle,)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _stream(
+    connection: psycopg.Connection, query: sql.SQL | sql.Composed, parameters: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    with connection.cursor("parity_listing", row_factory=dict_row) as cursor:
+        cursor.itersize = _ROWS_PER_FETCH
+        cursor.execute(query, parameters)
+        yield from cursor
