@@ -6,6 +6,7 @@ anywhere else, or at import time; call `load_settings()` where the program start
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,9 @@ class Settings(BaseSettings):
     collections: Annotated[tuple[str, ...], NoDecode] = Field(
         DEFAULT_COLLECTIONS, min_length=1, description="registered collections, comma-separated NSIDs"
     )
+    listeners: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="functions called with every import event, comma-separated `package.module:function`"
+    )
     inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
     allow_private_hosts: bool = Field(
         False, description="contact http and private addresses too; for a loopback PDS in demos and tests only"
@@ -68,9 +72,7 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         60.0, gt=0, le=600, description="wall-clock seconds one request may take, slow drips included"
     )
-    max_page_bytes: int = Field(
-        32 * 2**20, ge=2**16, description="largest page accepted, in bytes after decompression"
-    )
+    max_page_bytes: int = Field(32 * 2**20, ge=2**16, description="largest page accepted, in bytes after decompression")
     max_pages: int = Field(200_000, ge=1, description="pages read of one (did, collection) before giving up")
     user_agent: str = Field(
         "parity_dagster (AT Protocol history importer)",
@@ -78,9 +80,9 @@ class Settings(BaseSettings):
         description="User-Agent sent to every server; add a contact address of yours",
     )
 
-    @field_validator("collections", mode="before")
+    @field_validator("collections", "listeners", mode="before")
     @classmethod
-    def _split_collections(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -92,6 +94,17 @@ class Settings(BaseSettings):
             return tuple(dict.fromkeys(parse_nsid(nsid) for nsid in value))
         except InvalidIdentifier as exc:
             raise ValueError(str(exc)) from exc
+
+    @field_validator("listeners")
+    @classmethod
+    def _check_listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _LISTENER.fullmatch(name):
+                raise ValueError(f"{name!r} is not of the form package.module:function")
+        return tuple(dict.fromkeys(value))
+
+
+_LISTENER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def load_settings(**overrides: Any) -> Settings:

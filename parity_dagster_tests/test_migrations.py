@@ -28,6 +28,8 @@ TABLES = {
     "parity_walk_pages",
     "parity_importers",
     "parity_identities",
+    "parity_tombstones",
+    "parity_announcements",
     "parity_alembic_version",
 }
 # The mission's schema of the state table.

@@ -103,16 +103,17 @@ class Database:
         self.url = url
         self._session = Session(url)
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float = PATIENCE) -> Result:
         """Do something on the shared session; see `Session.run`.
 
         Args:
             work: called with the connection.
+            patience: seconds to keep trying.
 
         Returns:
             What `work` returns.
         """
-        return await self._session.run(work)
+        return await self._session.run(work, patience=patience)
 
     def session(self, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> Session:
         """A session of one's own.

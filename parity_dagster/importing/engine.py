@@ -6,6 +6,7 @@ What must not: anything a caller sees.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.importing.models import ImportState, ImportStatus, Pair
 from parity_dagster.settings import Settings
+from parity_dagster.store.announcements import Ended, Told, find_untold, forget_endings
 from parity_dagster.store.database import check_schema, connect, connection_url
 from parity_dagster.store.states import StateStore
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from parity_dagster.importing.writer import Emit
 
 Result = TypeVar("Result")
+
+ANNOUNCING_PATIENCE = 5.0
+"""Seconds that noting "the listeners know" may wait for a database that went away; it can be noted later."""
 
 
 class Engine:
@@ -94,7 +100,9 @@ class Engine:
                 from parity_dagster.importing.database import Database
 
                 self._database, self._network = Database(url), None
-                self._stack = start_blocking_portal("asyncio", name="parity-import")
+                self._stack = start_blocking_portal(
+                    "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
+                )
                 self._portal = self._stack.__enter__()
                 self._owner = os.getpid()
             return self._portal
@@ -184,11 +192,17 @@ class Engine:
         """See `StateStore.enqueue`."""
         return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh))
 
+    async def find_untold(self, limit: int) -> list[Ended]:
+        """See `store.announcements.find_untold`."""
+        return await self.database.run(lambda conn: find_untold(conn, self._settings.state_table, limit))
+
+    async def forget_endings(self, told: list[Told]) -> None:
+        """See `store.announcements.forget_endings`."""
+        await self.database.run(lambda conn: forget_endings(conn, told), patience=ANNOUNCING_PATIENCE)
+
 
 async def _settle() -> None:
     """Let cancelled tasks of the loop reach their end."""
-    import asyncio
-
     current = asyncio.current_task()
     others = [task for task in asyncio.all_tasks() if task is not current and task.cancelling()]
     if others:

@@ -74,6 +74,7 @@ class Fold:
         """Settle what only the whole batch shows."""
         write = self.write
         write.rows = list(self._rows.values())
+        write.fetched = self.has_pages
         completes = write.ending is not None and write.ending.error is None
         starts = write.pages == len(write.page_rows)
         if completes and write.is_fresh and write.walk == 1 and starts and not write.rejects:

@@ -1,7 +1,7 @@
 """Who is told about an import.
 
-What lives here: telling listeners without letting one of them break an import, and finding those that are installed
-as plugins. What must not: any particular listener.
+What lives here: telling listeners without letting one of them break an import, and finding those that settings and
+installed packages name. What must not: any particular listener, or when they are told (`delivery`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
+from operator import attrgetter
 
 from parity_dagster.errors import SettingsError
 from parity_dagster.importing.events import ImportEvent, Listener
@@ -17,6 +19,9 @@ from parity_dagster.importing.events import ImportEvent, Listener
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "parity_dagster.listeners"
+"""Listeners that installed packages bring; called for every import, in Dagster runs, too."""
+REPORTER_GROUP = "parity_dagster.reporters"
+"""Listeners that report imports to an orchestrator; not called where the orchestrator runs the import itself."""
 
 
 class Audience:
@@ -24,6 +29,9 @@ class Audience:
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = listeners
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
 
     def tell(self, event: ImportEvent) -> None:
         """Call every listener; one that raises is logged and stays a listener.
@@ -37,8 +45,13 @@ class Audience:
             except Exception:
                 logger.exception("listener %r failed on %s", listener, type(event).__name__)
 
-    def flush(self) -> None:
-        """Let listeners that collect events (those with a `flush` method) deliver them."""
+    def flush(self) -> bool:
+        """Let listeners that collect events (those with a `flush` method) deliver them.
+
+        Returns:
+            Whether all of them did.
+        """
+        is_delivered = True
         for listener in self._listeners:
             flush = getattr(listener, "flush", None)
             if flush is None:
@@ -46,25 +59,59 @@ class Audience:
             try:
                 flush()
             except Exception:
+                is_delivered = False
                 logger.exception("listener %r failed to deliver", listener)
+        return is_delivered
 
 
 @cache
-def named_listeners() -> tuple[Listener, ...]:
+def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
     """The listeners that installed packages bring.
 
+    Args:
+        group: entry point group.
+
     Returns:
-        What the entry points of the group `parity_dagster.listeners` name.
+        What its entry points name.
 
     Raises:
         SettingsError: one cannot be loaded.
     """
-    found = []
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    found: list[Listener] = []
+    for entry in entry_points(group=group):
         try:
             found.append(entry.load())
         except Exception as exc:
             raise SettingsError(
                 f"the listener {entry.value} cannot be loaded: {exc}; correct or uninstall the package that names it"
             ) from exc
+    return tuple(found)
+
+
+@cache
+def named_listeners(names: tuple[str, ...]) -> tuple[Listener, ...]:
+    """The listeners that `PARITY_LISTENERS` names.
+
+    Args:
+        names: each `package.module:function`.
+
+    Returns:
+        The functions.
+
+    Raises:
+        SettingsError: one cannot be imported, or is not callable.
+    """
+    found: list[Listener] = []
+    for name in names:
+        module, _, attribute = name.partition(":")
+        try:
+            listener = attrgetter(attribute)(import_module(module))
+        except Exception as exc:
+            raise SettingsError(
+                f"PARITY_LISTENERS: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its"
+                " folder on PYTHONPATH"
+            ) from exc
+        if not callable(listener):
+            raise SettingsError(f"PARITY_LISTENERS: {name} is not a function")
+        found.append(listener)
     return tuple(found)

@@ -7,13 +7,14 @@ listeners in the caller's thread. What must not: Dagster, and anything the pipel
 from __future__ import annotations
 
 import logging
-import queue
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 from parity_dagster.atproto.identifiers import parse_account, parse_did, parse_nsid
 from parity_dagster.errors import CollectionNotRegistered, ParityError
+from parity_dagster.importing.delivery import Delivery, EventQueue, tell_untold
 from parity_dagster.importing.engine import Engine
 from parity_dagster.importing.events import (
     ImportCompleted,
@@ -22,7 +23,12 @@ from parity_dagster.importing.events import (
     ImportProgress,
     Listener,
 )
-from parity_dagster.importing.listeners import Audience, named_listeners
+from parity_dagster.importing.listeners import (
+    REPORTER_GROUP,
+    Audience,
+    installed_listeners,
+    named_listeners,
+)
 from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
 from parity_dagster.settings import Settings, load_settings
 
@@ -40,10 +46,11 @@ class ImportService:
 
     Args:
         settings: how to import; read from `PARITY_*` variables if not given.
-        listeners: called with every `ImportEvent`, in the thread that called the service.
+        listeners: called with every `ImportEvent`, in the thread that called the service; besides them those that
+            `PARITY_LISTENERS` and the entry point group `parity_dagster.listeners` name.
         run_id: the Dagster run on whose behalf the service works, noted on the rows.
-        report: whether listeners installed under the entry point group `parity_dagster.listeners` are called too;
-            the one of this package reports to the Dagster instance. A Dagster run reports by itself.
+        report: whether imports are reported to the Dagster instance (by what the entry point group
+            `parity_dagster.reporters` names). A Dagster run reports by itself.
 
     Source: mission, "ImportService".
     """
@@ -61,6 +68,8 @@ class ImportService:
         self._run_id = run_id
         self._report = report
         self._engine = Engine(self.settings)
+        self._beginning = threading.Lock()
+        self._has_begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -148,11 +157,10 @@ class ImportService:
             SettingsError: a listener named in the settings cannot be loaded.
         """
         results: dict[Pair, ImportResult | None] = {}
-        events: queue.SimpleQueue[ImportEvent | None] = queue.SimpleQueue()
-        listeners = (*((on_event,) if on_event else ()), *self._listeners)
-        if self._report:
-            listeners += named_listeners()
-        audience = Audience(listeners)
+        events = EventQueue()
+        listeners = self._find_listeners()
+        self._tell_untold(listeners)
+        delivery = Delivery(self._engine, Audience((*((on_event,) if on_event else ()), *listeners)))
 
         def valid() -> Iterator[Pair]:
             for pair in pairs:
@@ -166,13 +174,13 @@ class ImportService:
 
         running = self._engine.start(
             lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh),
-            lambda: events.put(None),
+            events.close,
         )
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, ImportCompleted | ImportFailed):
                     results[Pair(event.did, event.collection)] = event.result
-                audience.tell(event)
+                delivery.tell(event)
             running.result()
         except BaseException:
             # Ctrl-C or a caller's exception: stop cleanly, so that the pairs can be resumed at once.
@@ -180,7 +188,7 @@ class ImportService:
             self._engine.wait(running)
             raise
         finally:
-            audience.flush()
+            delivery.settle()
         return [result for result in results.values() if result is not None]
 
     def resume(self, state: ImportState) -> ImportResult:
@@ -322,6 +330,17 @@ class ImportService:
         if name.startswith("did:"):
             return name
         return self._call(lambda engine: engine.resolve_handle(name))
+
+    def _find_listeners(self) -> tuple[Listener, ...]:
+        reporters = installed_listeners(REPORTER_GROUP) if self._report else ()
+        return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners(), *reporters)
+
+    def _tell_untold(self, listeners: tuple[Listener, ...]) -> None:
+        """What a killed process did not get to tell is told once, before anything new."""
+        with self._beginning:
+            if listeners and not self._has_begun:
+                self._has_begun = True
+                tell_untold(self._engine, Audience(listeners))
 
     def _resolve(self, account: str) -> str | ImportResult:
         try:

@@ -17,6 +17,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
 from parity_dagster.importing.models import ImportState
+from parity_dagster.store.announcements import note_endings
 from parity_dagster.store.states import COLUMNS, state_from_row
 
 Row = tuple[str, str | None, bytes]
@@ -71,6 +72,8 @@ class PairWrite:
     page_rows: list[tuple[int, list[str], list[str]]] = field(default_factory=list)
     """Page number, stored rkeys and skipped rkeys of each page."""
     ending: Ending | None = None
+    fetched: bool = True
+    """Whether anything was read in this run; listeners are told."""
 
 
 class LostClaim(Exception):
@@ -129,7 +132,7 @@ class PageStore:
             await self._merge(conn, [write for write in writes if not write.is_direct])
             await self._save_rejects(conn, writes)
             await self._save_page_rows(conn, writes)
-            return await self._end(conn, [write for write in writes if write.ending])
+            return await self._end(conn, importer_id, [write for write in writes if write.ending])
 
     async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
         """Rows by their ids.
@@ -298,7 +301,9 @@ class PageStore:
             for row in rows:
                 await copy.write_row(row)
 
-    async def _end(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> dict[int, ImportState]:
+    async def _end(
+        self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
+    ) -> dict[int, ImportState]:
         if not writes:
             return {}
         for write in writes:
@@ -312,6 +317,7 @@ class PageStore:
                 )
             if write.has_page_rows:
                 await self._recount(conn, write, sweep=ending.error is None)
+        await note_endings(conn, importer_id, [(write.did, write.collection, write.fetched) for write in writes])
         return await self.find_states(conn, [write.state_id for write in writes])
 
     async def _recount(self, conn: AsyncConnection, write: PairWrite, *, sweep: bool) -> None:
