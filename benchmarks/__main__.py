@@ -1,0 +1,49 @@
+"""`python -m benchmarks`: run the workloads, print the table, and with `--write` update `docs/performance.md`.
+
+What lives here: the command line. What must not: measuring.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.report import summary, write_report
+from benchmarks.surroundings import database, machine
+from benchmarks.turns import Results, run_workload
+from benchmarks.workloads import WORKLOADS
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Small scales, one round: under two minutes.")
+@click.option(
+    "--workload", "names", multiple=True, type=click.Choice([one.name for one in WORKLOADS]), help="Only these."
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of every workload, instead of its own number.")
+@click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Scale of every workload's network.")
+@click.option("--write", is_flag=True, help="Write the results and the chart to docs/.")
+def main(quick: bool, names: tuple[str, ...], rounds: int | None, scale: float | None, write: bool) -> None:
+    """Measure the importer beside the floor and beside what else one could use, all on loopback."""
+    began = time.monotonic()
+    results: list[Results] = []
+    with database() as db:
+        for workload in WORKLOADS:
+            if names and workload.name not in names:
+                continue
+            size = scale or (workload.quick_scale if quick else 1.0)
+            times = rounds or (1 if quick else workload.rounds)
+            results.append(
+                run_workload(workload, db, rounds=times, scale=size, tell=lambda line: click.echo(line, err=True))
+            )
+    click.echo(summary(results, machine()))
+    if write:
+        command = "python -m benchmarks" + (" --quick" if quick else "") + "".join(f" --workload {n}" for n in names)
+        for path in write_report(results, machine(), command, Path(__file__).parent.parent / "docs"):
+            click.echo(f"written: {path}")
+    click.echo(f"took {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

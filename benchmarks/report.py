@@ -1,0 +1,162 @@
+"""The results as text: what the command prints, and the generated part of `docs/performance.md`.
+
+What lives here: tables and the ratios that the project promises. What must not: measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.chart import bars
+from benchmarks.turns import Results
+
+BEGIN, END = "<!-- results: written by `python -m benchmarks --write` -->", "<!-- end of results -->"
+HEAD = (
+    "side", "seconds", "records/s", "pages/s", "CPU s: side", "PostgreSQL", "server", "server busy",
+    "peak MB", "rewritten",
+)  # fmt: skip
+
+
+def rows(results: Results) -> Iterator[tuple[str, ...]]:
+    """One row of cells per side, medians over the rounds.
+
+    Args:
+        results: of a workload.
+    """
+    for label, turns in results.turns.items():
+        seconds = results.median(label)
+        pages = results.median(label, "pages")
+        busy = results.median(label, "server_cpu") / seconds
+        yield (
+            label,
+            f"{seconds:.2f}",
+            f"{results.rate(label):,.0f}",
+            f"{pages / seconds:,.0f}" if pages else "",
+            f"{results.median(label, 'cpu'):.2f}",
+            f"{results.median(label, 'database_cpu'):.2f}",
+            f"{results.median(label, 'server_cpu'):.2f}",
+            f"{busy:.0%}",
+            f"{max(turn.memory for turn in turns):.0f}",
+            f"{results.median(label, 'rewritten'):,.0f}",
+        )
+    for label, failure in results.failures.items():
+        yield (label, f"failed: {failure}", *[""] * (len(HEAD) - 2))
+
+
+def findings(results: Results) -> Iterator[str]:
+    """The ratios and limits that the project promises, as far as a workload shows them.
+
+    Args:
+        results: of a workload.
+    """
+    has = results.turns.keys()
+    parity = "parity, ImportService"
+    if parity in has and {"floor: download", "floor: COPY"} <= has:
+        floors = {label: results.median(label) for label in ("floor: download", "floor: COPY")}
+        slower = max(floors, key=lambda label: floors[label])
+        own = results.median(parity)
+        yield f"ImportService takes {own / floors[slower]:.2f} × the slower floor ({slower})"
+        yield f"ImportService takes {own / sum(floors.values()):.2f} × both floors one after the other"
+    for peer, asked in (("SDK loop (atproto)", 8), ("dlt REST source", 12)):
+        if parity in has and peer in has:
+            ratio = results.rate(parity) / results.rate(peer)
+            yield f"ImportService stores {ratio:.1f} × the records/s of the {peer} (wanted on wide: {asked})"
+    dagster = "parity, Dagster run"
+    if parity in has and dagster in has:
+        start = max(turn.more["start-up s"] for turn in results.turns[dagster])
+        own = results.median(dagster)
+        yield (
+            f"a Dagster run takes {own / results.median(parity):.2f} × the service's time beyond its fixed start-up"
+            f" of {start:.1f} s (process, Dagster's import, code location, one empty run)"
+        )
+    for label, turns in results.turns.items():
+        more = turns[-1].more
+        if "first half s" in more:
+            yield (
+                f"{label}: first half {more['first half s']:.2f} s, second half {more['second half s']:.2f} s,"
+                f" peak {turns[-1].memory:.0f} MB"
+            )
+    if "first import" in has:
+        for label in has:
+            if label != "first import":
+                ratio = results.median(label) / results.median("first import")
+                yield (
+                    f"refresh, {label}: {ratio:.2f} × the time of the first import,"
+                    f" {results.median(label, 'rewritten'):,.0f} rows rewritten or deleted"
+                )
+    limited = "hosts that allow 10 requests/s each"
+    if limited in has:
+        turn = results.turns[limited][0]
+        requests = turn.more["requests"]
+        yield (
+            f"{limited}: {requests / turn.seconds:,.0f} requests/s,"
+            f" {requests / turn.seconds / (10 * turn.more['hosts']):.0%} of what they allow"
+        )
+    if results.server_limit:
+        yield f"the sample network serves {results.server_limit:,.0f} pages/s to a raw client that reads nothing"
+
+
+def summary(results: Sequence[Results], machine: str) -> str:
+    """Everything, for a terminal.
+
+    Args:
+        results: of all workloads.
+        machine: one line.
+    """
+    parts = [machine]
+    for one in results:
+        cells = [HEAD, *rows(one)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+        parts.append(f"\n{one.workload.name}: {one.workload.about}{_scaled(one)}")
+        parts += [
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        parts += [f"- {finding}" for finding in findings(one)]
+    return "\n".join(parts)
+
+
+def _scaled(results: Results) -> str:
+    return "" if results.scale == 1 else f" (× {results.scale:g})"
+
+
+def write_report(results: Sequence[Results], machine: str, command: str, docs: Path) -> list[Path]:
+    """Write the generated part of performance.md, and its chart.
+
+    Args:
+        results: of all workloads.
+        machine: one line.
+        command: that produced them.
+        docs: folder.
+
+    Returns:
+        The files written.
+    """
+    lines = [BEGIN, "", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
+    for one in results:
+        rounds = max((len(turns) for turns in one.turns.values()), default=0)
+        lines += [
+            f"### {one.workload.name}",
+            "",
+            f"{one.workload.about.capitalize()}{_scaled(one)}: {one.pairs:,} pairs, {one.records:,} records;"
+            f" {'median of ' + str(rounds) + ' rounds' if rounds > 1 else 'one round'}.",
+            "",
+            f"| {' | '.join(HEAD)} |",
+            f"|{'---|' + '--:|' * (len(HEAD) - 1)}",
+            *(f"| {' | '.join(row)} |" for row in rows(one)),
+            "",
+            *(f"- {finding}" for finding in findings(one)),
+            "",
+        ]
+    lines.append(END)
+    page, picture = docs / "performance.md", docs / "performance.svg"
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(before + "\n".join(lines) + rest.partition(END)[2], encoding="utf-8")
+    picture.write_text(bars(results), encoding="utf-8")
+    return [page, picture]

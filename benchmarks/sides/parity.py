@@ -1,0 +1,76 @@
+"""Parity's `ImportService`, as anybody would call it.
+
+What lives here: a first import and a refresh. What must not: settings that its users do not have by default, but
+for the pause between pages, which is no work.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.sides.work import Done, Run, Work
+from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportProgress
+from parity_dagster.importing.models import Pair
+from parity_dagster.importing.service import ImportService
+from parity_dagster.settings import Settings, load_settings
+
+
+def settings_for(work: Work) -> Settings:
+    """The settings of parity's sides."""
+    return load_settings(
+        database_url=work.database_url,
+        home=Path(work.home),
+        plc_url=work.plc_url,
+        allow_private_hosts=True,
+        page_delay=0,
+    )
+
+
+def service(work: Work, stack: ExitStack) -> Run:
+    """Import all pairs for the first time."""
+    return _import(work, stack, refresh=False)
+
+
+def refresh(work: Work, stack: ExitStack) -> Run:
+    """Import all pairs, which are complete, again."""
+    return _import(work, stack, refresh=True)
+
+
+def _import(work: Work, stack: ExitStack, *, refresh: bool) -> Run:
+    importer = stack.enter_context(ImportService(settings_for(work), report=False))
+    importer.find_states(did="did:web:nobody.example")  # now connections and loop are there
+    import_module("parity_dagster.atproto.repo")  # loaded late by the service, as are these
+    import_module("parity_dagster.atproto.identity")
+    import_module("parity_dagster.importing.pipeline")
+    pairs = [Pair(did, nsid) for did, nsid, _ in work.pairs]
+    progress: list[tuple[float, int]] = []
+    pages = fetched = 0
+
+    def listen(event: ImportEvent) -> None:
+        nonlocal pages, fetched
+        if isinstance(event, ImportProgress):
+            pages += 1
+            if work.options.get("halves"):
+                progress.append((time.perf_counter(), event.records_synced))
+        elif isinstance(event, ImportCompleted):
+            fetched += event.fetched
+
+    def run() -> Done:
+        began = time.perf_counter()
+        results = importer.import_pairs(pairs, refresh=refresh, on_event=listen)
+        failures = [result.error for result in results if not result.is_success]
+        if failures:
+            raise RuntimeError(f"{len(failures)} pairs failed, the first one: {failures[0]}")
+        hosts = {pds for _, pds in work.accounts}
+        # each account's revision is asked for once
+        more: dict[str, object] = {"pairs read": fetched, "hosts": len(hosts), "requests": pages + len(work.accounts)}
+        records = sum(result.records_synced for result in results)
+        if progress:
+            half = next(at for at, synced in progress if synced * 2 >= records)
+            more["first half s"], more["second half s"] = half - began, progress[-1][0] - half
+        return Done(records, pages, more)
+
+    return run

@@ -1,0 +1,137 @@
+"""What is imported, by whom, and how often.
+
+What lives here: the workloads of the benchmark and their sizes. What must not: running them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One side's part in a round.
+
+    Attributes:
+        side: name of a module function in `benchmarks.sides.SIDES`.
+        label: how results call it.
+        share: part of the accounts it imports; less than 1 for sides that would take minutes.
+        keep: leave the database as the turn before has left it.
+        network: control calls before the turn, as (method, arguments).
+        options: further keywords of the side.
+        max_rounds: takes part in so many rounds at most.
+    """
+
+    side: str
+    label: str
+    share: float = 1.0
+    keep: bool = False
+    network: tuple[tuple[str, dict[str, object]], ...] = ()
+    options: dict[str, object] = field(default_factory=dict)
+    max_rounds: int = 99
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network and the turns of one round over it.
+
+    Attributes:
+        name: as on the command line.
+        about: one line for the report.
+        shape: of the sample network.
+        collections: imported of every account.
+        rounds: of the full benchmark; `--quick` runs one.
+        quick_scale: scale of the network under `--quick`.
+        turns: in their order.
+    """
+
+    name: str
+    about: str
+    shape: str
+    collections: tuple[str, ...]
+    rounds: int
+    quick_scale: float
+    turns: tuple[Turn, ...]
+
+
+DOWNLOAD = Turn("download", "floor: download")
+COPY = Turn("copy", "floor: COPY")
+SERVICE = Turn("service", "parity, ImportService")
+Calls = tuple[tuple[str, dict[str, object]], ...]
+_NO_GATE: Calls = (("behave", {"sync_methods": False}),)
+_GATE: Calls = (("behave", {"sync_methods": True}),)
+# The reference PDS allows 3,000 requests in 5 minutes; here the same ten per second, in a window of 3 s.
+_LIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": 30, "rate_window": 3.0}),)
+_UNLIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": 0}),)
+
+
+def peers(share: float, rounds: int = 99) -> tuple[Turn, Turn]:
+    """The two ways most people would take instead.
+
+    Args:
+        share: part of the accounts they import.
+        rounds: most rounds they take part in.
+    """
+    return (
+        Turn("sdk", "SDK loop (atproto)", share, max_rounds=rounds),
+        Turn("dlt", "dlt REST source", share, max_rounds=rounds),
+    )
+
+
+WORKLOADS = (
+    Workload(
+        "wide",
+        "100 accounts × 3 collections × 1,000 records",
+        "wide",
+        (POST, LIKE, FOLLOW),
+        3,
+        0.1,
+        (DOWNLOAD, COPY, SERVICE, Turn("dagster", "parity, Dagster run"), *peers(0.1)),
+    ),
+    Workload(
+        "narrow",
+        "5,000 accounts × 2 collections × 20 records",
+        "narrow",
+        (POST, LIKE),
+        1,
+        0.04,
+        (DOWNLOAD, COPY, SERVICE, *peers(0.02)),
+    ),
+    Workload(
+        "whale",
+        "1 account × 500,000 records",
+        "whale",
+        (POST,),
+        1,
+        0.06,
+        (DOWNLOAD, COPY, Turn("service", "parity, ImportService", options={"halves": True})),
+    ),
+    Workload(
+        "refresh",
+        "wide again: unchanged, unchanged without a revision to compare, 2 % of the records changed",
+        "wide",
+        (POST, LIKE, FOLLOW),
+        1,
+        0.1,
+        (
+            Turn("service", "first import", network=_GATE),
+            Turn("refresh", "unchanged", keep=True),
+            Turn("refresh", "unchanged, getLatestCommit answers 501", keep=True, network=_NO_GATE),
+            Turn("refresh", "2 % changed", keep=True, network=(*_GATE, ("change_records", {"percent": 2}))),
+        ),
+    ),
+    Workload(
+        "latency",
+        "wide over 20 hosts that take 50 ms for each answer",
+        "latency",
+        (POST, LIKE, FOLLOW),
+        1,
+        0.2,
+        (
+            Turn("service", "hosts without a limit", network=_UNLIMITED),
+            Turn("service", "hosts that allow 10 requests/s each", share=0.4, network=_LIMITED),
+        ),
+    ),
+)
