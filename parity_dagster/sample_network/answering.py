@@ -34,19 +34,13 @@ def answer_for(network: SampleNetwork, host: Host) -> Handler:
 
 def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
     path, query = request.path, request.query
-    method = (
-        path[6:]
-        if path.startswith("/xrpc/")
-        else "did"
-        if path.startswith(("/did:", "/.well-known/"))
-        else path
-    )
+    method = path[6:] if path.startswith("/xrpc/") else "did" if path.startswith(("/did:", "/.well-known/")) else path
     did = query.get("repo") or query.get("did") or query.get("actor") or (path[1:] if method == "did" else "")
     cursor, collection = query.get("cursor"), query.get("collection", "")
     scope = network.scopes.find(host.name, did, collection)
     # A rate limit belongs to the host whatever a narrower scope says about its answers.
     limited = scope if not (did or collection) else network.scopes.find(host.name)
-    answer, rate_headers = _rate_limited(limited) if limited.behaviour.rate_limit else (None, [])
+    answer, rate_headers = _rate_limited(limited, host.name) if limited.behaviour.rate_limit else (None, [])
     if answer is None:
         fault = scope.fault(method, cursor)
         answer = _answer(network, host, request, method, scope)
@@ -86,8 +80,8 @@ def _answer(network: SampleNetwork, host: Host, request: Request, method: str, s
     return Answer(404, b"Not Found", "text/plain")
 
 
-def _rate_limited(scope: Scope) -> tuple[Answer | None, list[bytes]]:
-    left, ends = scope.take()
+def _rate_limited(scope: Scope, host: str) -> tuple[Answer | None, list[bytes]]:
+    left, ends = scope.take(host)
     behaviour = scope.behaviour
     seconds = max(1, round(ends - time.time()))
     headers = []

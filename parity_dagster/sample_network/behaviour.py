@@ -83,7 +83,8 @@ class Behaviour:
         gzip: compress answers for clients that accept it.
         latency: seconds before each answer.
         jitter: up to that many seconds more, by chance.
-        rate_limit: requests allowed per window; 0 is no limit and no RateLimit headers. Q27
+        rate_limit: requests allowed per host and window, whatever narrower scopes say; 0 is no limit and no
+            RateLimit headers. Q27
         rate_window: seconds of the window.
         rate_headers: whether RateLimit-* headers are sent at all.
         retry_after: whether a 429 of the limit carries Retry-After.
@@ -122,9 +123,7 @@ REFERENCE = Behaviour()
 
 DIALECTS: dict[str, Behaviour] = {
     "reference": REFERENCE,
-    "cocoon": Behaviour(
-        order="clock", cursor="clock", last_cursor=False, over_limit="honour", unknown_repo="empty"
-    ),
+    "cocoon": Behaviour(order="clock", cursor="clock", last_cursor=False, over_limit="honour", unknown_repo="empty"),
     "rsky": Behaviour(last_cursor=False, over_limit="fail", unknown_repo="500"),
     "millipds": Behaviour(last_cursor=False, over_limit="plain", unknown_repo="empty", echo_repo=True),
     "tranquil": Behaviour(over_limit="clamp", bad_cursor="ignore", empty_every=3, echo_repo=True),
@@ -148,9 +147,7 @@ def change(behaviour: Behaviour, changes: dict[str, Any]) -> Behaviour:
     """
     known = {one.name for one in fields(Behaviour)}
     if unknown := changes.keys() - known:
-        raise ValueError(
-            f"a behaviour has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"a behaviour has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
     }

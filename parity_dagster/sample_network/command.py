@@ -19,17 +19,11 @@ from parity_dagster.sample_network.shapes import SHAPES, Shape, benchmark_networ
 
 @click.command(name="sample-network")
 @click.option("--shape", type=click.Choice(SHAPES), default="demo", show_default=True, help="Which network.")
-@click.option(
-    "--scale", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Multiplies its size."
-)
+@click.option("--scale", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Multiplies its size.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of everything that is made up.")
-@click.option(
-    "--plc-port", type=click.IntRange(0, 65535), default=0, help="Port of the PLC directory; 0: any."
-)
+@click.option("--plc-port", type=click.IntRange(0, 65535), default=0, help="Port of the PLC directory; 0: any.")
 @click.option("--pds-port", type=click.IntRange(0, 65535), default=0, help="Port of the first PDS; 0: any.")
-@click.option(
-    "--control-port", type=click.IntRange(0, 65535), default=0, help="Port of the control endpoint."
-)
+@click.option("--control-port", type=click.IntRange(0, 65535), default=0, help="Port of the control endpoint.")
 @click.option("--dids-file", type=click.Path(dir_okay=False, path_type=Path), help="Write all DIDs here.")
 @click.option("--latency", type=click.FloatRange(min=0), help="Seconds before each answer.")
 @click.option("--rate-limit", type=click.IntRange(min=1), help="Requests per 5 minutes and host.")

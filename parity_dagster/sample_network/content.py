@@ -94,11 +94,7 @@ def _rkey(rng: random.Random) -> str:
 
 def _ref(rng: random.Random, did: str, nsid: str = POST) -> Value:
     uri = f"at://{did}/{nsid}/{_rkey(rng)}"
-    cid = (
-        "bafyrei"
-        + "abcdefgh"[rng.randrange(8)]
-        + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=50))
-    )
+    cid = "bafyrei" + "abcdefgh"[rng.randrange(8)] + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=50))
     return {"cid": cid + "aeim"[rng.randrange(4)], "uri": uri}
 
 

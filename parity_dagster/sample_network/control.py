@@ -63,9 +63,7 @@ def _plain(result: Any) -> Any:
 
 
 def _log(network: SampleNetwork, query: dict[str, str]) -> Any:
-    wanted: dict[str, Any] = {
-        name: query[name] for name in ("host", "method", "did", "collection") if name in query
-    }
+    wanted: dict[str, Any] = {name: query[name] for name in ("host", "method", "did", "collection") if name in query}
     if "status" in query:
         wanted["status"] = int(query["status"])
     return {"requests": [entry._asdict() for entry in network.log.entries(**wanted)]}

@@ -102,9 +102,7 @@ def _too_many(fault: Fault) -> Answer:
     elif fault.kind == "429-date":
         answer.headers.append(b"Retry-After: %b\r\n" % format_datetime(until, usegmt=True).encode())
     elif fault.kind == "429-reset":
-        answer.headers.append(
-            b"ratelimit-remaining: 0\r\nratelimit-reset: %d\r\n" % (time.time() + fault.seconds)
-        )
+        answer.headers.append(b"ratelimit-remaining: 0\r\nratelimit-reset: %d\r\n" % (time.time() + fault.seconds))
     return answer
 
 

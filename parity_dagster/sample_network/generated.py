@@ -159,9 +159,7 @@ class Generated:
             last = min(BLOCK, first + stop - start)
             template = self._template(block)
             whole = last - first == BLOCK
-            parts.append(
-                self._fill(template.joined if whole else b",".join(template.entries[first:last]), block)
-            )
+            parts.append(self._fill(template.joined if whole else b",".join(template.entries[first:last]), block))
             start += last - first
         return b",".join(parts)
 

@@ -1,4 +1,4 @@
-"""The sample network as it is: hosts, accounts, their records, and how each host behaves.
+"""The sample network as it is: who lives there, what they wrote, and how each host behaves.
 
 What lives here: the model that a test reads and changes, from any thread and while it is served. What must
 not: HTTP (`server` and the modules it dispatches to).
@@ -7,26 +7,22 @@ not: HTTP (`server` and the modules it dispatches to).
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
-from parity_dagster.sample_network.accounts import make_cid, make_did, make_handle
+from parity_dagster.sample_network.accounts import make_cid
 from parity_dagster.sample_network.behaviour import Behaviour
 from parity_dagster.sample_network.content import PROFILE, encode, make_value
 from parity_dagster.sample_network.generated import Generated
-from parity_dagster.sample_network.hosts import Account, FixedDocument, Host, Listening
 from parity_dagster.sample_network.odd import ODD_KINDS, make_odd
-from parity_dagster.sample_network.repo import Record, Repo
+from parity_dagster.sample_network.population import Population, Status
+from parity_dagster.sample_network.repo import Record
 from parity_dagster.sample_network.request_log import RequestLog
-from parity_dagster.sample_network.scopes import Scopes
 
-Status = Literal["active", "deactivated", "takendown", "suspended", "deleted"]
 Records = int | Sequence[Mapping[str, Any]]
 
 
-class SampleNetwork:
+class SampleNetwork(Population):
     """An AT Protocol network in memory.
 
     Args:
@@ -36,68 +32,8 @@ class SampleNetwork:
     """
 
     def __init__(self, *, hosts: int = 1, seed: int = 1, keep_log: int = 100_000) -> None:
-        self.seed = seed
-        self.lock: AbstractContextManager[bool] = threading.RLock()
+        super().__init__(hosts=hosts, seed=seed)
         self.log = RequestLog(keep_log)
-        self.plc = Host("plc", {})
-        self.hosts: dict[str, Host] = {}
-        self.accounts: dict[str, Account] = {}
-        self.documents: dict[str, FixedDocument] = {}
-        self.server: Listening | None = None
-        self.scopes = Scopes()
-        self._handles: dict[str, str] = {}
-        for _ in range(hosts):
-            self.add_host()
-
-    @property
-    def dids(self) -> list[str]:
-        """All accounts, in the order they were added."""
-        return list(self.accounts)
-
-    def add_host(self, name: str | None = None, behaviour: Behaviour | None = None) -> Host:
-        """Add a PDS; it is served at once if the network is.
-
-        Args:
-            name: its name, by default `pds-N`.
-            behaviour: how it answers, by default as the reference PDS.
-        """
-        with self.lock:
-            host = Host(name or f"pds-{len(self.hosts) + 1}", {})
-            self.hosts[host.name] = host
-            if behaviour is not None:
-                self.scopes.set(host.name, "", "", behaviour)
-        if self.server is not None:
-            self.server.open_host(host)
-        return host
-
-    def take_down_host(self, host: str) -> None:
-        """Let a host refuse connections and cut the open ones; its port stays reserved.
-
-        Args:
-            host: its name; `plc` is the directory.
-        """
-        if self.server is not None:
-            self.server.close_host(self.host(host))
-
-    def bring_up_host(self, host: str) -> None:
-        """Let a host that was taken down accept connections again, on the same port.
-
-        Args:
-            host: its name.
-        """
-        if self.server is not None:
-            self.server.open_host(self.host(host))
-
-    def host(self, name: str) -> Host:
-        """Return a host by name.
-
-        Args:
-            name: `plc` is the directory.
-
-        Raises:
-            KeyError: there is none.
-        """
-        return self.plc if name == "plc" else self.hosts[name]
 
     def add_account(
         self,
@@ -121,18 +57,9 @@ class SampleNetwork:
             The DID.
         """
         with self.lock:
-            number = len(self.accounts)
-            did = did or make_did(self.seed, number)
-            home = self.hosts[host] if host else list(self.hosts.values())[number % len(self.hosts)]
             given = dict(collections or {})
-            counts = {
-                nsid: wanted for nsid, wanted in given.items() if isinstance(wanted, int) and nsid != PROFILE
-            }
-            repo = Repo(did, counts)
-            repo.status = status
-            self.accounts[did] = Account(did, home, repo, handle)
-            self._handles[handle or make_handle(did)] = did
-            home.repos[did] = repo
+            counts = {nsid: wanted for nsid, wanted in given.items() if isinstance(wanted, int) and nsid != PROFILE}
+            did = self.settle(counts, host, did, handle, status)
             for nsid, wanted in given.items():
                 if not isinstance(wanted, int):
                     for value in wanted:
@@ -144,77 +71,6 @@ class SampleNetwork:
     def _profile(self, did: str) -> dict[str, Any]:
         rng = random.Random(f"{self.seed}/{did}")  # noqa: S311 -- sample content
         return make_value(PROFILE, rng, did=did, created_at="2023-04-24T09:00:00.000Z")
-
-    def did_of(self, handle: str) -> str | None:
-        """Return the account with a handle, or None.
-
-        Args:
-            handle: as in the DID document.
-        """
-        return self._handles.get(handle)
-
-    def set_status(self, did: str, status: Status) -> None:
-        """Change an account's status on its PDS.
-
-        Args:
-            did: the account.
-            status: in the words of com.atproto.sync.getRepoStatus.
-        """
-        with self.lock:
-            self.accounts[did].repo.status = status
-
-    def migrate(
-        self, did: str, new_host: str, *, old: Literal["deactivated", "gone", "stale"] = "deactivated"
-    ) -> None:
-        """Move an account to another PDS.
-
-        Args:
-            did: the account.
-            new_host: name of the new PDS; the DID document names it from now on.
-            old: what the old PDS does: says the account is deactivated, knows nothing, or serves what it had.
-        """
-        with self.lock:
-            account = self.accounts[did]
-            if old == "gone":
-                del account.host.repos[did]
-            else:
-                left = account.host.repos[did] = account.repo.copy() if old == "stale" else Repo(did, {})
-                left.status = "active" if old == "stale" else "deactivated"
-            account.host = self.hosts[new_host]
-            account.host.repos[did] = account.repo
-
-    def drop_repo(self, did: str) -> None:
-        """Let the PDS forget an account that its DID document still points to.
-
-        Args:
-            did: the account.
-        """
-        with self.lock:
-            self.accounts[did].host.repos.pop(did, None)
-
-    def set_document(
-        self, did: str, document: Mapping[str, Any] | bytes | None, *, status: int = 200
-    ) -> None:
-        """Replace what is answered for a DID, by the directory or for did:web.
-
-        Args:
-            did: any DID, also one without an account.
-            document: JSON or raw bytes; None answers the true document again.
-            status: HTTP status; 410 is the directory's tombstone.
-        """
-        with self.lock:
-            self.documents.pop(did, None)
-            if document is not None:
-                body = document if isinstance(document, bytes) else encode(dict(document))
-                self.documents[did] = FixedDocument(status, body)
-
-    def tombstone(self, did: str) -> None:
-        """Let the directory answer 410, as after a tombstone operation.
-
-        Args:
-            did: the account.
-        """
-        self.set_document(did, {"message": f"DID not available: {did}"}, status=410)
 
     def put_record(
         self,
@@ -242,9 +98,7 @@ class SampleNetwork:
             else:
                 rkey = rkey or repo.next_rkey()
                 if value is None:
-                    value = Generated(did, nsid, 10**6).record(int(make_cid(rkey.encode())[-6:], 36) % 10**6)[
-                        1
-                    ]
+                    value = Generated(did, nsid, 10**6).record(int(make_cid(rkey.encode())[-6:], 36) % 10**6)[1]
                 encoded = value if isinstance(value, bytes) else encode(dict(value))
                 record = Record(rkey, make_cid(encoded), encoded)
             repo.put(nsid, record)

@@ -88,17 +88,11 @@ def _register_values() -> None:
     simple("missing-created-at", True, without("createdAt"))
     simple("missing-type", True, without("$type"))
     simple("wrong-type", True, lambda nsid: encode(_value("com.example.other")))
-    simple(
-        "malformed-created-at", True, lambda nsid: encode(_value(nsid, createdAt="yesterday, around 25:61"))
-    )
+    simple("malformed-created-at", True, lambda nsid: encode(_value(nsid, createdAt="yesterday, around 25:61")))
     simple("future-created-at", True, lambda nsid: encode(_value(nsid, createdAt="9999-12-31T23:59:59.999Z")))
-    simple(
-        "ancient-created-at", True, lambda nsid: encode(_value(nsid, createdAt="0000-01-01T00:00:00+99:99"))
-    )
+    simple("ancient-created-at", True, lambda nsid: encode(_value(nsid, createdAt="0000-01-01T00:00:00+99:99")))
     simple("number-created-at", True, lambda nsid: encode(_value(nsid, createdAt=1720000000)))
-    simple(
-        "text-not-a-string", True, lambda nsid: encode(_value(nsid, text={"a": [1]}, langs="en", subject=7))
-    )
+    simple("text-not-a-string", True, lambda nsid: encode(_value(nsid, text={"a": [1]}, langs="en", subject=7)))
     simple("empty-value", True, lambda nsid: b"{}")
     simple("float", True, spliced(b'"ratio":1.10,"tiny":1e-7'))
     simple("huge-int", True, spliced(b'"n":9007199254740993'))
@@ -120,15 +114,11 @@ def _register_values() -> None:
     simple("value-array", False, lambda nsid: b'[{"$type":"a"}]')
     simple("value-null", False, lambda nsid: b"null")
     simple("links", True, spliced(b'"l":{"$link":"%b"},"b":{"$bytes":"3q2+7w"}' % make_cid(b"x").encode()))
-    simple(
-        "legacy-blob", True, spliced(b'"image":{"cid":"%b","mimeType":"image/png"}' % make_cid(b"y").encode())
-    )
+    simple("legacy-blob", True, spliced(b'"image":{"cid":"%b","mimeType":"image/png"}' % make_cid(b"y").encode()))
     simple(
         "pretty",
         True,
-        lambda nsid: (
-            encode(_value(nsid)).replace(b",", b" ,\r\n\t ").replace(b'":', b'" : ').replace(b"{", b"{\n  ")
-        ),
+        lambda nsid: encode(_value(nsid)).replace(b",", b" ,\r\n\t ").replace(b'":', b'" : ').replace(b"{", b"{\n  "),
     )
 
 

@@ -14,7 +14,7 @@ from parity_dagster.sample_network.behaviour import Behaviour
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.repo import Collection, Repo
 
-_CLOCK_START = 1_600_000_000_000_000
+_NEVER_WRITTEN = 1_500_000_000_000_000
 
 
 class CursorRefused(Exception):
@@ -92,9 +92,7 @@ class _Walk:
         self._behaviour = behaviour
         self._ascending = (behaviour.order == "asc") != reverse
         if behaviour.order == "clock":
-            by_clock = held.by_clock()
-            self._keys = [rkey for _, rkey in by_clock]
-            self._marks = [make_tid(_CLOCK_START + clock * 1000) for clock, _ in by_clock]
+            self._marks, self._keys = held.by_clock()
         else:
             self._keys = self._marks = held.keys()
 
@@ -131,17 +129,9 @@ class _Walk:
     def _positions(self, mark: str | None, limit: int) -> range:
         marks, inclusive = self._marks, self._behaviour.inclusive
         if self._ascending:
-            start = (
-                0 if mark is None else bisect_left(marks, mark) if inclusive else bisect_right(marks, mark)
-            )
+            start = 0 if mark is None else bisect_left(marks, mark) if inclusive else bisect_right(marks, mark)
             return range(start, min(start + limit, len(marks)))
-        start = (
-            len(marks)
-            if mark is None
-            else bisect_right(marks, mark)
-            if inclusive
-            else bisect_left(marks, mark)
-        )
+        start = len(marks) if mark is None else bisect_right(marks, mark) if inclusive else bisect_left(marks, mark)
         return range(start - 1, max(start - limit, 0) - 1, -1)
 
     def _next(self, positions: range, cursor: str | None, number: int) -> str | None:
@@ -149,7 +139,7 @@ class _Walk:
         if not positions:
             return None
         if behaviour.loop == "advance":
-            return self._spell(make_tid(_CLOCK_START + number))
+            return self._spell(make_tid(_NEVER_WRITTEN + number))
         if behaviour.loop == "same" and cursor:
             return cursor
         last = positions[-1]

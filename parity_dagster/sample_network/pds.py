@@ -185,9 +185,7 @@ def list_repos(network: SampleNetwork, host: Host, query: Query, scope: Scope) -
         | ({} if repo.status == "active" else {"status": repo.status})
         for repo in repos
     ]
-    return Answer(
-        200, encode({"repos": rows} | ({"cursor": str(start + limit)} if len(repos) == limit else {}))
-    )
+    return Answer(200, encode({"repos": rows} | ({"cursor": str(start + limit)} if len(repos) == limit else {})))
 
 
 def describe_server(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:
@@ -199,9 +197,7 @@ def describe_server(network: SampleNetwork, host: Host, query: Query, scope: Sco
 def resolve_handle(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:
     """Answer com.atproto.identity.resolveHandle."""
     did = network.did_of(query.get("handle", ""))
-    return (
-        Answer(200, encode({"did": did})) if did else error(400, "HandleNotFound", "Unable to resolve handle")
-    )
+    return Answer(200, encode({"did": did})) if did else error(400, "HandleNotFound", "Unable to resolve handle")
 
 
 def health(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:

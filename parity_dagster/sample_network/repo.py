@@ -14,6 +14,7 @@ from parity_dagster.sample_network.accounts import make_tid
 from parity_dagster.sample_network.generated import Generated
 
 _FIRST_REV = 1_750_000_000_000_000
+_FIRST_WRITE = 1_600_000_000_000_000
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class Collection:
         self.gone: set[str] = set()
         self._clock = base.count
         self._keys: list[str] | None = None
-        self._by_clock: list[tuple[int, str]] | None = None
+        self._by_clock: tuple[list[str], list[str]] | None = None
 
     @property
     def is_generated(self) -> bool:
@@ -81,15 +82,17 @@ class Collection:
             self._keys = sorted(set(self.base.rkeys()) - self.gone | set(self.own))
         return self._keys
 
-    def by_clock(self) -> list[tuple[int, str]]:
-        """Return (number of the write, rkey), oldest write first."""
+    def by_clock(self) -> tuple[list[str], list[str]]:
+        """Return a TID per write and the record keys, both oldest write first."""
         if self._by_clock is None:
             made = [
                 (self.base.count - index, rkey)
                 for index, rkey in enumerate(self.base.rkeys())
                 if rkey not in self.gone and rkey not in self.own
             ]
-            self._by_clock = sorted(made + [(record.clock, rkey) for rkey, record in self.own.items()])
+            made = sorted(made + [(record.clock, rkey) for rkey, record in self.own.items()])
+            marks = [make_tid(_FIRST_WRITE + clock * 1000) for clock, _ in made]
+            self._by_clock = marks, [rkey for _, rkey in made]
         return self._by_clock
 
     def get(self, rkey: str) -> Record | None:

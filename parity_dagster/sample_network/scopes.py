@@ -28,8 +28,7 @@ class Scope:
     _seen: dict[int, int] = field(default_factory=dict)
     _hit: dict[int, int] = field(default_factory=dict)
     _chance: random.Random = field(default_factory=random.Random)
-    _window_ends: float = 0.0
-    _window_used: int = 0
+    _windows: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._chance.seed(self.behaviour.seed)
@@ -62,17 +61,21 @@ class Scope:
         behaviour = self.behaviour
         return behaviour.latency + (self._chance.uniform(0, behaviour.jitter) if behaviour.jitter else 0.0)
 
-    def take(self) -> tuple[int, float]:
+    def take(self, host: str) -> tuple[int, float]:
         """Count a request against the rate limit.
+
+        Args:
+            host: name of the host asked; each has a window of its own.
 
         Returns:
             Requests left in this window (negative: refuse this one) and the epoch second at which it ends.
         """
         now = time.time()
-        if now >= self._window_ends:
-            self._window_ends, self._window_used = now + self.behaviour.rate_window, 0
-        self._window_used += 1
-        return self.behaviour.rate_limit - self._window_used, self._window_ends
+        ends, used = self._windows.get(host, (0.0, 0))
+        if now >= ends:
+            ends, used = now + self.behaviour.rate_window, 0
+        self._windows[host] = ends, used + 1
+        return self.behaviour.rate_limit - used - 1, ends
 
 
 class Scopes:

@@ -42,9 +42,7 @@ def demo_network(accounts: int = 5, records: int = 3000, hosts: int = 2, *, seed
     return network
 
 
-def benchmark_network(
-    shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_log: int = 10_000
-) -> SampleNetwork:
+def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_log: int = 10_000) -> SampleNetwork:
     """Return a network of one of the benchmarks' shapes.
 
     `wide` has 100 accounts × 3 collections × 1,000 records, `narrow` 5,000 × 2 × 20, `whale` one account

@@ -1,0 +1,185 @@
+"""Who lives in the sample network and where: hosts, accounts, their status, and documents about them.
+
+What lives here: everything about identity and hosting that a test may change while the network is served. What
+must not: records (`network`) and HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from parity_dagster.sample_network.accounts import make_did, make_handle
+from parity_dagster.sample_network.behaviour import Behaviour
+from parity_dagster.sample_network.content import encode
+from parity_dagster.sample_network.hosts import Account, FixedDocument, Host, Listening
+from parity_dagster.sample_network.repo import Repo
+from parity_dagster.sample_network.scopes import Scopes
+
+Status = Literal["active", "deactivated", "takendown", "suspended", "deleted"]
+
+
+class Population:
+    """Hosts and accounts.
+
+    Args:
+        hosts: number of PDSes, named `pds-1`, `pds-2`…
+        seed: of everything that is made up.
+    """
+
+    def __init__(self, *, hosts: int, seed: int) -> None:
+        self.seed = seed
+        self.lock: AbstractContextManager[bool] = threading.RLock()
+        self.plc = Host("plc", {})
+        self.hosts: dict[str, Host] = {}
+        self.accounts: dict[str, Account] = {}
+        self.documents: dict[str, FixedDocument] = {}
+        self.server: Listening | None = None
+        self.scopes = Scopes()
+        self._handles: dict[str, str] = {}
+        for _ in range(hosts):
+            self.add_host()
+
+    @property
+    def dids(self) -> list[str]:
+        """All accounts, in the order they were added."""
+        return list(self.accounts)
+
+    def add_host(self, name: str | None = None, behaviour: Behaviour | None = None) -> Host:
+        """Add a PDS; it is served at once if the network is.
+
+        Args:
+            name: its name, by default `pds-N`.
+            behaviour: how it answers, by default as the reference PDS.
+        """
+        with self.lock:
+            host = Host(name or f"pds-{len(self.hosts) + 1}", {})
+            self.hosts[host.name] = host
+            if behaviour is not None:
+                self.scopes.set(host.name, "", "", behaviour)
+        if self.server is not None:
+            self.server.open_host(host)
+        return host
+
+    def take_down_host(self, host: str) -> None:
+        """Let a host refuse connections and cut the open ones; its port stays reserved.
+
+        Args:
+            host: its name; `plc` is the directory.
+        """
+        if self.server is not None:
+            self.server.close_host(self.host(host))
+
+    def bring_up_host(self, host: str) -> None:
+        """Let a host that was taken down accept connections again, on the same port.
+
+        Args:
+            host: its name.
+        """
+        if self.server is not None:
+            self.server.open_host(self.host(host))
+
+    def host(self, name: str) -> Host:
+        """Return a host by name.
+
+        Args:
+            name: `plc` is the directory.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.plc if name == "plc" else self.hosts[name]
+
+    def settle(
+        self, counts: Mapping[str, int], host: str | None, did: str | None, handle: str | None, status: Status
+    ) -> str:
+        """Add an account with generated records; `SampleNetwork.add_account` does more.
+
+        Args:
+            counts: NSID → number of generated records.
+            host: name of its PDS; by default the hosts take turns.
+            did: by default a did:plc from the seed.
+            handle: by default one made from the DID.
+            status: of the account on its PDS.
+
+        Returns:
+            The DID.
+        """
+        number = len(self.accounts)
+        did = did or make_did(self.seed, number)
+        home = self.hosts[host] if host else list(self.hosts.values())[number % len(self.hosts)]
+        repo = Repo(did, dict(counts))
+        repo.status = status
+        self.accounts[did] = Account(did, home, repo, handle)
+        self._handles[handle or make_handle(did)] = did
+        home.repos[did] = repo
+        return did
+
+    def did_of(self, handle: str) -> str | None:
+        """Return the account with a handle, or None.
+
+        Args:
+            handle: as in the DID document.
+        """
+        return self._handles.get(handle)
+
+    def set_status(self, did: str, status: Status) -> None:
+        """Change an account's status on its PDS.
+
+        Args:
+            did: the account.
+            status: in the words of com.atproto.sync.getRepoStatus.
+        """
+        with self.lock:
+            self.accounts[did].repo.status = status
+
+    def migrate(self, did: str, new_host: str, *, old: Literal["deactivated", "gone", "stale"] = "deactivated") -> None:
+        """Move an account to another PDS.
+
+        Args:
+            did: the account.
+            new_host: name of the new PDS; the DID document names it from now on.
+            old: what the old PDS does: says the account is deactivated, knows nothing, or serves what it had.
+        """
+        with self.lock:
+            account = self.accounts[did]
+            if old == "gone":
+                del account.host.repos[did]
+            else:
+                left = account.host.repos[did] = account.repo.copy() if old == "stale" else Repo(did, {})
+                left.status = "active" if old == "stale" else "deactivated"
+            account.host = self.hosts[new_host]
+            account.host.repos[did] = account.repo
+
+    def drop_repo(self, did: str) -> None:
+        """Let the PDS forget an account that its DID document still points to.
+
+        Args:
+            did: the account.
+        """
+        with self.lock:
+            self.accounts[did].host.repos.pop(did, None)
+
+    def set_document(self, did: str, document: Mapping[str, Any] | bytes | None, *, status: int = 200) -> None:
+        """Replace what is answered for a DID, by the directory or for did:web.
+
+        Args:
+            did: any DID, also one without an account.
+            document: JSON or raw bytes; None answers the true document again.
+            status: HTTP status; 410 is the directory's tombstone.
+        """
+        with self.lock:
+            self.documents.pop(did, None)
+            if document is not None:
+                body = document if isinstance(document, bytes) else encode(dict(document))
+                self.documents[did] = FixedDocument(status, body)
+
+    def tombstone(self, did: str) -> None:
+        """Let the directory answer 410, as after a tombstone operation.
+
+        Args:
+            did: the account.
+        """
+        self.set_document(did, {"message": f"DID not available: {did}"}, status=410)
