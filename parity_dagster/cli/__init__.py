@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
 from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.failed_records import failed_records
@@ -54,6 +55,7 @@ for _command in (
     import_status,
     reset,
     failed_records,
+    demo,
     dev,
     sample_network,
     migrate,

@@ -100,10 +100,9 @@ def _project(settings: Settings) -> tuple[dict[str, str], list[str]]:
     from parity_dagster.cli.dagster_home import package_dagster_home
 
     environment = dict(os.environ)
-    # the files that are served may be edited while it runs, but nothing else writes beside them
-    environment["PYTHONWARNINGS"] = ",".join(
-        filter(None, [environment.get("PYTHONWARNINGS"), "ignore::UserWarning:dagster"])
-    )
+    # `dagster dev` recommends another command at each start; this one is the project's
+    quiet = "ignore:Function `dev_command` is superseded"
+    environment["PYTHONWARNINGS"] = ",".join(filter(None, [environment.get("PYTHONWARNINGS"), quiet]))
     if Path("workspace.yaml").is_file():
         target: list[str] = []
         has_configuration = Path("dagster.yaml").is_file()

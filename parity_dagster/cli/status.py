@@ -7,8 +7,8 @@ service; this command is what people call in a loop, so it loads as little as it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,11 @@ from parity_dagster.cli.output import (
     write_table,
 )
 from parity_dagster.importing.models import ImportStatus
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from parity_dagster.settings import Settings
 
 _COLUMNS = (
     Column("did", 32),
@@ -104,20 +109,46 @@ def import_status(did: str | None, pending: bool, failed: bool, completed: bool,
     settings = load_settings()
     with connect(settings) as connection:
         account = known_did(connection, did, settings) if did is not None else None
-        rows = stream_states(connection, settings.state_table, did=account, statuses=statuses)
+        dids = None if account is None else [account]
         if as_json:
-            write_json(rows)
+            write_json(stream_states(connection, settings.state_table, dids=dids, statuses=statuses))
             return
-        totals = Totals()
-        write_table(_COLUMNS, (_cells(row) for row in totals.watch(rows)))
+        totals = print_states(connection, settings, dids=dids, statuses=statuses)
     if totals.accounts:
-        click.echo(totals.line())
         if totals.statuses[ImportStatus.FAILED] and not completed:
             click.echo("`parity import --resume` tries failed and interrupted imports again.")
     elif statuses:
         click.echo("No import in that state.")
     else:
         click.echo(f"No imports{f' of {account}' if account else ''} yet; `parity import DID` starts one.")
+
+
+def print_states(
+    connection: psycopg.Connection,
+    settings: Settings,
+    *,
+    dids: Collection[str] | None = None,
+    statuses: Collection[ImportStatus] | None = None,
+) -> Totals:
+    """Print rows of the state table and the summary line; nothing if there are none.
+
+    Args:
+        connection: not in autocommit.
+        settings: `state_table` is read.
+        dids: only these accounts; None for all.
+        statuses: only these; None or empty for all.
+
+    Returns:
+        What went by.
+    """
+    from parity_dagster.store.listing import stream_states
+
+    totals = Totals()
+    rows = totals.watch(stream_states(connection, settings.state_table, dids=dids, statuses=statuses))
+    write_table(_COLUMNS, (_cells(row) for row in rows))
+    if totals.accounts:
+        click.echo(totals.line())
+    return totals
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def stream_states(
     connection: psycopg.Connection,
     table: str,
     *,
-    did: str | None = None,
+    dids: Collection[str] | None = None,
     statuses: Collection[ImportStatus] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Read rows of the state table in the order (did, collection).
@@ -34,18 +34,19 @@ def stream_states(
     Args:
         connection: not in autocommit; the cursor lives in its transaction.
         table: name of the state table (`PARITY_STATE_TABLE`).
-        did: only this account's rows.
+        dids: only these accounts' rows; None for all.
         statuses: only rows of these statuses; None or empty for all.
 
     Yields:
         One dictionary per row, keyed by column name in the table's order.
     """
     query = sql.SQL(
-        "SELECT {columns} FROM {table} WHERE (%(did)s::text IS NULL OR did = %(did)s)"
+        "SELECT {columns} FROM {table} WHERE (%(dids)s::text[] IS NULL OR did = ANY(%(dids)s))"
         " AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) ORDER BY did, collection"
     ).format(columns=COLUMNS, table=sql.Identifier(table))
     wanted = [str(status) for status in statuses] if statuses else None
-    yield from _stream(connection, query, {"did": did, "statuses": wanted})
+    accounts = list(dids) if dids is not None else None
+    yield from _stream(connection, query, {"dids": accounts, "statuses": wanted})
 
 
 def stream_failed_records(connection: psycopg.Connection, *, did: str | None = None) -> Iterator[dict[str, Any]]:
@@ -64,6 +65,23 @@ def stream_failed_records(connection: psycopg.Connection, *, did: str | None = N
         " ORDER BY did, collection, id"
     )
     yield from _stream(connection, query, {"did": did})
+
+
+def count_records(connection: psycopg.Connection, dids: Collection[str]) -> list[tuple[str, int, int]]:
+    """Count the imported records of some accounts.
+
+    Args:
+        connection: any connection.
+        dids: the accounts.
+
+    Returns:
+        Per collection, most records first: NSID, records, accounts that have any.
+    """
+    return connection.execute(
+        "SELECT collection, count(*), count(DISTINCT did) FROM atproto_records WHERE did = ANY(%s)"
+        " GROUP BY collection ORDER BY 2 DESC, 1",
+        (list(dids),),
+    ).fetchall()
 
 
 def find_known_did(connection: psycopg.Connection, handle: str) -> str | None:

@@ -1,0 +1,207 @@
+"""`parity import` against a real network and database: what is imported, said and returned."""
+
+import json
+import signal
+import time
+
+import psycopg
+import pytest
+from command_line import call, start, variables
+
+from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
+
+UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+@pytest.fixture
+def network():
+    with run_in_thread(SampleNetwork(hosts=2)) as running:
+        yield running
+
+
+@pytest.fixture
+def env(settings, network):
+    return variables(settings, PARITY_PLC_URL=network.plc_url, PARITY_COLLECTIONS=f"{POST},{LIKE}")
+
+
+def records(settings) -> int:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        row = connection.execute("SELECT count(*) FROM atproto_records").fetchone()
+        assert row is not None
+        return row[0]
+
+
+def results(output: str) -> dict[tuple[str, str], str]:
+    rows = [line.split() for line in output.splitlines() if line.startswith("did:")]
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def test_an_account_is_imported_and_each_collection_has_its_line(env, network, settings):
+    did = network.network.add_account({POST: 1234, LIKE: 5})
+    result = call("import", did, env=env)
+    assert result.exit_code == 0, result.output
+    assert results(result.stdout) == {(did, POST): "completed", (did, LIKE): "completed"}
+    assert "2 of 2 imports complete: 1,239 records" in result.stdout
+    assert records(settings) == 1239
+
+
+def test_what_is_complete_is_not_read_again_unless_a_refresh_is_asked_for(env, network):
+    did = network.network.add_account({POST: 3})
+    call("import", did, "--collection", POST, env=env)
+    network.network.put_record(did, POST, {"$type": POST, "text": "new"})
+    again = call("import", did, "--collection", POST, env=env)
+    assert again.exit_code == 0
+    assert "3 records" in again.stdout
+    assert "Nothing new to read in 1 of them" in again.stdout
+    assert "4 records" in call("import", did, "--collection", POST, "--refresh", env=env).stdout
+
+
+def test_collections_can_be_chosen_and_one_that_is_not_registered_is_a_failed_result(env, network):
+    did = network.network.add_account({POST: 3, LIKE: 3})
+    result = call("import", did, "--collection", LIKE, "--collection", "com.example.thing", env=env)
+    assert result.exit_code == 1
+    assert results(result.stdout) == {(did, LIKE): "completed", (did, "com.example.thing"): "failed"}
+    assert "PARITY_COLLECTIONS" in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_an_account_nobody_knows_fails_alone_and_says_why(env, network, settings):
+    did = network.network.add_account({POST: 3})
+    result = call("import", UNKNOWN, did, "--collection", POST, env=env)
+    assert result.exit_code == 1
+    assert results(result.stdout) == {(UNKNOWN, POST): "failed", (did, POST): "completed"}
+    assert "check the DID" in result.stdout
+    assert records(settings) == 3
+
+
+def test_a_handle_that_leads_nowhere_fails_alone(env, network):
+    did = network.network.add_account({POST: 3})
+    result = call("import", "nobody.sample.test", did, "--collection", POST, env=env)
+    assert result.exit_code == 1
+    assert results(result.stdout)[did, POST] == "completed"
+    assert "nobody.sample.test" in result.stdout
+
+
+def test_json_prints_the_results_as_objects_and_nothing_else(env, network):
+    did = network.network.add_account({POST: 3})
+    result = call("import", did, UNKNOWN, "--collection", POST, "--json", env=env)
+    assert result.exit_code == 1
+    good, bad = json.loads(result.stdout)
+    assert good == {
+        "did": did, "collection": POST, "records_synced": 3, "records_skipped": 0, "records_failed": 0,
+        "completed": True, "cursor": None, "error": None, "error_code": None, "status": "completed",
+    }  # fmt: skip
+    assert bad["status"] == "failed"
+    assert bad["error_code"] == "did_not_found"
+
+
+def test_a_file_is_imported_whatever_its_form_and_invalid_lines_are_named(env, network, tmp_path):
+    one, two = (network.network.add_account({POST: 2}) for _ in range(2))
+    path = tmp_path / "dids.txt"
+    path.write_bytes(
+        b"\xef\xbb\xbf# people\r\n" + f"{one}\r\n\r\nnot one\r\n{two} # b\r\n{one}\r\n".encode() + b"\xff\r\n"
+    )
+    result = call("import", "--file", str(path), "--collection", POST, env=env)
+    assert result.exit_code == 0
+    assert results(result.stdout) == {(one, POST): "completed", (two, POST): "completed"}
+    told = [line for line in result.stderr.splitlines() if line.startswith(str(path))]
+    assert told[0].startswith(f"{path}:4: ")
+    assert told[1].startswith(f"{path}:7: ")
+    assert len(told) == 2
+    assert f"2 invalid lines of {path} skipped." in result.stderr
+
+
+def test_standard_input_is_a_file_too(env, network):
+    did = network.network.add_account({POST: 2})
+    result = call("import", "--file", "-", "--collection", POST, env=env, stdin=f"{did}\n")
+    assert results(result.stdout) == {(did, POST): "completed"}
+
+
+@pytest.mark.parametrize("content", [b"", b"# nobody\n\n", b"\x00\x01\x02" * 50_000])
+def test_a_file_without_a_single_account_is_wrong_usage(env, tmp_path, content):
+    path = tmp_path / "dids.txt"
+    path.write_bytes(content)
+    result = call("import", "--file", str(path), env=env)
+    assert result.exit_code == 2
+    assert "names no account" in result.stderr.splitlines()[-1]
+
+
+def test_a_file_of_junk_does_not_flood_the_terminal(env, tmp_path):
+    path = tmp_path / "dids.txt"
+    path.write_bytes(b"junk \x1b[31m\n" * 5000)
+    result = call("import", "--file", str(path), env=env)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) < 110
+    assert "5,000 invalid lines" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_many_results_are_summed_up_and_only_the_failed_ones_listed(env, network, tmp_path):
+    dids = [network.network.add_account({POST: 1}) for _ in range(60)]
+    path = tmp_path / "dids.txt"
+    path.write_text("\n".join([*dids, UNKNOWN]))
+    result = call("import", "--file", str(path), "--collection", POST, env=env)
+    assert result.exit_code == 1
+    assert results(result.stdout) == {(UNKNOWN, POST): "failed"}
+    assert "60 of 61 imports complete: 60 records" in result.stdout
+
+
+def test_resume_goes_on_with_what_failed_and_leaves_the_rest_alone(env, network, settings):
+    did, other = (network.network.add_account({POST: 3, LIKE: 3}) for _ in range(2))
+    assert call("import", "--resume", env=env).stdout == "Nothing to resume: every import is complete.\n"
+    network.network.accounts[did].repo.status = "takendown"
+    first = call("import", did, other, env=env)
+    assert first.exit_code == 1
+    assert list(results(first.stdout).values()).count("failed") == 2
+    network.network.accounts[did].repo.status = "active"
+    narrowed = call("import", "--resume", did, "--collection", LIKE, env=env)
+    assert results(narrowed.stdout) == {(did, LIKE): "completed"}
+    result = call("import", "--resume", env=env)
+    assert result.exit_code == 0
+    assert results(result.stdout) == {(did, POST): "completed"}
+    assert records(settings) == 12
+
+
+def test_queue_returns_at_once_and_leaves_pending_rows(env, network, settings, tmp_path):
+    dids = [network.network.add_account({POST: 1}) for _ in range(3)]
+    path = tmp_path / "dids.txt"
+    path.write_text("\n".join(dids[1:]))
+    assert "Queued 2 imports under parity-import" in call("import", dids[0], "--queue", env=env).stdout
+    assert "Queued 4 imports" in call("import", "--file", str(path), "--queue", env=env).stdout
+    assert "Nothing new to queue" in call("import", *dids, "--queue", env=env).stdout
+    assert "6 pending" in call("import-status", "--pending", env=env).stdout
+    assert records(settings) == 0
+    assert network.network.log.count(method="com.atproto.repo.listRecords") == 0
+
+
+def test_an_unregistered_collection_cannot_be_queued(env):
+    result = call("import", UNKNOWN, "--collection", "com.example.thing", "--queue", env=env)
+    assert result.exit_code == 1
+    assert "PARITY_COLLECTIONS" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, network, settings, number, code):
+    did = network.network.add_account({POST: 3000})
+    network.network.behave(latency=0.2)
+    with start("import", did, "--collection", POST, env=env) as process:
+        deadline = time.monotonic() + 30
+        while not records(settings) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "parity import --resume" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert 0 < records(settings) < 3000
+    network.network.behave(latency=0.0)
+    assert call("import", "--resume", env=env).exit_code == 0
+    assert records(settings) == 3000
+
+
+def test_progress_in_a_pipe_is_lines_on_stderr_with_records_per_second(env, network):
+    did = network.network.add_account({POST: 250})
+    result = call("import", did, "--collection", POST, "--progress", "--json", env=env)
+    last = [line for line in result.stderr.splitlines() if "records/s" in line][-1]
+    assert "1 of 1 done; 250 records in " in last
+    assert json.loads(result.stdout)[0]["records_synced"] == 250
