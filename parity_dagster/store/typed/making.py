@@ -1,0 +1,163 @@
+"""Typed views in the database: making them, and looking at what they show.
+
+What lives here: statements that are run. What must not: what a view consists of (`view`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from parity_dagster.errors import SettingsError
+from parity_dagster.store.typed.bluesky import BLUESKY_VIEWS
+from parity_dagster.store.typed.view import TypedView
+
+# Two regular expressions that a calendar can hardly fail after: what remains is the length of the month. So no
+# exception has to be caught, which would cost a subtransaction per row and forbid parallel queries.
+TIMESTAMP_FUNCTION = r"""
+CREATE OR REPLACE FUNCTION parity_timestamp(given text) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF given !~ ('^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
+        '(?:\.[0-9]{1,20})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])$') OR left(given, 4) = '0000' THEN
+        RETURN NULL;
+    END IF;
+    IF substr(given, 9, 2) > '28' AND substr(given, 9, 2)::int > extract(day FROM
+        make_date(left(given, 4)::int, substr(given, 6, 2)::int, 1) + interval '1 month' - interval '1 day') THEN
+        RETURN NULL;
+    END IF;
+    RETURN given::timestamptz;
+END
+$$
+"""
+TIMESTAMP_COMMENT = (
+    "COMMENT ON FUNCTION parity_timestamp IS 'A datetime of the AT Protocol as a time; null if it is malformed'"
+)
+
+
+class ViewSummary(NamedTuple):
+    """What a view shows, in numbers."""
+
+    rows: int
+    accounts: int
+    inactive: int
+    """Rows of accounts that are not active."""
+    nulls: dict[str, int]
+    """Rows in which a typed column is null, by column: missing or malformed."""
+    first: datetime | None
+    """Earliest `created_at`, if the view has that column."""
+    last: datetime | None
+
+
+def make_missing_views(conn: psycopg.Connection[Any], views: Iterable[TypedView] = BLUESKY_VIEWS) -> None:
+    """Make the function and those views whose names are free; whatever else bears such a name is left alone.
+
+    Args:
+        conn: a connection to a migrated database, in a transaction.
+        views: which.
+    """
+    conn.execute(TIMESTAMP_FUNCTION)
+    conn.execute(TIMESTAMP_COMMENT)
+    for view in views:
+        if _found(conn, view) is None:
+            _make(conn, view)
+
+
+def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
+    """Bring a view to its present definition.
+
+    Args:
+        conn: a connection to a migrated database.
+        view: the definition.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        SettingsError: the name belongs to something else, or other views depend on the former definition.
+    """
+    with conn.transaction():
+        # Two at once would both find nothing.
+        conn.execute("SELECT pg_advisory_xact_lock(hashtext('parity_dagster'), hashtext(%s))", (view.name,))
+        found = _found(conn, view)
+        if found is not None:
+            kind, comment = found
+            if comment.endswith(view.mark()):
+                return False
+            if kind != "v" or "[parity_dagster " not in comment:
+                what = {"v": "view", "r": "table", "m": "materialized view"}.get(kind, "relation")
+                raise SettingsError(
+                    f"the database has a {what} called {view.name} that parity_dagster did not make, so its typed "
+                    f"view cannot be made: rename that {what}, or give parity_dagster a schema of its own (CREATE "
+                    "SCHEMA parity, add ?options=-csearch_path%3Dparity to PARITY_DATABASE_URL, `parity migrate`)"
+                )
+            try:
+                conn.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(view.name)))
+            except psycopg.errors.DependentObjectsStillExist as exc:
+                raise SettingsError(
+                    f"the typed view {view.name} has a new definition, but other objects depend on the old one "
+                    f"({exc.diag.message_detail}): drop them, materialize {view.name} and make them again"
+                ) from exc
+        _make(conn, view)
+        return True
+
+
+def _found(conn: psycopg.Connection[Any], view: TypedView) -> tuple[str, str] | None:
+    """Kind and comment of what bears the view's name where the view would be made."""
+    row = conn.execute(
+        "SELECT c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c"
+        " WHERE c.relname = %s AND c.relnamespace = current_schema()::regnamespace",
+        (view.name,),
+    ).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def _make(conn: psycopg.Connection[Any], view: TypedView) -> None:
+    for statement in view.statements():
+        conn.execute(statement.encode())
+
+
+def summarize_view(conn: psycopg.Connection[Any], view: TypedView) -> ViewSummary:
+    """Count what a view shows; reads every row once.
+
+    Args:
+        conn: any connection.
+        view: one that has been made.
+
+    Returns:
+        The numbers.
+    """
+    has_time = any(column.name == "created_at" for column in view.columns)
+    span = "min(created_at), max(created_at)" if has_time else "NULL, NULL"
+    filled = "".join(f", count({column.name})" for column in view.columns)
+    row = conn.execute(
+        f"SELECT count(*), count(DISTINCT did), count(*) FILTER (WHERE NOT active), {span}{filled}"
+        f" FROM {view.name}".encode()
+    ).fetchone()
+    assert row is not None
+    rows, accounts, inactive, first, last, *counts = row
+    nulls = {column.name: rows - count for column, count in zip(view.columns, counts, strict=True)}
+    return ViewSummary(rows, accounts, inactive, nulls, first, last)
+
+
+def find_samples(conn: psycopg.Connection[Any], view: TypedView, limit: int = 5) -> list[dict[str, Any]]:
+    """A few rows, those stored last first.
+
+    Args:
+        conn: any connection.
+        view: one that has been made.
+        limit: how many at most.
+
+    Returns:
+        Rows by column name.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            f"SELECT * FROM {view.name} WHERE active ORDER BY updated_at DESC, rkey DESC LIMIT {limit:d}".encode()
+        )
+        return cursor.fetchall()
