@@ -102,14 +102,14 @@ class _Walk:
         positions = self._positions(mark, limit)
         if behaviour.empty_every and number % behaviour.empty_every == 0 and positions:
             return Page(b"", self._spell(self._before(positions[0])))
-        entries: list[bytes] = []
-        for position in positions:
-            record = self._held.get(self._keys[position])
-            if record is None:
-                raise AssertionError(f"{self._keys[position]} is listed but not held")
-            if record.rkey in behaviour.poison:
-                raise PagePoisoned(record.rkey)
-            entries.extend([record.as_entry(shown_as, self._nsid)] * record.copies)
+        rkeys = [self._keys[position] for position in positions]
+        if behaviour.poison and not set(rkeys).isdisjoint(behaviour.poison):
+            raise PagePoisoned
+        if shown_as == self._held.base.did:
+            entries = self._held.entries(rkeys)
+        else:
+            records = [record for rkey in rkeys if (record := self._held.get(rkey))]
+            entries = [record.as_entry(shown_as, self._nsid) for record in records for _ in range(record.copies)]
         return Page(b",".join(entries), self._next(positions, cursor, number))
 
     def _mark(self, cursor: str) -> str | None:

@@ -110,6 +110,36 @@ class Collection:
         cid, value = self.base.record(index)
         return Record(rkey, cid, value, clock=self.base.count - index)
 
+    def entries(self, rkeys: list[str]) -> list[bytes]:
+        """Return list entries, runs of generated neighbours rendered at once and joined with commas.
+
+        Args:
+            rkeys: keys of records held, in the order wanted.
+        """
+        found: list[bytes] = []
+        start = 0
+        while start < len(rkeys):
+            own = self.own.get(rkeys[start])
+            stop = start + 1
+            if own is not None:
+                found += [own.as_entry(self.base.did, self.base.nsid)] * own.copies
+            else:
+                while stop < len(rkeys) and rkeys[stop] not in self.own:
+                    stop += 1
+                found += self._generated(rkeys[start:stop])
+            start = stop
+        return found
+
+    def _generated(self, rkeys: list[str]) -> list[bytes]:
+        first, last = self.base.index(rkeys[0]), self.base.index(rkeys[-1])
+        if first is None or last is None:
+            raise KeyError(rkeys[0] if first is None else rkeys[-1])
+        if last - first == len(rkeys) - 1:
+            return [self.base.entries(first, last + 1)]
+        # Something between them was deleted, or the order is another one: halve until it fits.
+        half = len(rkeys) // 2
+        return self._generated(rkeys[:half]) + self._generated(rkeys[half:])
+
     def put(self, record: Record) -> None:
         """Create or replace a record.
 
