@@ -62,6 +62,15 @@ class Settings(BaseSettings):
     listeners: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="functions called with every import event, comma-separated `package.module:function`"
     )
+    mappers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="record mappers, one per collection at most, comma-separated `package.module:Class`"
+    )
+    typed_views: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="typed views of your own collections, comma-separated `package.module:NAME`"
+    )
+    alert_webhook: SecretStr | None = Field(
+        None, description="URL that failed runs and failed checks are posted to as JSON (Slack's form); off unless set"
+    )
     inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
     allow_private_hosts: bool = Field(
         False, description="contact http and private addresses too; for a loopback PDS in demos and tests only"
@@ -80,7 +89,7 @@ class Settings(BaseSettings):
         description="User-Agent sent to every server; add a contact address of yours",
     )
 
-    @field_validator("collections", "listeners", mode="before")
+    @field_validator("collections", "listeners", "mappers", "typed_views", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -95,16 +104,26 @@ class Settings(BaseSettings):
         except InvalidIdentifier as exc:
             raise ValueError(str(exc)) from exc
 
-    @field_validator("listeners")
+    @field_validator("listeners", "mappers", "typed_views")
     @classmethod
-    def _check_listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if not _LISTENER.fullmatch(name):
-                raise ValueError(f"{name!r} is not of the form package.module:function")
+            if not _PYTHON_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not of the form package.module:name")
         return tuple(dict.fromkeys(value))
 
+    @field_validator("alert_webhook")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        if not _WEBHOOK.match(value.get_secret_value()):
+            raise ValueError("a URL is needed, as https://hooks.example.com/…")
+        return value
 
-_LISTENER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+_WEBHOOK = re.compile(r"https?://[^\s/]+")
+_PYTHON_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def load_settings(**overrides: Any) -> Settings:
