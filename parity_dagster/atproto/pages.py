@@ -4,30 +4,33 @@ What lives here: the shape of a page, and the rules that decide whether a record
 What must not: fetching (see `repo`) and SQL. A record's `value` stays the bytes the server sent; nothing is
 parsed into Python objects.
 
-Three parsers, tried in order, each slower and more forgiving: the whole page at once; record by record; and a
-splitter that only finds where records begin and end, for pages that no JSON parser takes as a whole (lone
-surrogates, nesting deeper than the parser's stack, broken UTF-8). What the last one cannot take apart is a
-malformed answer.
+Two ways, the second slower and more forgiving: the whole page at once; or entry by entry (`outline`), which also
+keeps the exact bytes of what is rejected.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
 from parity_dagster.atproto.identifiers import is_valid_rkey
+from parity_dagster.atproto.outline import STRING, find_outline, is_utf8
 from parity_dagster.errors import MalformedAnswer
 
 MAX_DEPTH = 1_000
 """Deepest nesting of a stored value; PostgreSQL's jsonb parser stops a few thousand levels later."""
+MAX_ENTRIES = 10_000
+"""Records accepted in one page; 100 are asked for at most, and a body of tiny ones would fill the memory."""
+MAX_CURSOR = 8_192
+"""Characters of a cursor; it has to fit into a URL."""
 
-_OPENERS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s"\[\]{},:]+', re.DOTALL)
+_OPENERS = re.compile(STRING + rb"|[\[\]{}]", re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROL_TO_SPACE = bytes.maketrans(b"\n\r\t", b"   ")
 
 
@@ -72,11 +75,6 @@ class _Page(msgspec.Struct):
     cursor: str | None = None
 
 
-class _RawPage(msgspec.Struct):
-    records: list[msgspec.Raw]
-    cursor: str | None = None
-
-
 class _Wrapped(msgspec.Struct):
     uri: str
     value: msgspec.Raw
@@ -85,10 +83,8 @@ class _Wrapped(msgspec.Struct):
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
-_decode_raw_page = msgspec.json.Decoder(_RawPage).decode
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
-_decode_string = msgspec.json.Decoder(str | None).decode
 
 
 def parse_page(body: bytes, did: str, collection: str) -> Page:
@@ -107,136 +103,161 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
 
     Source: lexicon com.atproto.repo.listRecords; data-model specification for what a value may be.
     """
-    if body.isascii() or _is_utf8(body):
+    if body.isascii() or is_utf8(body):
         try:
             parsed = _decode_page(body)
         except (msgspec.MsgspecError, RecursionError):
-            return _parse_by_record(body, did, collection)
-        return _sift(body, parsed.cursor, parsed.records, did, collection)
-    return _parse_by_record(body, did, collection)
+            pass
+        else:
+            records = _sift(body, parsed.records, f"at://{did}/{collection}/")
+            if records is not None:
+                return Page(_checked_cursor(parsed.cursor), records, [], len(body))
+    return _parse_by_record(body, f"at://{did}/{collection}/")
 
 
-def _sift(body: bytes, cursor: str | None, entries: list[_Entry], did: str, collection: str) -> Page:
-    """The fast path: every entry has the lexicon's shape."""
+def parse_entry(item: bytes, did: str, collection: str) -> Record | RejectedRecord:
+    """Read one entry of a page's list.
+
+    Args:
+        item: its bytes.
+        did: the account that was asked for.
+        collection: the NSID that was asked for.
+
+    Returns:
+        The record, or why it is not stored; `item` is kept as it is then.
+    """
+    return _read_entry(item, f"at://{did}/{collection}/")
+
+
+def find_entries(body: bytes, did: str, collection: str, rkeys: Collection[str]) -> dict[str, bytes]:
+    """Find the exact bytes of some records of a page that was parsed before.
+
+    Args:
+        body: the page.
+        did: the account that was asked for.
+        collection: the NSID that was asked for.
+        rkeys: which records.
+
+    Returns:
+        The first entry of each rkey.
+    """
+    found: dict[str, bytes] = {}
     prefix = f"at://{did}/{collection}/"
+    for item in find_outline(body)[1]:
+        entry = _read_entry(item, prefix)
+        if isinstance(entry, Record) and entry.rkey in rkeys:
+            found.setdefault(entry.rkey, item)
+    return found
+
+
+def _sift(body: bytes, entries: list[_Entry], prefix: str) -> list[Record] | None:
+    """The fast path: every entry has the lexicon's shape; None if some record is not sound after all."""
+    if len(entries) > MAX_ENTRIES:
+        raise MalformedAnswer(f"{len(entries)} records in one page")
     start = len(prefix)
     # Page-wide looks that spare the per-record ones: most pages hold neither escapes nor line breaks.
-    suspicious = b"\\u0000" in body if b"\\u" in body else False
+    suspicious = b"\\u0000" in body
     pretty = b"\n" in body or b"\t" in body or b"\r" in body
     deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
     records: dict[str, Record] = {}
-    rejected: list[RejectedRecord] = []
     for entry in entries:
-        uri = entry.uri
+        uri, cid = entry.uri, entry.cid
         value = bytes(entry.value)
+        if pretty:
+            value = value.translate(_CONTROL_TO_SPACE)
         rkey = uri[start:]
         if (
-            not uri.startswith(prefix)
+            suspicious
+            or not uri.startswith(prefix)
             or not is_valid_rkey(rkey)
             or value[0] != 0x7B  # "{"
             or value.startswith(_WRAPPER_STARTS)
-            or suspicious
-            or deep
+            or (deep and value.count(b"[") + value.count(b"{") > MAX_DEPTH)
         ):
-            checked = _check(entry, value, prefix)
+            checked = _check(entry, b"", prefix)
             if isinstance(checked, RejectedRecord):
-                rejected.append(checked)
-                continue
-            rkey, _, value = checked
-        if pretty:
-            value = value.translate(_CONTROL_TO_SPACE)
+                return None
+            _, cid, value = checked
         if rkey not in records:
-            records[rkey] = Record(rkey, entry.cid, value)
-    return Page(cursor or None, list(records.values()), rejected, len(body))
+            records[rkey] = Record(rkey, cid, value)
+    return list(records.values())
 
 
-_WRAPPER_STARTS = (b'{"uri"', b'{"cid"', b'{"value"')
+_WRAPPER_STARTS = (b'{"uri"', b'{"cid"', b'{"value"', b"{ ")
 
 
-def _check(entry: _Entry, value: bytes, prefix: str) -> Record | RejectedRecord:
-    """All checks on one record, with the reason if it fails."""
-    uri = entry.uri
+def _check(entry: _Entry, item: bytes, prefix: str) -> Record | RejectedRecord:
+    """All checks on one record, with the reason if it fails; `item` is the entry byte for byte."""
+    uri, cid = entry.uri, entry.cid
+    value = bytes(entry.value).translate(_CONTROL_TO_SPACE)
     rkey = uri[len(prefix) :] if uri.startswith(prefix) else None
-
-    def reject(reason: str, detail: str) -> RejectedRecord:
-        body = msgspec.json.encode({"uri": entry.uri, "cid": entry.cid, "value": entry.value})
-        return RejectedRecord(rkey, reason, detail, body)
-
     if rkey is None:
-        return reject("wrong_authority", f"the record's uri is not under {prefix}: {uri[:200]!r}")
+        return RejectedRecord(None, "wrong_authority", f"the record's uri is not under {prefix}: {uri[:200]!a}", item)
     if not is_valid_rkey(rkey):
-        bad_rkey, rkey = rkey, None
-        return reject("invalid_rkey", f"not a record key: {bad_rkey[:200]!r}")
+        return RejectedRecord(None, "invalid_rkey", f"not a record key: {rkey[:200]!a}", item)
     if value.startswith(_WRAPPER_STARTS):
         value = _unwrap(value, uri)
     if value[:1] != b"{":
-        return reject("not_an_object", "the record's value is not a JSON object")
+        return RejectedRecord(rkey, "not_an_object", "the record's value is not a JSON object", item)
     if b"\\u0000" in value and _NUL.search(value):
-        return reject("nul_character", "PostgreSQL cannot store the character U+0000 in jsonb")
-    if _depth(value) > MAX_DEPTH:
-        return reject("too_deep", f"nested deeper than {MAX_DEPTH} levels")
-    return Record(rkey, entry.cid, value)
+        return RejectedRecord(rkey, "nul_character", "PostgreSQL cannot store the character U+0000 in jsonb", item)
+    if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        return RejectedRecord(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+    # A CID never holds a NUL, which PostgreSQL cannot store either; without it the value itself is compared.
+    return Record(rkey, None if cid is not None and "\x00" in cid else cid, value)
 
 
 def _unwrap(value: bytes, uri: str) -> bytes:
     """The inner record of a value that repeats the whole entry, as an older PDS sends it; else the value itself."""
     try:
         wrapped = _decode_wrapped(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return value
     return bytes(wrapped.value) if wrapped.uri == uri and wrapped.type is None else value
 
 
-def _parse_by_record(body: bytes, did: str, collection: str) -> Page:
-    """The slow path: some record spoils the page for a strict parser."""
-    try:
-        if not _is_utf8(body):
-            raise msgspec.DecodeError
-        raw = _decode_raw_page(body)
-        cursor, items = raw.cursor, [bytes(item) for item in raw.records]
-    except (msgspec.MsgspecError, RecursionError):
-        cursor, items = _split(body)
-    entries: list[_Entry] = []
+def _parse_by_record(body: bytes, prefix: str) -> Page:
+    """The slow path: some record spoils the page for a strict parser, or must be kept byte for byte."""
+    cursor, items = find_outline(body)
+    if len(items) > MAX_ENTRIES:
+        raise MalformedAnswer(f"{len(items)} records in one page")
+    records: dict[str, Record] = {}
     rejected: list[RejectedRecord] = []
-    prefix = f"at://{did}/{collection}/"
     for item in items:
-        entry = _parse_entry(item, prefix)
+        entry = _read_entry(item, prefix)
         if isinstance(entry, RejectedRecord):
             rejected.append(entry)
         else:
-            entries.append(entry)
-    page = _sift(body, cursor, entries, did, collection)
-    # The rejects built by _sift re-encode the entry; here the exact bytes are at hand, and they are all kept.
-    page.rejected.extend(rejected)
-    return page
+            records.setdefault(entry.rkey, entry)
+    return Page(_checked_cursor(cursor), list(records.values()), rejected, len(body))
 
 
-def _parse_entry(item: bytes, prefix: str) -> _Entry | RejectedRecord:
+def _checked_cursor(cursor: str | None) -> str | None:
+    if cursor and (len(cursor) > MAX_CURSOR or "\x00" in cursor):
+        raise MalformedAnswer(f"the answer's cursor of {len(cursor)} characters cannot be sent back")
+    return cursor or None
+
+
+def _read_entry(item: bytes, prefix: str) -> Record | RejectedRecord:
     try:
-        if not _is_utf8(item):
+        if not is_utf8(item):
             return RejectedRecord(_rkey_of(item, prefix), "invalid_utf8", "the record is not valid UTF-8", item)
-        return _decode_entry(item)
+        return _check(_decode_entry(item), item, prefix)
     except RecursionError:
         return RejectedRecord(_rkey_of(item, prefix), "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
     except msgspec.ValidationError as exc:
         return RejectedRecord(_rkey_of(item, prefix), "wrong_shape", f"not a record entry: {exc}", item)
     except msgspec.DecodeError as exc:
-        reason = "lone_surrogate" if re.search(rb"\\u[dD][89a-fA-F]", item) else "invalid_json"
-        return RejectedRecord(_rkey_of(item, prefix), reason, f"not storable JSON: {exc}", item)
+        if _SURROGATE.search(item):
+            detail = "a string holds one half of a surrogate pair, which is no character"
+            return RejectedRecord(_rkey_of(item, prefix), "lone_surrogate", detail, item)
+        return RejectedRecord(_rkey_of(item, prefix), "invalid_json", f"not JSON: {exc}", item)
 
 
 def _rkey_of(item: bytes, prefix: str) -> str | None:
     """The rkey of an entry that does not parse, if its uri can be made out."""
     match = re.search(rb'"uri"\s*:\s*"' + re.escape(prefix.encode()) + rb'([A-Za-z0-9._:~-]+)"', item)
     return match[1].decode() if match and is_valid_rkey(match[1].decode()) else None
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _depth(value: bytes) -> int:
@@ -249,57 +270,3 @@ def _depth(value: bytes) -> int:
         elif token in b"}]":
             depth -= 1
     return deepest
-
-
-def _split(body: bytes) -> tuple[str | None, list[bytes]]:
-    """Find the cursor and the extent of each record without understanding the records.
-
-    Raises:
-        MalformedAnswer: the outline is not `{"records": [...], "cursor": "..."}`, or it is cut.
-    """
-    cursor: str | None = None
-    items: list[bytes] | None = None
-    for key, value in _members(body):
-        if key == b'"cursor"':
-            try:
-                cursor = _decode_string(value)
-            except msgspec.MsgspecError as exc:
-                raise MalformedAnswer("the answer's cursor is not a string") from exc
-        elif key == b'"records"':
-            items = list(_elements(value))
-    if items is None:
-        raise MalformedAnswer("the answer has no list of records")
-    return cursor, items
-
-
-def _members(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for member in _elements(body, b"{", b"}"):
-        match = re.match(rb'\s*("(?:[^"\\]|\\.)*")\s*:(.*)', member, re.DOTALL)
-        if not match:
-            raise MalformedAnswer("the answer is not a JSON object")
-        yield match[1], match[2].strip()
-
-
-def _elements(data: bytes, opener: bytes = b"[", closer: bytes = b"]") -> Iterator[bytes]:
-    """The comma-separated parts of a JSON array or object, as they stand."""
-    tokens = _TOKENS.finditer(data)
-    first = next(tokens, None)
-    if first is None or first[0] != opener:
-        raise MalformedAnswer("the answer is not JSON of the promised shape")
-    depth, begin = 0, first.end()
-    for match in tokens:
-        token = match[0]
-        if token in (b"{", b"["):
-            depth += 1
-        elif token in (b"}", b"]"):
-            if depth == 0:
-                if token != closer or data[match.end() :].strip():
-                    raise MalformedAnswer("the answer's brackets do not match")
-                if part := data[begin : match.start()].strip():
-                    yield part
-                return
-            depth -= 1
-        elif token == b"," and depth == 0:
-            yield data[begin : match.start()].strip()
-            begin = match.end()
-    raise MalformedAnswer("the answer is cut off")

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from parity_dagster.importing.loop import new_event_loop
-from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.announcements import Ended, Told, find_untold, forget_endings
 from parity_dagster.store.database import check_schema, connect, connection_url
+from parity_dagster.store.rejects import find_failed_records
 from parity_dagster.store.states import StateStore
 
 if TYPE_CHECKING:
@@ -191,6 +192,16 @@ class Engine:
     async def enqueue(self, pairs: list[Pair], *, refresh: bool) -> list[Pair]:
         """See `StateStore.enqueue`."""
         return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh))
+
+    async def find_failed_records(self, did: str | None) -> list[FailedRecord]:
+        """See `store.rejects.find_failed_records`."""
+        return await self.database.run(lambda conn: find_failed_records(conn, did=did))
+
+    async def retry_failed_records(self, did: str | None) -> RetryResult:
+        """See `importing.retrying`."""
+        from parity_dagster.importing.retrying import retry_failed_records
+
+        return await retry_failed_records(self.database, self._settings.state_table, did)
 
     async def find_untold(self, limit: int) -> list[Ended]:
         """See `store.announcements.find_untold`."""

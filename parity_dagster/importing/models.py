@@ -187,3 +187,38 @@ class ImportResult:
             A copy that is failed.
         """
         return replace(self, error=error, error_code=code)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """A record that could not be stored: a row of `parity_failed_records`; the fields are its columns."""
+
+    id: int
+    did: str
+    collection: str
+    rkey: str | None
+    """Record key, if one could be read."""
+    fingerprint: str
+    """SHA-256 of `body`, in hexadecimal."""
+    reason: str
+    """Short code, e.g. `nul_character`."""
+    detail: str
+    """The reason for people."""
+    body: bytes
+    """The entry of the page, byte for byte."""
+    pds: str | None
+    walk: int
+    """The walk that met it last; 0 if that was before the pair was reset."""
+    first_seen_at: datetime
+    last_seen_at: datetime
+    retries: int
+    """How often storing it was tried again."""
+
+
+class RetryResult(NamedTuple):
+    """What came of trying to store failed records again."""
+
+    stored: int
+    """Records that are in the table now, and failed no more."""
+    left: int
+    """Records that still cannot be stored."""

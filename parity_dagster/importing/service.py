@@ -29,7 +29,14 @@ from parity_dagster.importing.listeners import (
     installed_listeners,
     named_listeners,
 )
-from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
+from parity_dagster.importing.models import (
+    FailedRecord,
+    ImportResult,
+    ImportState,
+    ImportStatus,
+    Pair,
+    RetryResult,
+)
 from parity_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -311,6 +318,30 @@ class ImportService:
         """
         checked = [self._checked(pair) for pair in pairs]
         return self._call(lambda engine: engine.enqueue(checked, refresh=refresh))
+
+    # Failed records.
+
+    def find_failed_records(self, did: str | None = None) -> list[FailedRecord]:
+        """Records that could not be stored, byte for byte and with the reason.
+
+        Args:
+            did: only this account's.
+
+        Returns:
+            Rows in the order they were met.
+        """
+        return self._call(lambda engine: engine.find_failed_records(did))
+
+    def retry_failed_records(self, did: str | None = None) -> RetryResult:
+        """Try to store failed records again, from the bytes that were kept.
+
+        Args:
+            did: only this account's.
+
+        Returns:
+            How many were stored, and how many are left.
+        """
+        return self._call(lambda engine: engine.retry_failed_records(did))
 
     def resolve(self, account: str) -> str:
         """The DID behind what a person calls an account.

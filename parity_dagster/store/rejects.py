@@ -1,7 +1,7 @@
 """Records that could not be stored.
 
-What lives here: finding them in a batch that Postgres refused, and reading `parity_failed_records`. What must not:
-writing pages.
+What lives here: finding them in a batch that Postgres refused, reading `parity_failed_records`, and moving a row
+from there to the records. What must not: writing pages, or deciding whether a record is sound.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
+from psycopg.rows import class_row
 
+from parity_dagster.importing.models import FailedRecord
 from parity_dagster.store.sessions import REFUSED_DATA, first_line
 
 
@@ -41,3 +43,96 @@ async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str |
                 middle = len(part) // 2
                 pending += [part[:middle], part[middle:]]
     return bad
+
+
+_COLUMNS = (
+    "id, did, collection, rkey, fingerprint, reason, detail, body, pds, walk, first_seen_at, last_seen_at, retries"
+)
+
+
+async def find_failed_records(
+    conn: AsyncConnection, *, did: str | None = None, after: int = 0, limit: int | None = None
+) -> list[FailedRecord]:
+    """Read failed records in the order of their numbers.
+
+    Args:
+        conn: any connection.
+        did: only this account's.
+        after: only those whose number is greater.
+        limit: rows at most.
+
+    Returns:
+        The rows.
+    """
+    async with conn.cursor(row_factory=class_row(FailedRecord)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM parity_failed_records WHERE id > %(after)s"
+            " AND (%(did)s::text IS NULL OR did = %(did)s) ORDER BY id LIMIT %(limit)s",
+            {"did": did, "after": after, "limit": limit},
+        )
+        return await cursor.fetchall()
+
+
+async def store_failed_record(
+    conn: AsyncConnection, table: str, failed: FailedRecord, row: tuple[str, str | None, bytes]
+) -> None:
+    """Move a failed record that has turned out to be sound to the records, and correct its pair's counts.
+
+    Args:
+        conn: any connection, in no transaction.
+        table: name of the state table.
+        failed: the row of `parity_failed_records`.
+        row: rkey, cid and JSON bytes.
+
+    Raises:
+        psycopg.Error: Postgres refuses the value; nothing was changed.
+    """
+    rkey, cid, value = row
+    states = sql.Identifier(table)
+    keys = {"did": failed.did, "collection": failed.collection, "rkey": rkey, "walk": failed.walk}
+    async with conn.transaction():
+        cursor = await conn.execute(
+            sql.SQL("SELECT id, rev FROM {} WHERE did = %(did)s AND collection = %(collection)s FOR UPDATE").format(
+                states
+            ),
+            keys,
+        )
+        state = await cursor.fetchone()
+        # What is there already came from a page or a live event that could be stored, so it is at least as new.
+        cursor = await conn.execute(
+            "INSERT INTO atproto_records (did, collection, rkey, cid, value, rev)"
+            " VALUES (%(did)s, %(collection)s, %(rkey)s, %(cid)s, %(value)s::jsonb, %(rev)s) ON CONFLICT DO NOTHING",
+            {**keys, "cid": cid, "value": value.decode(), "rev": state[1] if state else None},
+        )
+        is_new = cursor.rowcount == 1
+        await conn.execute("DELETE FROM parity_failed_records WHERE id = %s", (failed.id,))
+        if state is None:
+            return
+        # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
+        await conn.execute(
+            "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE state_id = %(id)s AND page ="
+            " (SELECT max(page) FROM parity_walk_pages WHERE state_id = %(id)s)",
+            {**keys, "id": state[0]},
+        )
+        await conn.execute(
+            sql.SQL(
+                "UPDATE {} SET records_failed = records_failed - 1, records_synced = records_synced + %(new)s,"
+                " updated_at = now() WHERE id = %(id)s AND walk = %(walk)s AND records_failed > 0"
+            ).format(states),
+            {**keys, "id": state[0], "new": int(is_new)},
+        )
+
+
+async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> None:
+    """Note that a failed record was tried again in vain.
+
+    Args:
+        conn: any connection.
+        failed: the row.
+        reason: why it cannot be stored, as of now.
+        detail: the same for people.
+    """
+    await conn.execute(
+        "UPDATE parity_failed_records SET retries = retries + 1, reason = %s, detail = %s WHERE id = %s",
+        (reason, detail[:500], failed.id),
+    )
