@@ -4,8 +4,8 @@ What lives here: one client that every request to a PDS, the PLC directory or a 
 with the guards of the sync and XRPC specs' security sections built in. What must not: what a request means,
 retries, rate limits (`xrpc`, `hosts`), or which endpoints are allowed (`endpoints`).
 
-It uses httpx-aiohttp's transport without `httpx.AsyncClient` around it: no code is left that could follow a
-redirect, keep a cookie or read a proxy from the environment, and a page costs half the time.
+It is aiohttp with everything switched off that could follow a redirect, keep a cookie, read a proxy from the
+environment or decompress without a limit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream
+from yarl import URL
 
 from parity_dagster.atproto.addresses import SystemResolver
 from parity_dagster.atproto.endpoints import check_address, check_url
@@ -74,10 +73,10 @@ class HttpClient:
     def __init__(self, settings: Settings, *, resolver: AbstractResolver | None = None) -> None:
         self._allow_private = settings.allow_private_hosts
         self._timeout = settings.request_timeout
-        self._headers = {"Accept-Encoding": "gzip", "User-Agent": settings.user_agent}
+        self._headers = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": settings.user_agent}
         self._resolver = resolver
-        self._tls = httpx.create_ssl_context()
-        self._transport = AiohttpTransport(verify=self._tls, trust_env=False, client=self._open_session)
+        self._tls = httpx.create_ssl_context()  # certifi's authorities, or those of SSL_CERT_FILE
+        self._session: aiohttp.ClientSession | None = None
         if self._allow_private:
             logger.warning(
                 "PARITY_ALLOW_PRIVATE_HOSTS is on: any account's DID document can make this machine contact"
@@ -113,36 +112,34 @@ class HttpClient:
         attempts: list[BlockedEndpoint | None] = []
         _attempts.set(attempts)
         try:
-            request = httpx.Request(
-                "GET",
-                f"{url}?{urlencode(params)}" if params else url,
-                headers=self._headers,
-                extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": IDLE_TIMEOUT}},
-            )
-            async with asyncio.timeout(seconds):
-                response = await self._transport.handle_async_request(request)
-                try:
-                    return HttpAnswer(response.status_code, response.headers, await _read(response, max_bytes))
-                finally:
-                    await response.aclose()
+            # `encoded`: checked above, and sent as it was checked
+            target = URL(f"{url}?{urlencode(params)}" if params else url, encoded=True)
+            session = self._session or self._open_session()
+            async with asyncio.timeout(seconds), session.get(target, allow_redirects=False) as response:
+                return HttpAnswer(response.status, response.headers, await _read(response, max_bytes))
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{host}: {exc}") from None
+        except aiohttp.ConnectionTimeoutError:
+            raise HostUnreachable(f"{host}: no connection within {CONNECT_TIMEOUT:g} s") from None
+        except aiohttp.ServerTimeoutError:
+            raise HostUnreachable(f"{host}: silent for {IDLE_TIMEOUT:g} s") from None
         except TimeoutError:
             raise HostUnreachable(f"{host}: no complete answer within {seconds:g} s") from None
         except aiohttp.ClientResponseError as exc:
             raise MalformedAnswer(_one_line(f"{host}: not an HTTP answer: {exc.message}")) from exc
-        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as exc:
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
             refused = [attempt for attempt in attempts if attempt]
             if refused and len(refused) == len(attempts):
                 raise BlockedEndpoint(_one_line(f"{host}: {refused[0]}")) from exc
             what = str(exc) or type(exc).__name__
-            if isinstance(exc.__cause__, aiohttp.ServerDisconnectedError):
+            if isinstance(exc, aiohttp.ServerDisconnectedError):
                 what = "the server closed the connection"  # aiohttp's text may be the repr of half an answer
             raise HostUnreachable(_one_line(f"{host}: {what}")) from exc
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -153,11 +150,15 @@ class HttpClient:
             ssl=self._tls,
             socket_factory=self._open_socket,
         )
-        return aiohttp.ClientSession(
+        self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=IDLE_TIMEOUT),
+            auto_decompress=False,
             max_headers=MAX_HEADERS,
         )
+        return self._session
 
     def _open_socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
         # The last moment before a connection: what is checked here is what is connected to, so a name that
@@ -173,16 +174,14 @@ class HttpClient:
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise MalformedAnswer(f"content encoding {encoding[:40]!a}, though only gzip was asked for")
-    stream = cast("AiohttpResponseStream", response.stream)
-    stream.CHUNK_SIZE = 2**18  # all that has arrived, instead of slices of 16 KiB
     gunzip = Gunzip(max_bytes) if encoding.endswith("gzip") else None
     chunks: list[bytes] = []
     left = max_bytes
-    async for chunk in stream:
+    async for chunk in response.content.iter_any():
         chunks.append(gunzip.feed(chunk) if gunzip else chunk)
         left -= len(chunks[-1])
         if left < 0:
