@@ -1,0 +1,99 @@
+"""Dagster's event log on Postgres, with what the stock one lacks.
+
+What lives here: wiping single partitions (stock: "not supported"), telling the state table about a wipe, and
+writing the planned events of a run in one statement. What must not: connections (`storage`), or what a wipe
+means for the state table (`rebuild`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+import sqlalchemy as db
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log.schema import AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
+from dagster._serdes import serialize_value
+from dagster_postgres import PostgresEventLogStorage
+
+from parity_dagster.orchestration.partitions import RECORDS_KEY
+from parity_dagster.orchestration.rebuild import forget_wiped
+from parity_dagster.settings import load_settings
+
+PARTITIONS_PER_STATEMENT = 1000
+
+
+class ParityEventLogStorage(PostgresEventLogStorage):
+    """The event log of `ParityStorage`."""
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Write a batch of events.
+
+        The stock storage is fast for materializations and observations, and writes planned events one by one:
+        several milliseconds for each partition of a run before the run can start.
+
+        Args:
+            events: of any kinds that Dagster batches.
+        """
+        planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        if not events or {event.dagster_event_type for event in events} != {planned}:
+            super().store_event_batch(events)
+            return
+        statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+        with self._connect() as connection:
+            ids = sorted(int(row[0]) for row in connection.execute(statement))
+        # the asset's row remembers the latest run only, so the last event of each asset is enough
+        latest = {event.get_dagster_event().asset_key: event for event in events}
+        with self.index_transaction() as connection:
+            for event in latest.values():
+                self._store_asset_event(connection, event, ids[-1])
+
+    def wipe_asset(self, asset_key: dg.AssetKey) -> None:
+        """Wipe an asset; pairs whose materialization is wiped are not imported any more.
+
+        Args:
+            asset_key: which.
+        """
+        if asset_key == RECORDS_KEY:
+            # first, so that nothing is called imported that no materialization stands for
+            forget_wiped(load_settings(), None)
+        super().wipe_asset(asset_key)
+
+    def wipe_asset_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
+        """Wipe partitions of an asset; pairs whose materialization is wiped are not imported any more.
+
+        Events stay on the pages of the runs that wrote them; they only do not belong to the asset any more.
+
+        Args:
+            asset_key: which asset.
+            partition_keys: which of its partitions.
+        """
+        if asset_key == RECORDS_KEY:
+            forget_wiped(load_settings(), partition_keys)
+        with self.index_transaction() as connection:
+            for start in range(0, len(partition_keys), PARTITIONS_PER_STATEMENT):
+                self._detach(connection, asset_key, partition_keys[start : start + PARTITIONS_PER_STATEMENT])
+        newest = self.fetch_materializations(asset_key, limit=1).records
+        with self.index_connection() as connection:
+            connection.execute(
+                AssetKeyTable.update()
+                .where(AssetKeyTable.c.asset_key == asset_key.to_string())
+                .values(
+                    last_materialization=serialize_value(newest[0]) if newest else None,
+                    # the cached colours of the matrix are worked out anew from the events that are left
+                    cached_status_data=None,
+                )
+            )
+
+    def _detach(self, connection: db.Connection, asset_key: dg.AssetKey, keys: Sequence[str]) -> None:
+        events = SqlEventLogStorageTable
+        ids = [
+            row[0]
+            for row in connection.execute(
+                db.update(events)
+                .where(events.c.asset_key == asset_key.to_string(), events.c.partition.in_(keys))
+                .values(asset_key=None, partition=None)
+                .returning(events.c.id)
+            )
+        ]
+        connection.execute(db.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))

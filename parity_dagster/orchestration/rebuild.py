@@ -1,0 +1,130 @@
+"""The state table and Dagster's memory of it, brought into line.
+
+What lives here: rebuilding the table from the metadata of the asset's events, and dropping rows whose
+materialization was wiped. What must not: the metadata's form (`metadata`) or statements (`store.restoring`).
+
+The table is what imports read and write; each commit that ends a pair is followed by an event with the whole
+row. So the newest event of a partition, be it a materialization or an observation, is the pair's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import dagster as dg
+
+from parity_dagster.errors import InvalidIdentifier
+from parity_dagster.importing.models import ImportState
+from parity_dagster.orchestration.metadata import state_from_metadata
+from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.restoring import forget_states, restore_states
+
+EVENTS_PER_QUERY = 1000
+"""Events read at once; bounds the memory, whatever the number of partitions."""
+
+
+def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
+    """Write the state table anew from Dagster's metadata alone.
+
+    Rows that are newer than what Dagster knows, and rows that an importer holds, stay as they are. Events that
+    were not written by this package are passed over.
+
+    Args:
+        instance: whose events are read.
+        settings: name the database and the table.
+
+    Returns:
+        Number of rows added or changed.
+
+    Raises:
+        DatabaseError: Postgres could not be reached or lacks the tables.
+    """
+    with closing(connect(settings)) as connection:
+        restored = restore_states(connection, settings.state_table, remembered_states(instance))
+        connection.commit()
+    return restored
+
+
+def remembered_states(instance: dg.DagsterInstance) -> Iterator[ImportState]:
+    """The newest row that Dagster remembers of each pair.
+
+    Args:
+        instance: whose events are read.
+
+    Yields:
+        One state per partition that was ever materialized or observed and not wiped since.
+    """
+    newest = newest_events(instance)
+    ids = {
+        kind: [event_id for event_id, of_kind in newest.values() if of_kind is kind]
+        for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION)
+    }
+    for kind, event_ids in ids.items():
+        for start in range(0, len(event_ids), EVENTS_PER_QUERY):
+            yield from _states(instance, kind, event_ids[start : start + EVENTS_PER_QUERY])
+
+
+def newest_events(instance: dg.DagsterInstance) -> dict[str, tuple[int, dg.DagsterEventType]]:
+    """Which event is the last word on each partition.
+
+    Args:
+        instance: whose events are read; one query per kind, whatever their number.
+
+    Returns:
+        Number and kind of the newest event by partition key.
+    """
+    newest: dict[str, tuple[int, dg.DagsterEventType]] = {}
+    for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION):
+        by_partition = instance.event_log_storage.get_latest_storage_id_by_partition(RECORDS_KEY, kind)
+        for partition, event_id in by_partition.items():
+            if partition is not None and event_id > newest.get(partition, (0, kind))[0]:
+                newest[partition] = (event_id, kind)
+    return newest
+
+
+def _states(instance: dg.DagsterInstance, kind: dg.DagsterEventType, event_ids: list[int]) -> Iterator[ImportState]:
+    wanted = dg.AssetRecordsFilter(RECORDS_KEY, storage_ids=event_ids)
+    fetch = (
+        instance.fetch_materializations
+        if kind is dg.DagsterEventType.ASSET_MATERIALIZATION
+        else instance.fetch_observations
+    )
+    for record in fetch(wanted, limit=len(event_ids)).records:
+        event = record.asset_materialization or record.asset_observation
+        if event is None:
+            continue
+        try:
+            yield state_from_metadata(event.metadata)
+        except (KeyError, ValueError):
+            # somebody else's event on our asset, such as one reported by hand in the UI
+            continue
+
+
+def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:
+    """Make pairs not imported whose materializations are wiped in the UI; their records stay.
+
+    Args:
+        settings: name the database and the table.
+        partitions: the wiped partition keys; None if the whole asset is wiped.
+
+    Returns:
+        Number of rows dropped.
+
+    Raises:
+        DatabaseError: Postgres could not be reached or lacks the tables.
+    """
+    pairs = None
+    if partitions is not None:
+        pairs = []
+        for key in partitions:
+            try:
+                pairs.append(from_partition_key(key))
+            except InvalidIdentifier:
+                continue  # no pair was ever imported under such a key
+    with closing(connect(settings)) as connection:
+        forgotten = forget_states(connection, settings.state_table, pairs)
+        connection.commit()
+    return forgotten

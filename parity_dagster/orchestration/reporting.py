@@ -1,0 +1,120 @@
+"""Reports imports that run outside of Dagster to the Dagster instance.
+
+What lives here: the listener behind the entry point group `parity_dagster.reporters`. What must not: events of
+Dagster runs (`recording`), or any `import dagster` at the top: the command line loads this module, and
+Dagster takes seconds to load. It is loaded in the background while the import fetches its first pages.
+
+A pair that ends is a materialization or an observation like that of a run, without a run. An import is never
+broken by its report. What cannot be written is kept and tried again with the next batch; `flush` raises, so that
+the service knows (it notes in the database which endings are not delivered, for the next process to deliver).
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from parity_dagster.errors import TransientError
+from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
+from parity_dagster.importing.models import ImportState
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+BATCH_SIZE = 500
+"""Pairs reported at once, at most; a full batch is written while the import goes on."""
+
+
+class ReportDelayed(TransientError):
+    """What was imported is not shown in Dagster yet."""
+
+    code = "report_delayed"
+
+
+class DagsterReporter:
+    """A listener that tells the Dagster instance how each pair ended, in batches.
+
+    Safe to be called from several threads.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance | None = None) -> None:
+        self._instance = instance
+        self._owns_instance = instance is None
+        self._ended: list[ImportState] = []
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._loading: threading.Thread | None = None
+
+    def __call__(self, event: ImportEvent) -> None:
+        """Take note of an event.
+
+        Args:
+            event: any event of the import service.
+        """
+        if isinstance(event, ImportStarted):
+            self._load_dagster()
+        if not isinstance(event, ImportCompleted | ImportFailed) or event.state is None:
+            return
+        with self._lock:
+            self._ended.append(event.state)
+            is_full = len(self._ended) % BATCH_SIZE == 0
+        if is_full:
+            # the service calls flush in the end, too, and wants to know then
+            with suppress(ReportDelayed):
+                self.flush()
+
+    def flush(self) -> None:
+        """Report everything that ended and is not reported yet.
+
+        Raises:
+            ReportDelayed: it could not be written; it is kept for the next call.
+        """
+        with self._writing:
+            with self._lock:
+                states = self._ended[:]
+            if not states:
+                return
+            try:
+                self._report(states)
+            except Exception as exc:
+                reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+                raise ReportDelayed(
+                    f"{len(states):,} imported pairs are not shown in Dagster yet ({reason}); "
+                    "they will be by the next import that reaches it"
+                ) from None
+            with self._lock:
+                del self._ended[: len(states)]
+
+    def close(self) -> None:
+        """Report what is left, if possible, and let go of the instance."""
+        with suppress(ReportDelayed):
+            self.flush()
+        with self._writing:
+            if self._owns_instance and self._instance is not None:
+                self._instance.dispose()
+                self._instance = None
+
+    def _load_dagster(self) -> None:
+        with self._lock:
+            if self._loading is None:
+                self._loading = threading.Thread(
+                    target=importlib.import_module, args=("dagster",), name="load-dagster", daemon=True
+                )
+                self._loading.start()
+
+    def _report(self, states: list[ImportState]) -> None:
+        from parity_dagster.orchestration.partitions import register_dids
+        from parity_dagster.orchestration.recording import report_without_run
+
+        if self._instance is None:
+            from parity_dagster.orchestration.storage import parity_instance
+
+            self._instance = parity_instance()
+        register_dids(self._instance, (state.did for state in states))
+        report_without_run(self._instance, states)
+
+
+report_to_instance = DagsterReporter()
+"""The listener that the entry point group `parity_dagster.reporters` names."""
