@@ -1,1 +1,161 @@
-"""Imports the history of AT Protocol accounts into Postgres through Dagster."""
+"""Imports the history of AT Protocol accounts into Postgres through Dagster.
+
+Everything an application needs is here; what is not in `__all__` may change with any version. Names are loaded when
+they are first used, so that `import parity_dagster` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parity_dagster.errors import (
+        AccountDeactivated,
+        AccountDeleted,
+        AccountSuspended,
+        AccountTakenDown,
+        AccountUnavailable,
+        BlockedEndpoint,
+        CollectionNotRegistered,
+        CursorLoop,
+        DatabaseError,
+        DatabaseUnreachable,
+        DidNotFound,
+        HandleNotFound,
+        HostPaused,
+        HostUnreachable,
+        Interrupted,
+        InvalidIdentifier,
+        MalformedAnswer,
+        MigrationNeeded,
+        NoPds,
+        PairBusy,
+        ParityError,
+        PermanentError,
+        RateLimited,
+        RepoNotFound,
+        RequestRefused,
+        ServerFailure,
+        SettingsError,
+        TransientError,
+    )
+    from parity_dagster.importing.events import (
+        ImportCompleted,
+        ImportEvent,
+        ImportFailed,
+        ImportProgress,
+        ImportStarted,
+        Listener,
+    )
+    from parity_dagster.importing.live import LiveRecord
+    from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
+    from parity_dagster.importing.queueing import ImportUserJob, QueuedImport
+    from parity_dagster.importing.service import ImportService
+    from parity_dagster.settings import Settings, load_settings
+
+_HOMES = {
+    "parity_dagster.errors": (
+        "AccountDeactivated",
+        "AccountDeleted",
+        "AccountSuspended",
+        "AccountTakenDown",
+        "AccountUnavailable",
+        "BlockedEndpoint",
+        "CollectionNotRegistered",
+        "CursorLoop",
+        "DatabaseError",
+        "DatabaseUnreachable",
+        "DidNotFound",
+        "HandleNotFound",
+        "HostPaused",
+        "HostUnreachable",
+        "Interrupted",
+        "InvalidIdentifier",
+        "MalformedAnswer",
+        "MigrationNeeded",
+        "NoPds",
+        "PairBusy",
+        "ParityError",
+        "PermanentError",
+        "RateLimited",
+        "RepoNotFound",
+        "RequestRefused",
+        "ServerFailure",
+        "SettingsError",
+        "TransientError",
+    ),
+    "parity_dagster.importing.events": (
+        "ImportCompleted",
+        "ImportEvent",
+        "ImportFailed",
+        "ImportProgress",
+        "ImportStarted",
+        "Listener",
+    ),
+    "parity_dagster.importing.live": ("LiveRecord",),
+    "parity_dagster.importing.models": ("ImportResult", "ImportState", "ImportStatus", "Pair"),
+    "parity_dagster.importing.queueing": ("ImportUserJob", "QueuedImport"),
+    "parity_dagster.importing.service": ("ImportService",),
+    "parity_dagster.settings": ("Settings", "load_settings"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccountDeactivated",
+    "AccountDeleted",
+    "AccountSuspended",
+    "AccountTakenDown",
+    "AccountUnavailable",
+    "BlockedEndpoint",
+    "CollectionNotRegistered",
+    "CursorLoop",
+    "DatabaseError",
+    "DatabaseUnreachable",
+    "DidNotFound",
+    "HandleNotFound",
+    "HostPaused",
+    "HostUnreachable",
+    "ImportCompleted",
+    "ImportEvent",
+    "ImportFailed",
+    "ImportProgress",
+    "ImportResult",
+    "ImportService",
+    "ImportStarted",
+    "ImportState",
+    "ImportStatus",
+    "ImportUserJob",
+    "Interrupted",
+    "InvalidIdentifier",
+    "Listener",
+    "LiveRecord",
+    "MalformedAnswer",
+    "MigrationNeeded",
+    "NoPds",
+    "Pair",
+    "PairBusy",
+    "ParityError",
+    "PermanentError",
+    "QueuedImport",
+    "RateLimited",
+    "RepoNotFound",
+    "RequestRefused",
+    "ServerFailure",
+    "Settings",
+    "SettingsError",
+    "TransientError",
+    "load_settings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

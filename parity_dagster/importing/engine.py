@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from parity_dagster.atproto.identity import IdentityResolver
     from parity_dagster.atproto.repo import RepoClient
     from parity_dagster.importing.database import Database
+    from parity_dagster.importing.live import LiveWriter
     from parity_dagster.importing.writer import Emit
 
 Result = TypeVar("Result")
@@ -47,6 +48,7 @@ class Engine:
         self._stack: AbstractContextManager[BlockingPortal] | None = None
         self._portal: BlockingPortal | None = None
         self._database: Database | None = None
+        self._live: LiveWriter | None = None
         self._network: tuple[IdentityResolver, RepoClient, Callable[[], Awaitable[None]]] | None = None
 
     def start(
@@ -100,7 +102,7 @@ class Engine:
                     check_schema(conn, self._settings)
                 from parity_dagster.importing.database import Database
 
-                self._database, self._network = Database(url), None
+                self._database, self._network, self._live = Database(url), None, None
                 self._stack = start_blocking_portal(
                     "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
                 )
@@ -111,6 +113,8 @@ class Engine:
     async def _close_all(self) -> None:
         if self._network is not None:
             await self._network[2]()
+        if self._live is not None:
+            await self._live.close()
         if self._database is not None:
             await self._database.close()
         self._network = self._database = None
@@ -202,6 +206,15 @@ class Engine:
         from parity_dagster.importing.retrying import retry_failed_records
 
         return await retry_failed_records(self.database, self._settings.state_table, did)
+
+    @property
+    def live(self) -> LiveWriter:
+        """What writes live events; there is one while the loop runs."""
+        if self._live is None:
+            from parity_dagster.importing.live import LiveWriter
+
+            self._live = LiveWriter(self.database.session(), self._settings)
+        return self._live
 
     async def find_untold(self, limit: int) -> list[Ended]:
         """See `store.announcements.find_untold`."""

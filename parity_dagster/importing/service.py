@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from parity_dagster.atproto.identifiers import parse_account, parse_did, parse_nsid
 from parity_dagster.errors import CollectionNotRegistered, ParityError
@@ -38,6 +38,9 @@ from parity_dagster.importing.models import (
     RetryResult,
 )
 from parity_dagster.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.live import LiveRecord
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -342,6 +345,51 @@ class ImportService:
             How many were stored, and how many are left.
         """
         return self._call(lambda engine: engine.retry_failed_records(did))
+
+    # Beside a consumer of live events.
+
+    def upsert_records(self, records: Iterable[LiveRecord]) -> int:
+        """Store records that live events created or updated; may race with an import of the same account.
+
+        Whatever the order of arrival, the newer version stays: an event is ignored if something newer is known of its
+        record, and a page leaves alone what an event wrote after the page's walk began. A record that cannot be stored
+        is kept as a failed record, as one of a page is.
+
+        Args:
+            records: in the order of the events; written in one transaction.
+
+        Returns:
+            Number of records that were not older than what was known.
+
+        Raises:
+            InvalidIdentifier: a URI or revision is malformed; nothing was written.
+            CollectionNotRegistered: a collection is not one of `PARITY_COLLECTIONS`; nothing was written.
+            TypeError: a value is not JSON; nothing was written.
+            DatabaseError: there is no database to work with; nothing was written.
+
+        Source: mission, "Coordinating with ParitySignal".
+        """
+        wanted = list(records)
+        return self._call(lambda engine: engine.live.upsert(wanted))
+
+    def delete_record(self, uri: str, rev: str) -> bool:
+        """Delete a record that a live event deleted, and keep older pages from bringing it back.
+
+        Args:
+            uri: `at://did/collection/rkey`.
+            rev: revision (TID) of the commit that deleted it.
+
+        Returns:
+            False if something newer is known, and nothing was done.
+
+        Raises:
+            InvalidIdentifier: the URI or revision is malformed.
+            CollectionNotRegistered: the collection is not one of `PARITY_COLLECTIONS`.
+            DatabaseError: there is no database to work with.
+
+        Source: mission, "Coordinating with ParitySignal".
+        """
+        return self._call(lambda engine: engine.live.delete(uri, rev))
 
     def resolve(self, account: str) -> str:
         """The DID behind what a person calls an account.

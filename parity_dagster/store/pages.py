@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
-from parity_dagster.importing.models import ImportState
+from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.store.announcements import note_endings
+from parity_dagster.store.live import drop_tombstones, find_tombstones, lock_pairs
 from parity_dagster.store.states import COLUMNS, state_from_row
 
 Row = tuple[str, str | None, bytes]
@@ -128,6 +129,7 @@ class PageStore:
         async with conn.transaction():
             await self._update_states(conn, importer_id, writes)
             await self._drop_page_rows(conn, writes)
+            await self._yield_to_live(conn, writes)
             await self._copy(conn, "atproto_records", [write for write in writes if write.is_direct])
             await self._merge(conn, [write for write in writes if not write.is_direct])
             await self._save_rejects(conn, writes)
@@ -205,6 +207,19 @@ class PageStore:
         lost = {write.state_id for write in writes} - kept
         if lost:
             raise LostClaim(lost)
+
+    async def _yield_to_live(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+        """Keep live events of these pairs out until the commit, and drop rows that one has deleted meanwhile."""
+        await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)
+        walks = [(write.did, write.collection, write.fence_rev) for write in writes if write.rows]
+        if not walks:
+            return
+        deleted = await find_tombstones(conn, walks)
+        if not deleted:
+            return
+        for write in writes:
+            gone = deleted.get(Pair(write.did, write.collection), set())
+            write.rows = [row for row in write.rows if row[0] not in gone]
 
     async def _copy(self, conn: AsyncConnection, table: str, writes: Sequence[PairWrite]) -> None:
         if not any(write.rows for write in writes):
@@ -317,6 +332,9 @@ class PageStore:
                 )
             if write.has_page_rows:
                 await self._recount(conn, write, sweep=ending.error is None)
+        complete = [write for write in writes if write.ending is not None and write.ending.error is None]
+        if complete:
+            await drop_tombstones(conn, [(write.did, write.collection, write.fence_rev) for write in complete])
         await note_endings(conn, importer_id, [(write.did, write.collection, write.fetched) for write in writes])
         return await self.find_states(conn, [write.state_id for write in writes])
 

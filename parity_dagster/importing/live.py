@@ -1,0 +1,139 @@
+"""Records that a consumer of the firehose hands over.
+
+What lives here: checking what the consumer gives, by the same rules as a page's records. What must not: statements
+(`store.live`) and connections to a firehose; the consumer is yours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity_dagster.atproto.identifiers import is_valid_tid, parse_at_uri, parse_did
+from parity_dagster.atproto.pages import RejectedRecord, parse_entry
+from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
+from parity_dagster.importing.database import Session
+from parity_dagster.settings import Settings
+from parity_dagster.store.live import LiveReject, LiveRow, delete_live, prune_tombstones, upsert_live
+from parity_dagster.store.rejects import find_unstorable
+from parity_dagster.store.sessions import REFUSED_DATA, first_line
+
+PRUNE_EVERY = 10_000
+"""Deletions after which old tombstones are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecord:
+    """A record that a `create` or `update` operation of a commit event brought.
+
+    Source: lexicon com.atproto.sync.subscribeRepos, `#commit`.
+    """
+
+    uri: str
+    """`at://did/collection/rkey`."""
+    rev: str
+    """The commit's revision, a TID."""
+    cid: str | None
+    """Content identifier of this version, as listRecords writes it."""
+    value: Mapping[str, Any] | bytes
+    """The record, or its JSON. Links and bytes in the JSON form of the data model (`{"$link": …}`)."""
+
+
+class LiveWriter:
+    """Writes live records on a session of its own, so that nothing else holds them up."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._session = session
+        self._settings = settings
+        self._deletions = 0
+
+    async def upsert(self, records: Sequence[LiveRecord]) -> int:
+        """Store records in one transaction; see `ImportService.upsert_records`.
+
+        Args:
+            records: of one key, the greatest revision counts, and of equal ones the last.
+
+        Returns:
+            Number of records that were not older than what is known.
+        """
+        rows: dict[tuple[str, str, str], LiveRow | LiveReject] = {}
+        for record in records:
+            item = self._checked(record)
+            known = rows.get(item[:3])
+            if known is None or known.rev <= item.rev:
+                rows[item[:3]] = item
+        if not rows:
+            return 0
+        good = [row for row in rows.values() if isinstance(row, LiveRow)]
+        bad = [row for row in rows.values() if isinstance(row, LiveReject)]
+        table = self._settings.state_table
+        try:
+            return await self._session.run(lambda conn: upsert_live(conn, table, good, bad))
+        except REFUSED_DATA as exc:
+            refused: list[LiveReject] = []
+            for row in good:
+                one = (row.rkey, row.cid, row.value)
+                why = await self._session.run(lambda conn: find_unstorable(conn, [one]))  # noqa: B023
+                if why:
+                    refused.append(_reject(row, "refused_by_postgres", why[row.rkey]))
+            if not refused:
+                raise DatabaseError(f"PostgreSQL refuses live records ({first_line(exc)}); please report this") from exc
+            keys = {item[:3] for item in refused}
+            good = [row for row in good if row[:3] not in keys]
+            return await self._session.run(lambda conn: upsert_live(conn, table, good, [*bad, *refused]))
+
+    async def delete(self, uri: str, rev: str) -> bool:
+        """Delete a record; see `ImportService.delete_record`.
+
+        Args:
+            uri: the record.
+            rev: revision of the commit that deleted it.
+
+        Returns:
+            False if something newer is known.
+        """
+        did, collection, rkey = self._key(uri, rev)
+        is_done = await self._session.run(lambda conn: delete_live(conn, did, collection, rkey, rev))
+        self._deletions += 1
+        if self._deletions % PRUNE_EVERY == 0:
+            await self._session.run(lambda conn: prune_tombstones(conn, self._settings.state_table))
+        return is_done
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._session.close()
+
+    def _key(self, uri: str, rev: str) -> tuple[str, str, str]:
+        found = parse_at_uri(uri)
+        if found.collection is None or found.rkey is None:
+            raise InvalidIdentifier(f"{uri[:200]!r} names no record; one looks like at://did:plc:…/collection/rkey")
+        did = parse_did(found.authority, allow_private=self._settings.allow_private_hosts)
+        if found.collection not in self._settings.collections:
+            raise CollectionNotRegistered(
+                f"{found.collection} is not a registered collection; add it to PARITY_COLLECTIONS, or leave its"
+                " events out"
+            )
+        if not is_valid_tid(rev):
+            raise InvalidIdentifier(f"{rev[:50]!r} is not a revision; one is a TID as in 3jzfcijpj2z2a")
+        return did, found.collection, found.rkey
+
+    def _checked(self, record: LiveRecord) -> LiveRow | LiveReject:
+        did, collection, rkey = self._key(record.uri, record.rev)
+        value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
+        entry = _entry(record.uri, record.cid, value)
+        parsed = parse_entry(entry, did, collection)
+        if isinstance(parsed, RejectedRecord):
+            return LiveReject(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
+        return LiveRow(did, collection, rkey, record.rev, parsed.cid, parsed.value)
+
+
+def _reject(row: LiveRow, reason: str, detail: str) -> LiveReject:
+    uri = f"at://{row.did}/{row.collection}/{row.rkey}"
+    return LiveReject(*row[:4], reason, detail, _entry(uri, row.cid, row.value))
+
+
+def _entry(uri: str, cid: str | None, value: bytes) -> bytes:
+    """A record as listRecords would show it, so that it can be tried again like any other."""
+    return b'{"uri":%b,"cid":%b,"value":%b}' % (json.dumps(uri).encode(), json.dumps(cid).encode(), value)

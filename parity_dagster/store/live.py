@@ -1,0 +1,247 @@
+"""Live events and pages on the same table, and the rule that lets both write it in any order.
+
+What lives here: the statements for records that a consumer of the firehose hands over, and the tombstones that keep
+older pages from bringing a deleted record back. What must not: reading events from anywhere.
+
+Every row carries the revision of its repository at which it was observed (`atproto_records.rev`, a TID, which orders
+like a time). A page's rows carry the revision read before its walk began, because the page is at least that new.
+
+- A page leaves a row alone whose revision is greater, and a key whose tombstone's revision is greater.
+- An event is ignored if the row or the tombstone has a greater revision: it is a replay.
+- A deletion leaves a tombstone, until a walk completes that began after it.
+
+Pages and events of one pair never overlap in time: pages hold the pair's advisory lock shared, events exclusively,
+so neither can miss what the other has written and not yet committed. Pairs share 256 locks, which keeps a batch of
+thousands of pairs within the server's lock table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from psycopg import AsyncConnection, sql
+
+from parity_dagster.importing.models import Pair
+
+LOCK_CLASS = 1_885_434_490
+"""First key of these advisory locks; the second is the pair's bucket."""
+LOCK_BUCKETS = 256
+
+Key = tuple[str, str, str]
+"""did, collection, rkey."""
+
+
+class LiveRow(NamedTuple):
+    """A record that an event created or updated."""
+
+    did: str
+    collection: str
+    rkey: str
+    rev: str
+    cid: str | None
+    value: bytes
+    """JSON."""
+
+
+class LiveReject(NamedTuple):
+    """A record that an event created or updated and that cannot be stored."""
+
+    did: str
+    collection: str
+    rkey: str
+    rev: str
+    reason: str
+    detail: str
+    body: bytes
+    """The record as a listRecords entry."""
+
+
+async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bool) -> None:
+    """Keep pages and events of pairs apart until the transaction ends.
+
+    Args:
+        conn: a connection in a transaction that has not read any of their records yet.
+        pairs: which.
+        shared: True for pages, which may be written side by side; False for events.
+    """
+    buckets = sorted({crc32(f"{pair.did}/{pair.collection}".encode()) % LOCK_BUCKETS for pair in pairs})
+    if buckets:
+        # In one order everywhere, so that nobody waits for somebody who waits for him.
+        await conn.execute(
+            f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}(%s, bucket) FROM unnest(%s::int[]) bucket",
+            (LOCK_CLASS, buckets),
+        )
+
+
+async def find_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> dict[Pair, set[str]]:
+    """Keys that a page must not bring back.
+
+    Args:
+        conn: a connection that holds the pairs' locks.
+        walks: did, collection, and the revision that the page's rows carry.
+
+    Returns:
+        rkeys deleted after that revision, by pair; pairs without any are left out.
+    """
+    cursor = await conn.execute(
+        "SELECT did, collection, t.rkey FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
+        " JOIN parity_tombstones t USING (did, collection) WHERE t.rev > u.rev",
+        [list(column) for column in zip(*walks, strict=True)],
+    )
+    found: dict[Pair, set[str]] = {}
+    for did, collection, rkey in await cursor.fetchall():
+        found.setdefault(Pair(did, collection), set()).add(rkey)
+    return found
+
+
+async def drop_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> None:
+    """Forget deletions that complete walks began after; no older page can come any more.
+
+    Args:
+        conn: a connection in the transaction that completes the walks.
+        walks: did, collection, and the revision at which the walk began.
+    """
+    await conn.execute(
+        "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
+        " WHERE t.did = u.did AND t.collection = u.collection AND t.rev <= u.rev",
+        [list(column) for column in zip(*walks, strict=True)],
+    )
+
+
+async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
+    """Forget deletions of more than a day ago that no walk under way, or to be resumed, is older than.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+
+    Returns:
+        Number of tombstones dropped.
+    """
+    cursor = await conn.execute(
+        sql.SQL(
+            "DELETE FROM parity_tombstones t WHERE deleted_at < now() - interval '1 day' AND NOT EXISTS (SELECT FROM {}"
+            " s WHERE s.did = t.did AND s.collection = t.collection AND s.status <> 'completed'"
+            " AND (s.rev IS NULL OR s.rev < t.rev))"
+        ).format(sql.Identifier(table))
+    )
+    return cursor.rowcount
+
+
+async def upsert_live(conn: AsyncConnection, table: str, rows: Sequence[LiveRow], rejects: Sequence[LiveReject]) -> int:
+    """Store what events created and updated.
+
+    Args:
+        conn: a connection in no transaction.
+        table: name of the state table.
+        rows: each key at most once over rows and rejects.
+        rejects: kept as failed records; what the table held of them is out of date and goes.
+
+    Returns:
+        Number of rows and rejects that were not older than what is known.
+
+    Raises:
+        psycopg.Error: Postgres refuses a value, for one; nothing was written.
+    """
+    async with conn.transaction():
+        pairs = [Pair(row.did, row.collection) for row in rows]
+        pairs += [Pair(reject.did, reject.collection) for reject in rejects]
+        await lock_pairs(conn, pairs, shared=False)
+        count = await _upsert(conn, rows) if rows else 0
+        for reject in rejects:
+            if await _delete(conn, reject.did, reject.collection, reject.rkey, reject.rev):
+                await _keep(conn, table, reject)
+                count += 1
+    return count
+
+
+async def delete_live(conn: AsyncConnection, did: str, collection: str, rkey: str, rev: str) -> bool:
+    """Delete what an event deleted, and remember it.
+
+    Args:
+        conn: a connection in no transaction.
+        did: the account.
+        collection: the NSID.
+        rkey: the record key.
+        rev: revision of the commit that deleted it.
+
+    Returns:
+        False if something newer is known, and nothing was done.
+    """
+    async with conn.transaction():
+        await lock_pairs(conn, (Pair(did, collection),), shared=False)
+        return await _delete(conn, did, collection, rkey, rev)
+
+
+async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> int:
+    dids, collections, rkeys, revs, cids, values = (list(column) for column in zip(*rows, strict=True))
+    keys = (dids, collections, rkeys, revs)
+    cursor = await conn.execute(
+        "INSERT INTO atproto_records AS r (did, collection, rkey, rev, cid, value)"
+        " SELECT u.did, u.collection, u.rkey, u.rev, u.cid, u.value::jsonb"
+        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"
+        " AS u(did, collection, rkey, rev, cid, value)"
+        " WHERE NOT EXISTS (SELECT FROM parity_tombstones t WHERE t.did = u.did AND t.collection = u.collection"
+        " AND t.rkey = u.rkey AND t.rev > u.rev)"
+        " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
+        " rev = EXCLUDED.rev, active = true, updated_at = CASE WHEN r.active AND r.cid = EXCLUDED.cid"
+        " THEN r.updated_at ELSE now() END WHERE r.rev IS NULL OR r.rev <= EXCLUDED.rev"
+        " RETURNING r.did, r.collection, r.rkey",
+        (*keys, cids, [value.decode() for value in values]),
+    )
+    written = await cursor.fetchall()
+    if not written:
+        return 0
+    await conn.execute(
+        "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+        " AS u(did, collection, rkey, rev) WHERE t.did = u.did AND t.collection = u.collection AND t.rkey = u.rkey"
+        " AND t.rev <= u.rev",
+        keys,
+    )
+    await _drop_failed(conn, written)
+    return len(written)
+
+
+async def _delete(conn: AsyncConnection, did: str, collection: str, rkey: str, rev: str) -> bool:
+    key = {"did": did, "collection": collection, "rkey": rkey, "rev": rev}
+    await conn.execute(
+        "DELETE FROM atproto_records WHERE did = %(did)s AND collection = %(collection)s AND rkey = %(rkey)s"
+        " AND (rev IS NULL OR rev <= %(rev)s)",
+        key,
+    )
+    cursor = await conn.execute(
+        "INSERT INTO parity_tombstones AS t (did, collection, rkey, rev) SELECT %(did)s, %(collection)s, %(rkey)s,"
+        " %(rev)s WHERE NOT EXISTS (SELECT FROM atproto_records WHERE did = %(did)s AND collection = %(collection)s"
+        " AND rkey = %(rkey)s) ON CONFLICT (did, collection, rkey) DO UPDATE SET rev = EXCLUDED.rev,"
+        " deleted_at = now() WHERE t.rev <= EXCLUDED.rev",
+        key,
+    )
+    if cursor.rowcount == 0:
+        return False
+    await _drop_failed(conn, [(did, collection, rkey)])
+    return True
+
+
+async def _drop_failed(conn: AsyncConnection, keys: Collection[Key]) -> None:
+    """An older version that could not be stored must not be tried again after a newer one is known."""
+    await conn.execute(
+        "DELETE FROM parity_failed_records f USING unnest(%s::text[], %s::text[], %s::text[])"
+        " AS u(did, collection, rkey)"
+        " WHERE f.did = u.did AND f.collection = u.collection AND f.rkey = u.rkey",
+        [list(column) for column in zip(*keys, strict=True)],
+    )
+
+
+async def _keep(conn: AsyncConnection, table: str, reject: LiveReject) -> None:
+    # Like a reject of the walk under way, or of the last one: the next complete walk knows better.
+    statement = sql.SQL(
+        "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, walk)"
+        " VALUES (%(did)s, %(collection)s, %(rkey)s, %(fingerprint)s, %(reason)s, %(detail)s, %(body)s, coalesce("
+        "(SELECT walk FROM {} WHERE did = %(did)s AND collection = %(collection)s), 0))"
+        " ON CONFLICT (did, collection, fingerprint) DO UPDATE SET walk = EXCLUDED.walk, last_seen_at = now()"
+    ).format(sql.Identifier(table))
+    fingerprint = hashlib.sha256(reject.body).hexdigest()
+    await conn.execute(statement, {**reject._asdict(), "detail": reject.detail[:500], "fingerprint": fingerprint})
