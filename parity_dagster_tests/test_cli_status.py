@@ -17,6 +17,7 @@ ALICE = "did:plc:z72i7hdynmk6r22z27h6tvur"
 BOB = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 POST = "app.bsky.feed.post"
 LIKE = "app.bsky.feed.like"
+CID = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 MISSION_COLUMNS = {
     "id", "did", "collection", "status", "cursor", "records_synced", "records_skipped", "records_failed",
     "started_at", "completed_at", "error", "created_at", "updated_at",
@@ -194,6 +195,26 @@ def test_failed_records_are_listed_with_their_reason_and_in_json_with_every_byte
     assert first["reason"] == "nul"
     assert second["body"] is None
     assert second["body_base64"] == "/wD+"
+
+
+def test_retry_stores_what_can_be_stored_by_now_and_fails_while_something_is_left(env, settings):
+    body = json.dumps({
+        "uri": f"at://{ALICE}/{POST}/3jzfcijpj2z2a", "cid": CID, "value": {"$type": POST, "text": "sound"}
+    }).encode()  # fmt: skip
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        connection.execute(
+            "INSERT INTO parity_failed_records (did, collection, rkey, fingerprint, reason, detail, body, walk)"
+            " VALUES (%s, %s, '3jzfcijpj2z2a', 'f3', 'too_deep', 'an older rule', %s, 1)",
+            (ALICE, POST, body),
+        )
+    result = call("failed-records", "--retry", env=env)
+    assert result.exit_code == 1
+    assert "Tried 3 records again: 1 stored." in result.output
+    assert "2 failed records" in result.output
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        assert connection.execute("SELECT rkey, cid FROM atproto_records").fetchall() == [("3jzfcijpj2z2a", CID)]
+        connection.execute("DELETE FROM parity_failed_records")
+    assert call("failed-records", "--retry", env=env).exit_code == 0
 
 
 def test_reset_forgets_one_collection_or_all_and_says_how_many(env):

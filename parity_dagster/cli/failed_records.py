@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import Column, local_time, plural, write_json, write_table
+
+if TYPE_CHECKING:
+    from parity_dagster.settings import Settings
 
 _COLUMNS = (
     Column("did", 32),
@@ -27,23 +31,26 @@ _COLUMNS = (
 
 @click.command("failed-records", short_help="List the records that could not be stored.")
 @click.argument("did", required=False)
+@click.option("--retry", is_flag=True, help="Try to store them again first, and list what is left.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, the records' bytes included.")
-def failed_records(did: str | None, as_json: bool) -> None:
+def failed_records(did: str | None, retry: bool, as_json: bool) -> int:
     """List the records that Postgres could not hold or that broke the protocol's rules.
 
     Each was kept byte for byte with the reason, and cost its import nothing else. With --json, `body` is
     the record as the server sent it; if those bytes are not UTF-8 text, `body` is null and `body_base64`
-    has them.
+    has them. --retry reads those bytes with the rules of today, without asking the server.
 
     \b
     Examples:
       parity failed-records
       parity failed-records did:plc:z72i7hdynmk6r22z27h6tvur
+      parity failed-records --retry
       parity failed-records --json | jq -r '.[].reason' | sort | uniq -c
 
     \b
     Variables: PARITY_DATABASE_URL, PARITY_HOME.
-    Exit code: 0; 1 if the database cannot be read; 2 on wrong usage.
+    Exit code: 0; 1 if the database cannot be read, or if --retry leaves a
+      record that could not be stored; 2 on wrong usage.
     """
     from parity_dagster.cli.accounts import known_did
     from parity_dagster.settings import load_settings
@@ -53,6 +60,9 @@ def failed_records(did: str | None, as_json: bool) -> None:
     settings = load_settings()
     with connect(settings) as connection:
         account = known_did(connection, did, settings) if did is not None else None
+        connection.commit()
+        if retry:
+            _retry(settings, account, err=as_json)
         rows = _Counted(stream_failed_records(connection, did=account))
         if as_json:
             write_json(_object(row) for row in rows)
@@ -65,6 +75,15 @@ def failed_records(did: str | None, as_json: bool) -> None:
             if rows.count
             else f"No failed records{of}."
         )
+    return FAILED if retry and rows.count else SUCCEEDED
+
+
+def _retry(settings: Settings, account: str | None, *, err: bool) -> None:
+    from parity_dagster.importing.service import ImportService
+
+    with ImportService(settings) as service:
+        result = service.retry_failed_records(account)
+    click.echo(f"Tried {plural(result.stored + result.left, 'record')} again: {result.stored:,} stored.", err=err)
 
 
 class _Counted:
