@@ -10,6 +10,7 @@ import asyncio
 import email.utils
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -31,64 +32,75 @@ class HostPace:
     remain in the host's window they are spread over what is left of it; a 429 stops the host until it says.
     """
 
-    def __init__(self, origin: str, max_concurrency: int) -> None:
+    def __init__(self, origin: str, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
         self.origin = origin
         self.max_concurrency = max_concurrency
+        self.longest_wait = longest_wait
         self.concurrency = float(min(INITIAL_CONCURRENCY, max_concurrency))
         self.in_flight = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._not_before = 0.0
+        self._interval = 0.0
         self._failures = 0
+        self._refusals = 0
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for this host's turn.
+        """Wait for this host's turn; whoever waits longest comes first.
 
         Raises:
             RateLimited: the host wants a rest longer than an import waits.
             HostPaused: the host has failed too often lately.
         """
-        while True:
-            while self.in_flight >= max(1, int(self.concurrency)):
-                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                try:
-                    await turn
-                except asyncio.CancelledError:
-                    if turn.done() and not turn.cancelled():
-                        self._wake()
-                    raise
-                finally:
-                    if turn in self._waiting:
-                        self._waiting.remove(turn)
-            rest = self._not_before - time.monotonic()
-            if rest <= 0:
-                break
+        if self.in_flight < self._places and not self._waiting:
+            self.in_flight += 1
+        else:
+            await self._queue()
+        try:
+            await self._wait_for_rest()
+            yield
+        finally:
+            self._leave()
+
+    async def _queue(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn  # who wakes us has counted us in already, so that nobody can slip in between
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif turn.done() and not turn.cancelled():
+                self._leave()
+            raise
+
+    async def _wait_for_rest(self) -> None:
+        while (rest := self._not_before - time.monotonic()) > 0:
             if self._failures >= BREAKER_FAILURES:
-                self._wake()
                 raise HostPaused(
                     f"{self.origin} failed {self._failures} times in a row and rests for {rest:.0f} s; "
                     "`parity import --resume` tries again"
                 )
-            if rest > LONGEST_WAIT:
-                self._wake()
+            if rest > self.longest_wait:
                 raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
             # Jitter, so that everybody who waits for one window does not arrive in its first millisecond.
             await asyncio.sleep(rest + random.uniform(0, 0.05 * rest))  # noqa: S311 - not for secrets
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._wake()
+        if self._failures >= BREAKER_FAILURES:
+            self._rest(BREAKER_REST)  # one request tries whether the host is back; the others go on resting
+        elif self._interval:
+            self._rest(self._interval)
 
-    def _wake(self) -> None:
-        free = max(1, int(self.concurrency)) - self.in_flight
-        while free > 0 and self._waiting:
-            turn = self._waiting.pop(0)
+    @property
+    def _places(self) -> int:
+        return max(1, int(self.concurrency))
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        while self._waiting and self.in_flight < self._places:
+            turn = self._waiting.popleft()
             if not turn.done():
+                self.in_flight += 1
                 turn.set_result(None)
-                free -= 1
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from an answer.
@@ -97,21 +109,27 @@ class HostPace:
             status: HTTP status.
             headers: the answer's headers, names in lower case.
         """
+        if self._failures >= BREAKER_FAILURES:
+            self._not_before = 0.0
         self._failures = 0
         if status == 429:
+            if self._not_before <= time.monotonic():
+                self._refusals += 1  # once for all requests that were under way
             self.concurrency = max(1.0, self.concurrency / 2)
-            self._rest(retry_after(headers))
+            self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 1), 60.0)))
             return
         if status >= 500:
             self.concurrency = max(1.0, self.concurrency / 2)
             return
+        self._refusals = 0
         self.concurrency = min(float(self.max_concurrency), self.concurrency + 1 / self.concurrency)
         remaining, reset = _window(headers)
+        self._interval = 0.0
         if remaining is not None and reset is not None and reset > 0:
             if remaining <= 0:
                 self._rest(reset)
             elif remaining < 2 * self.max_concurrency:
-                self._rest(min(reset / remaining, reset))
+                self._interval = reset / remaining
 
     def failed(self) -> None:
         """Learn from a request that got no answer."""
@@ -132,8 +150,9 @@ class HostPace:
 class HostPaces:
     """The pace of every host met so far."""
 
-    def __init__(self, max_concurrency: int) -> None:
+    def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
         self._max_concurrency = max_concurrency
+        self.longest_wait = longest_wait
         self._paces: dict[str, HostPace] = {}
 
     def __getitem__(self, origin: str) -> HostPace:
@@ -142,7 +161,7 @@ class HostPaces:
             if len(self._paces) > 10_000:
                 # What a quiet host taught us is cheap to learn again; the table must not grow for ever.
                 self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_paused}
-            pace = self._paces[origin] = HostPace(origin, self._max_concurrency)
+            pace = self._paces[origin] = HostPace(origin, self._max_concurrency, self.longest_wait)
         return pace
 
 

@@ -6,8 +6,11 @@ What must not: the walk over many pages (`importing.walk`) and anything about st
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
+from parity_dagster.atproto.identifiers import is_valid_tid
 from parity_dagster.atproto.pages import Page, parse_page
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
 from parity_dagster.errors import (
@@ -20,6 +23,12 @@ from parity_dagster.errors import (
     RepoNotFound,
     TransientError,
 )
+
+USUAL_BYTES = 2 * 2**20
+"""Largest page read without further ado. All requests in flight may be answered so at once; a page of 100 posts has a
+twentieth of it."""
+THREADED_BYTES = 2**18
+"""Size from which a page is parsed on another thread, so that a hostile one does not hold up everybody."""
 
 _ACCOUNT_ERRORS: dict[str, type[AccountUnavailable | RepoNotFound]] = {
     "repodeactivated": AccountDeactivated,
@@ -53,7 +62,9 @@ class RepoClient:
         self.xrpc = xrpc
         self._max_page_bytes = max_page_bytes
 
-    async def list_records(self, origin: str, did: str, collection: str, *, cursor: str | None, limit: int) -> Page:
+    async def list_records(
+        self, origin: str, did: str, collection: str, *, cursor: str | None, limit: int, is_large: bool = False
+    ) -> Page:
         """Fetch one page.
 
         Args:
@@ -62,6 +73,7 @@ class RepoClient:
             collection: an NSID.
             cursor: where to go on, exactly as the same host gave it; None from the start.
             limit: records asked for, 1 to 100; the host may give fewer or more.
+            is_large: accept a page of up to `PARITY_MAX_PAGE_BYTES` instead of `USUAL_BYTES`.
 
         Returns:
             The page.
@@ -76,9 +88,14 @@ class RepoClient:
         if cursor:
             params["cursor"] = cursor
         answer = await self.xrpc.get(
-            origin, "/xrpc/com.atproto.repo.listRecords", params, max_bytes=self._max_page_bytes
+            origin,
+            "/xrpc/com.atproto.repo.listRecords",
+            params,
+            max_bytes=self._max_page_bytes if is_large else min(USUAL_BYTES, self._max_page_bytes),
         )
         try:
+            if len(answer.body) > THREADED_BYTES:
+                return await asyncio.to_thread(parse_page, answer.body, did, collection)
             return parse_page(answer.body, did, collection)
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{origin}: {exc}") from exc
@@ -102,7 +119,8 @@ class RepoClient:
             answer = await self.xrpc.get(
                 origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16, tries=1
             )
-            return msgspec.json.decode(answer.body, type=_Commit).rev
+            rev = msgspec.json.decode(answer.body, type=_Commit).rev
+            return rev if is_valid_tid(rev) else None
         except Refusal as refusal:
             if error := account_error(refusal, origin, did):
                 raise error from refusal

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping
 
 import msgspec
 
-from parity_dagster.atproto.hosts import HostPaces
+from parity_dagster.atproto.hosts import HostPaces, retry_after
 from parity_dagster.atproto.http import HttpAnswer, HttpClient
-from parity_dagster.errors import HostUnreachable, MalformedAnswer, ServerFailure
+from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
 
 TRIES = 3
 """Requests made for one question before the failure is the caller's: connection failures and 5xx."""
@@ -45,11 +46,13 @@ class _ErrorBody(msgspec.Struct):
 
 
 class XrpcClient:
-    """Asks any host, each at its own pace."""
+    """Asks any host, each at its own pace, and no more than so many at once over all of them."""
 
-    def __init__(self, http: HttpClient, paces: HostPaces) -> None:
+    def __init__(self, http: HttpClient, paces: HostPaces, concurrency: int = 64) -> None:
         self._http = http
         self.paces = paces
+        # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
+        self._in_flight = asyncio.Semaphore(concurrency)
 
     async def get(
         self,
@@ -79,10 +82,12 @@ class XrpcClient:
         """
         pace = self.paces[origin]
         attempt = 0
+        limited_since: float | None = None
         while True:
             async with pace.slot():
                 try:
-                    answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
+                    async with self._in_flight:
+                        answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
                 except HostUnreachable as exc:
                     pace.failed()
                     failure: HostUnreachable | ServerFailure = exc
@@ -91,7 +96,14 @@ class XrpcClient:
                     if answer.status < 300:
                         return answer
                     if answer.status == 429:
-                        continue  # not a failed try: the pace makes the next one wait, or gives up
+                        # Not a failed try: the pace makes the next one wait, or gives up.
+                        limited_since = limited_since or time.monotonic()
+                        if time.monotonic() - limited_since >= self.paces.longest_wait:
+                            raise RateLimited(
+                                f"{origin} has refused this request with 429 for {self.paces.longest_wait:.0f} s",
+                                retry_after=retry_after(answer.headers),
+                            )
+                        continue
                     if answer.status < 400:
                         raise MalformedAnswer(f"{origin} redirects ({answer.status}); redirects are not followed")
                     name, text = error_of(answer)

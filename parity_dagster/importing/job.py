@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from parity_dagster.atproto.pages import RejectedRecord
 from parity_dagster.importing.models import ImportStatus
+from parity_dagster.store.mapped import MappedRow
 from parity_dagster.store.pages import Ending, Row
 from parity_dagster.store.states import Claim
 
@@ -33,6 +34,7 @@ class PageItem:
     rejects: list[RejectedRecord]
     skipped: list[str]
     size: int
+    mapped: list[MappedRow] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -120,7 +122,8 @@ class Job:
     def can_continue(self, pds: str) -> bool:
         """Whether the walk can go on where the last one stopped.
 
-        A cursor means nothing to another host, and records of an account that was inactive must be read again.
+        A cursor means nothing to another host, and records of an account that was inactive must be read again. Without
+        a cursor the walk may have been at its end already, which its page rows tell.
 
         Args:
             pds: the account's present host.
@@ -131,7 +134,7 @@ class Job:
         state = self.claim.state
         return (
             state.status is not ImportStatus.COMPLETED
-            and bool(self.cursor)
+            and (bool(self.cursor) or (self.pages > 0 and self.seen > 0))
             and self.pds == pds
             and state.error_code not in ACCOUNT_CODES
         )

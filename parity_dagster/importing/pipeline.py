@@ -129,10 +129,10 @@ class Run:
             await self._walk(job)
             ending, attempts = Ending(), 0
         except ParityError as exc:
-            ending, attempts = failure(exc, attempts)
+            ending, attempts = failure(exc, attempts, self._settings)
         except Exception as exc:
             logger.exception("importing %s of %s failed unexpectedly", job.collection, job.did)
-            ending, attempts = failure(ParityError(f"unexpected {type(exc).__name__}: {exc}"), attempts)
+            ending, attempts = failure(ParityError(f"unexpected {type(exc).__name__}: {exc}"), attempts, self._settings)
         finally:
             self._accounts.release(job.did)
         if not job.is_stopped:
@@ -173,15 +173,15 @@ class Run:
         )
         return distinct / total if total else 1.0
 
-    async def last_keys(self, job: Job) -> frozenset[str]:
+    async def last_page(self, job: Job) -> tuple[int, frozenset[str]]:
         """What the last committed page held.
 
         Args:
             job: the pair.
 
         Returns:
-            Its rkeys.
+            Its number, 0 if there is none, and its rkeys.
         """
         return await self._database.run(
-            lambda conn: PageStore(self._settings.state_table).last_keys(conn, job.claim.state.id)
+            lambda conn: PageStore(self._settings.state_table).last_page(conn, job.claim.state.id)
         )

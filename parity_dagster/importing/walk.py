@@ -35,6 +35,8 @@ IDLE_PAGES = 50
 """Pages in a row that may bring nothing new, as long as their cursors differ."""
 FIRST_LOOP_CHECK = 64
 """Page at which the walk is first searched for records that come again and again; then at every doubling."""
+LARGE_PAGES = 2
+"""Pages beyond the usual size that may be on their way at once, from the request to the queue of a writer."""
 MOVES = 2
 """How often one walk follows an account to another host."""
 
@@ -48,8 +50,8 @@ class Sink(Protocol):
     async def distinct_share(self, job: Job) -> float:
         """Share of the walk's committed records that are distinct, 1.0 if each came once."""
 
-    async def last_keys(self, job: Job) -> frozenset[str]:
-        """The rkeys of the last committed page."""
+    async def last_page(self, job: Job) -> tuple[int, frozenset[str]]:
+        """Number and rkeys of the last committed page."""
 
 
 class _CursorRefused(Exception):
@@ -65,6 +67,7 @@ class Walker:
         self._accounts = accounts
         self._settings = settings
         self._sink = sink
+        self._large_pages = asyncio.Semaphore(LARGE_PAGES)
 
     async def walk(self, job: Job, account: Account) -> bool:
         """Read a pair to its end.
@@ -82,7 +85,11 @@ class Walker:
         moves, may_restart = 0, True
         is_resumed = job.can_continue(account.pds)
         if is_resumed:
-            job.last_keys = await self._sink.last_keys(job)
+            number, job.last_keys = await self._sink.last_page(job)
+            if job.cursor is None:
+                if number == job.pages:
+                    return True  # the last importer was killed between the last page and the end
+                is_resumed = False
         while True:
             try:
                 if not is_resumed:
@@ -92,7 +99,7 @@ class Walker:
                     job.begin(account.pds, rev)
                 await self._read_pages(job)
                 if job.seen == 0:
-                    await self._believe_empty(account)
+                    await self._believe_empty(job, account)
                 return True
             except _CursorRefused as exc:
                 if not may_restart:
@@ -125,9 +132,18 @@ class Walker:
                 return None
             raise  # a permanent answer is believed only after the DID was resolved afresh
 
-    async def _believe_empty(self, account: Account) -> None:
+    async def _believe_empty(self, job: Job, account: Account) -> None:
         """Some servers show an empty list for an account they do not have."""
-        await self._accounts.confirm_active(account)
+        if await self._accounts.confirm_active(account) or job.rev is not None:
+            return
+        denial = RepoNotFound(f"{account.pds} shows an empty list and cannot say whether it has {account.did}")
+        if await self._accounts.relocate(account) is not None:
+            raise denial  # makes the walk move
+        if not job.claim.is_fresh:
+            raise ServerFailure(
+                f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
+                " pair and delete them"
+            )
 
     async def _read_pages(self, job: Job) -> None:
         assert job.pds is not None
@@ -139,25 +155,30 @@ class Walker:
         steps = 0
         while True:
             try:
-                page = await self._repo.list_records(job.pds, job.did, job.collection, cursor=job.cursor, limit=limit)
-            except (Refusal, ServerFailure, MalformedAnswer) as exc:
+                cursor, is_new = await self._pass_page(job, limit)
+            except MalformedAnswer as exc:
+                if limit > SMALLEST_LIMIT:
+                    limit = await self._smaller(job, exc, limit)
+                    continue
+                async with self._large_pages:
+                    cursor, is_new = await self._pass_page(job, limit, is_large=True)
+            except (Refusal, ServerFailure) as exc:
                 limit = await self._smaller(job, exc, limit)
                 continue
             limit = min(self._settings.page_size, limit * 2)
-            is_new = await self._send(job, page)
-            if page.cursor is None:
+            if cursor is None:
                 return
             steps += 1
             idle = 0 if is_new else idle + 1
-            if page.cursor == landmark or page.cursor == job.cursor or idle > IDLE_PAGES:
+            if cursor == landmark or cursor == job.cursor or idle > IDLE_PAGES:
                 raise CursorLoop(
                     f"{job.pds} goes in circles after page {job.pages}: "
                     + ("its cursor came back" if idle <= IDLE_PAGES else f"{idle} pages brought nothing new")
                     + "; tell its operator, then `parity reset` the pair and import it again"
                 )
             if steps == landmark_at:
-                landmark, landmark_at = page.cursor, landmark_at * 2
-            job.cursor = page.cursor
+                landmark, landmark_at = cursor, landmark_at * 2
+            job.cursor = cursor
             if job.pages >= self._settings.max_pages:
                 raise CursorLoop(
                     f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
@@ -172,6 +193,14 @@ class Walker:
                     )
             if delay:
                 await asyncio.sleep(delay)
+
+    async def _pass_page(self, job: Job, limit: int, *, is_large: bool = False) -> tuple[str | None, bool]:
+        """Fetch a page and hand it on; the next cursor, and whether the page brought anything new."""
+        assert job.pds is not None
+        page = await self._repo.list_records(
+            job.pds, job.did, job.collection, cursor=job.cursor, limit=limit, is_large=is_large
+        )
+        return page.cursor, await self._send(job, page)
 
     async def _send(self, job: Job, page: Page) -> bool:
         """Hand a page on, without the records that the page before ended with; tell if anything was left."""
@@ -218,8 +247,7 @@ class Walker:
             return smaller
         if job.cursor:
             raise _CursorRefused(error)
-        if error.status in (404, 501):
-            await self._ask_status(job, None)
+        await self._ask_status(job, None)  # "repo not found" comes in many words
         raise RequestRefused(
             f"{job.pds} refuses to list {job.collection} of {job.did}: {error}; ask its operator why"
         ) from error

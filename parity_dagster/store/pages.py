@@ -168,22 +168,22 @@ class PageStore:
         assert row is not None
         return row[0], row[1]
 
-    async def last_keys(self, conn: AsyncConnection, state_id: int) -> frozenset[str]:
-        """The rkeys of a walk's last committed page.
+    async def last_page(self, conn: AsyncConnection, state_id: int) -> tuple[int, frozenset[str]]:
+        """Number and rkeys of a walk's last committed page.
 
         Args:
             conn: any connection.
             state_id: the pair.
 
         Returns:
-            Stored and skipped ones.
+            The number, 0 if there is none; and the rkeys, stored and skipped ones.
         """
         cursor = await conn.execute(
-            "SELECT rkeys || skipped_rkeys FROM parity_walk_pages WHERE state_id = %s ORDER BY page DESC LIMIT 1",
+            "SELECT page, rkeys || skipped_rkeys FROM parity_walk_pages WHERE state_id = %s ORDER BY page DESC LIMIT 1",
             (state_id,),
         )
         row = await cursor.fetchone()
-        return frozenset(row[0]) if row else frozenset()
+        return (row[0], frozenset(row[1])) if row else (0, frozenset())
 
     async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
         columns = list(zip(*(_state_columns(write) for write in writes), strict=True))
