@@ -25,8 +25,8 @@ def run(
     instance: dg.DagsterInstance,
     job: str = "import_partitions",
     *,
+    tags: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
-    **tags: str,
 ) -> dg.ExecuteInProcessResult:
     """One run of a job of the code location, in this process, as `dagster job execute` does it."""
     definition = build_defs(settings).resolve_job_def(job)

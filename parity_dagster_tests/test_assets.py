@@ -55,7 +55,7 @@ def test_a_run_of_one_partition_materializes_it_with_its_whole_row(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:
     pair = Pair(accounts[0], POST)
-    result = run(settings, instance, **one(pair))
+    result = run(settings, instance, tags=one(pair))
     assert result.success
     assert materialized(result) == [pair]
     state = row(settings, pair)
@@ -68,7 +68,7 @@ def test_a_run_of_one_partition_materializes_it_with_its_whole_row(
 def test_a_range_run_materializes_each_pair_of_the_rectangle_once(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:
-    result = run(settings, instance, **rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
     assert result.success
     wanted = [Pair(did, collection) for did in accounts for collection in (POST, LIKE)]
     assert sorted(materialized(result)) == sorted(wanted)
@@ -80,7 +80,7 @@ def test_a_run_in_which_pairs_fail_records_the_others_and_names_the_failed(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     network.network.set_status(accounts[1], "takendown")
-    result = run(settings, instance, **rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
     assert not result.success
     bad = [Pair(accounts[1], POST), Pair(accounts[1], LIKE)]
     good = [Pair(did, collection) for did in (accounts[0], accounts[2]) for collection in (POST, LIKE)]
@@ -102,7 +102,7 @@ def test_a_failed_pair_leaves_an_observation_with_its_whole_row(
 ) -> None:
     network.network.set_status(accounts[0], "deactivated")
     pair = Pair(accounts[0], POST)
-    run(settings, instance, **one(pair))
+    run(settings, instance, tags=one(pair))
     (record,) = instance.fetch_observations(RECORDS_KEY, limit=10).records
     observation = record.asset_observation
     state = row(settings, pair)
@@ -117,7 +117,7 @@ def test_a_failed_run_is_not_tried_again_by_dagster(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     network.network.set_status(accounts[0], "deactivated")
-    result = run(settings, instance, **one(Pair(accounts[0], POST)))
+    result = run(settings, instance, tags=one(Pair(accounts[0], POST)))
     (event,) = [event for event in result.all_events if event.is_step_failure]
     said = event.step_failure_data.user_failure_data
     assert said is not None
@@ -129,9 +129,9 @@ def test_a_complete_pair_is_materialized_again_without_being_read(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     pair = Pair(accounts[0], POST)
-    run(settings, instance, **one(pair))
+    run(settings, instance, tags=one(pair))
     before = len(network.network.log.entries())
-    result = run(settings, instance, **one(pair))
+    result = run(settings, instance, tags=one(pair))
     assert result.success
     assert materialized(result) == [pair]
     assert len(network.network.log.entries()) == before
@@ -143,11 +143,11 @@ def test_a_refresh_reads_a_complete_pair_again(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str], way: str
 ) -> None:
     pair = Pair(accounts[0], POST)
-    run(settings, instance, **one(pair))
+    run(settings, instance, tags=one(pair))
     network.network.put_record(pair.did, POST, {"$type": POST, "text": "new", "createdAt": "2026-01-01T00:00:00Z"})
     config = {"ops": {"atproto__records": {"config": {"refresh": True}}}} if way == "config" else {}
     tags = {"parity/refresh": "true"} if way == "tag" else {}
-    assert run(settings, instance, config=config, **one(pair), **tags).success
+    assert run(settings, instance, config=config, tags={**one(pair), **tags}).success
     assert remembered(instance, pair).records_synced == 151
     assert remembered(instance, pair).walk == 2
 
@@ -169,7 +169,7 @@ def test_pairs_turn_green_while_the_run_goes_on(
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    result = run(settings, instance, **rectangle(Pair(accounts[0], POST), Pair(accounts[2], POST)))
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], POST)))
     done.set()
     watcher.join()
     assert result.success
@@ -188,7 +188,7 @@ def test_pairs_turn_green_while_the_run_goes_on(
 def test_a_partition_nobody_registered_is_refused_before_any_work(
     settings: Settings, instance: dg.DagsterInstance, network: Running, key: str, cure: str
 ) -> None:
-    result = run(settings, instance, **({"dagster/partition": key} if key else {}))
+    result = run(settings, instance, tags={"dagster/partition": key} if key else {})
     assert not result.success
     message, _ = failure(result)
     assert cure in message
@@ -216,7 +216,7 @@ def test_what_is_downstream_runs_after_the_import(
 def test_a_run_says_what_it_did(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
-    result = run(settings, instance, **rectangle(Pair(accounts[0], POST), Pair(accounts[1], LIKE)))
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[1], LIKE)))
     (output,) = [event for event in result.all_events if event.is_successful_output]
     metadata = output.step_output_data.metadata
     assert metadata["pairs"] == dg.IntMetadataValue(4)

@@ -152,7 +152,7 @@ def test_the_planned_events_of_a_run_are_written_at_once_and_shown(
     dids = [network.network.add_account({POST: 1}) for _ in range(40)]
     register_dids(instance, dids)
     tags = rectangle(Pair(dids[0], POST), Pair(dids[-1], LIKE))
-    result = run(settings, instance, **tags)
+    result = run(settings, instance, tags=tags)
     assert result.success
     planned = instance.get_records_for_run(
         result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, limit=1000
