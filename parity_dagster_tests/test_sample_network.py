@@ -429,6 +429,8 @@ def test_faults_strike_when_they_are_told_to(served: Running, client: httpx.Clie
         Fault(kind="explode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no colour"):
         network.behave(colour="red")
+    with pytest.raises(KeyError, match="pds-77"):
+        network.behave(host="pds-77", gzip=True)
     with pytest.raises(ValueError, match="no dialect"):
         network.behave(dialect="klingon")
 
@@ -466,6 +468,16 @@ def test_a_host_can_go_away_and_come_back_on_its_port(served: Running, client: h
         client.get(f"{served.plc_url}/{did}")
     network.bring_up_host("plc")
     assert client.get(f"{served.plc_url}/{did}").status_code == 200
+
+
+def test_a_host_that_flaps_is_down_when_down_and_up_when_up(served: Running, client: httpx.Client) -> None:
+    network, url = served.network, served.pds_urls["pds-1"]
+    for _ in range(20):
+        network.take_down_host("pds-1")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=2)
+        network.bring_up_host("pds-1")
+        assert httpx.get(f"{url}/xrpc/_health", trust_env=False).status_code == 200
 
 
 def test_hosts_and_accounts_may_join_while_it_is_served(served: Running, client: httpx.Client) -> None:

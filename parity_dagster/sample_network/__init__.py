@@ -2,6 +2,10 @@
 
 The demo, the tests and the benchmarks import from it. It can be told to misbehave in every way that real
 hosts do, at any time, from Python or over its control port. It imports nothing else of this package.
+
+Reading order: `network` and `population` (the model), `repo` and `generated` (records), `behaviour` and `scopes`
+(misbehaving), `pds`, `paging`, `directory`, `faults` (answers), `answering` (how they combine), `wire` and `server`
+(bytes and ports), `control` and `command` (from outside), `shapes` (ready-made networks).
 """
 
 from parity_dagster.sample_network.behaviour import DIALECTS, REFERENCE, Behaviour, Fault

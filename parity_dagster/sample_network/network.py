@@ -194,7 +194,10 @@ class SampleNetwork(Population):
 
         Raises:
             ValueError: a field, dialect or value that does not exist.
+            KeyError: no such host.
         """
+        if host:
+            self.host(host)
         with self.lock:
             return self.scopes.adjust(host, did, collection, changes)
 

@@ -18,7 +18,7 @@ from parity_dagster.sample_network.answering import answer_for
 from parity_dagster.sample_network.control import control_handler
 from parity_dagster.sample_network.hosts import Host
 from parity_dagster.sample_network.network import SampleNetwork
-from parity_dagster.sample_network.wire import Handler, HttpProtocol
+from parity_dagster.sample_network.wire import HttpProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,49 +51,50 @@ class _Doors:
         self._servers: dict[str, asyncio.AbstractServer] = {}
         self._reserved: dict[str, socket.socket] = {}
         self._connections: dict[str, set[HttpProtocol]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: dict[str, asyncio.Task[None]] = {}
         self.control = Host("control", {})
 
     def open_host(self, host: Host) -> None:
         """Accept connections for a host, on the port it had before if any."""
-        if host.name in self._servers:
-            return
-        door = self._reserved.pop(host.name, None) or _bind(host.port)
-        door.listen(1024)
-        host.port = door.getsockname()[1]
-        host.is_up = True
-        # From here on the kernel accepts connections, so nobody has to wait for the loop.
-        if threading.get_ident() == self._loop_thread:
-            self._start(host, door)
-        else:
-            self._loop.call_soon_threadsafe(self._start, host, door)
-
-    def _start(self, host: Host, door: socket.socket) -> None:
-        task = self._loop.create_task(self._serve(host, door))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, host: Host, door: socket.socket) -> None:
-        is_control = host is self.control
-        handler: Handler = control_handler(self._network) if is_control else answer_for(self._network, host)
-        connections = self._connections.setdefault(host.name, set())
-        server = await self._loop.create_server(lambda: HttpProtocol(handler, connections), sock=door)
-        if host.is_up:
-            self._servers[host.name] = server
-        else:
-            server.close()
+        self._in_loop(self._open, host)
 
     def close_host(self, host: Host) -> None:
         """Refuse connections to a host, cut the open ones and keep its port."""
-        host.is_up = False
-        if threading.get_ident() == self._loop_thread:
-            self._close(host, None)
-        else:
-            closed = threading.Event()
-            self._loop.call_soon_threadsafe(self._close, host, closed)
-            closed.wait(5)
+        self._in_loop(self._close, host)
 
-    def _close(self, host: Host, closed: threading.Event | None) -> None:
+    def _in_loop(self, action: Callable[[Host], None], host: Host) -> None:
+        """Act in the loop's thread, where alone the sockets are touched, and wait for it."""
+        if threading.get_ident() == self._loop_thread:
+            action(host)
+            return
+
+        async def act() -> None:
+            action(host)
+            if starting := self._starting.get(host.name):
+                await starting
+
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
+
+    def _open(self, host: Host) -> None:
+        host.is_up = True
+        if host.name in self._servers or host.name in self._starting:
+            return
+        door = self._reserved.pop(host.name, None) or _bind(host.port)
+        door.listen(1024)  # from here on the kernel accepts connections; nobody has to wait for the server
+        host.port = door.getsockname()[1]
+        self._starting[host.name] = self._loop.create_task(self._serve(host, door))
+
+    async def _serve(self, host: Host, door: socket.socket) -> None:
+        handler = control_handler(self._network) if host is self.control else answer_for(self._network, host)
+        connections = self._connections.setdefault(host.name, set())
+        server = await self._loop.create_server(lambda: HttpProtocol(handler, connections), sock=door)
+        self._servers[host.name] = server
+        del self._starting[host.name]
+        if not host.is_up:
+            self._close(host)
+
+    def _close(self, host: Host) -> None:
+        host.is_up = False
         server = self._servers.pop(host.name, None)
         if server is not None:
             server.close()
@@ -101,10 +102,10 @@ class _Doors:
             self._reserved[host.name] = _bind(host.port)
         for connection in list(self._connections.get(host.name, ())):
             connection.transport.abort()
-        if closed is not None:
-            closed.set()
 
     async def close(self) -> None:
+        for task in list(self._starting.values()):
+            await task
         for connections in self._connections.values():
             for connection in list(connections):
                 connection.transport.abort()
@@ -112,8 +113,6 @@ class _Doors:
             server.close()
         for door in self._reserved.values():
             door.close()
-        for task in list(self._tasks):
-            await task
         await asyncio.sleep(0)
 
 
