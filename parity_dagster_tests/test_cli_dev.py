@@ -74,6 +74,22 @@ def test_a_second_request_does_not_wait():
     assert tree.remaining() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+def test_a_killed_parent_takes_the_program_with_it():
+    code = (
+        "import os, signal, sys, time\n"
+        "from parity_dagster.cli.process_tree import ProcessTree\n"
+        "tree = ProcessTree([sys.executable, '-c', 'import time; time.sleep(600)'], dict(os.environ))\n"
+        "print(tree.remaining()[0].pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    assert wait_for(lambda: not is_alive(child), 10)
+
+
 def test_processes_of_others_are_left_alone():
     other = ProcessTree([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))
     tree = ProcessTree([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))

@@ -11,9 +11,11 @@ which every descendant inherits.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,7 @@ _MARK = "PARITY_PROCESS_TREE"
 # The embedded PostgreSQL is shared with other processes and stops by itself after its last user.
 _SHARED = ("postgres",)
 _POLL = 0.05
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ProcessTree:
@@ -37,7 +40,11 @@ class ProcessTree:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(  # noqa: S603 - the caller's own program, no shell
-            command, env={**environment, _MARK: self._mark}, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env={**environment, _MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
 
     @property
@@ -89,6 +96,11 @@ class ProcessTree:
             self._process.poll()  # reaps the program itself
             remaining = [process for process in remaining if process.is_running() and not _is_zombie(process)]
         return bool(remaining)
+
+
+def _end_with_parent() -> None:
+    """In the child: ask the kernel for SIGTERM if this program is killed and cannot stop the tree any more."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _is_zombie(process: psutil.Process) -> bool:
