@@ -56,7 +56,7 @@ class Session:
                 except DatabaseUnreachable:
                     if time.monotonic() > deadline:
                         raise
-                except (*REFUSED_DATA, psycopg.errors.UniqueViolation):
+                except (*REFUSED_DATA, psycopg.IntegrityError):
                     raise
                 except PASSING as exc:
                     if time.monotonic() > deadline:

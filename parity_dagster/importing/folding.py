@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from parity_dagster.importing.events import ImportProgress
 from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.models import ImportState, ImportStatus
-from parity_dagster.store.pages import PairWrite
+from parity_dagster.store.mapped import MappedRow
+from parity_dagster.store.pages import PairWrite, Row
 
 Item = PageItem | EndItem
 
@@ -31,6 +32,7 @@ class Fold:
             is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
         )  # fmt: skip
         self._rows: dict[str, tuple[str, str | None, bytes]] = {}
+        self._mapped: dict[str, MappedRow] = {}
 
     @property
     def has_pages(self) -> bool:
@@ -60,6 +62,8 @@ class Fold:
         self.items.append(item)
         for row in item.rows:
             self._rows[row[0]] = row
+        for mapped in item.mapped:
+            self._mapped[mapped.rkey] = mapped
         write.pds, write.rev = item.pds, item.rev
         write.fence_rev = self.job.fence(item.walk, item.rev)
         write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
@@ -74,28 +78,36 @@ class Fold:
         """Settle what only the whole batch shows."""
         write = self.write
         write.rows = list(self._rows.values())
+        write.mapped = list(self._mapped.values())
         write.fetched = self.has_pages
         completes = write.ending is not None and write.ending.error is None
         starts = write.pages == len(write.page_rows)
         if completes and write.is_fresh and write.walk == 1 and starts and not write.rejects:
             distinct = {rkey for _, rkeys, _ in write.page_rows for rkey in rkeys}
-            if len(distinct) == write.synced:
+            skipped = {rkey for *_, rkeys in write.page_rows for rkey in rkeys}
+            if len(distinct) == write.synced and len(skipped) == write.skipped:
                 write.page_rows.clear()  # begun and ended in one transaction: nobody will need them
         write.has_page_rows = write.has_page_rows or bool(write.page_rows)
 
-    def reject(self, bad: dict[str, str]) -> None:
+    @property
+    def records(self) -> list[Row]:
+        """Every record of the batch, those included that turned out to be stored already."""
+        return list(self._rows.values())
+
+    def reject(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
         """Move rows that Postgres refuses to the rejects.
 
         Args:
-            bad: reason by rkey.
+            bad: what Postgres says, by rkey.
+            reason: code of the failed records.
         """
         if not bad:
             return
         write = self.write
-        for row in write.rows:
-            if row[0] in bad:
-                write.rejects.append((row[0], "refused_by_postgres", bad[row[0]], row[2]))
+        for rkey, detail in bad.items():
+            write.rejects.append((rkey, reason, detail, self._rows[rkey][2]))
         write.rows = [row for row in write.rows if row[0] not in bad]
+        write.mapped = [row for row in write.mapped if row.rkey not in bad]
         write.page_rows = [
             (page, [k for k in rkeys if k not in bad], skipped) for page, rkeys, skipped in write.page_rows
         ]

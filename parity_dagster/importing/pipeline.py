@@ -22,11 +22,13 @@ from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database
 from parity_dagster.importing.events import ImportCompleted, ImportFailed, ImportStarted
 from parity_dagster.importing.job import EndItem, Job, PageItem
+from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
 from parity_dagster.importing.outcomes import failure
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
+from parity_dagster.store.mapped import MappedStore
 from parity_dagster.store.pages import Ending, PageStore
 from parity_dagster.store.states import Claim, StateStore
 
@@ -58,6 +60,8 @@ class Run:
         self._emit = emit
         self._refresh = refresh
         self._claims = Claims(database, StateStore(settings.state_table), run_id)
+        self._mappers = Mappers(settings.mappers)
+        self._mapped = MappedStore(self._mappers.tables())
         self._walker = Walker(repo, accounts, settings, self)
         self._gate = ByteGate(QUEUED_BYTES)
         self._writers: list[Writer] = []
@@ -74,9 +78,12 @@ class Run:
 
         Raises:
             DatabaseError: there is no database to work with.
+            SettingsError: a mapper's table cannot take its rows.
         """
+        if self._mapped:
+            await self._database.run(self._mapped.prepare)  # a table that cannot be filled is told before any work
         await self._claims.open()
-        store = PageStore(self._settings.state_table)
+        store = PageStore(self._settings.state_table, self._mapped)
         try:
             async with asyncio.TaskGroup() as writing:
                 self._writers = [
@@ -157,6 +164,8 @@ class Run:
         Args:
             item: the page.
         """
+        if item.job.collection in self._mappers:
+            self._mappers.apply(item)
         await self._writer_of(item.job).put(item)
 
     async def distinct_share(self, job: Job) -> float:

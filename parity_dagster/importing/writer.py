@@ -20,10 +20,12 @@ from parity_dagster.importing.database import Database, Session
 from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.folding import Fold, Item, fold
 from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
+from parity_dagster.store.mapped import REFUSALS, MappedWrite
 from parity_dagster.store.pages import LostClaim, PageStore
 from parity_dagster.store.rejects import find_unstorable
-from parity_dagster.store.sessions import REFUSED_DATA, first_line
+from parity_dagster.store.sessions import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +125,13 @@ class Writer:
                     break
                 except LostClaim as exc:
                     folds = await self._without_lost(folds, exc.state_ids)
-                except psycopg.errors.UniqueViolation:
-                    # Something is there already that a first import did not expect: go through the upsert.
-                    for item in folds:
-                        item.write.is_direct = item.job.is_direct = False
-                except REFUSED_DATA as exc:
+                except REFUSALS as exc:
+                    direct = [item for item in folds if item.write.is_direct]
+                    if direct and isinstance(exc, psycopg.errors.UniqueViolation):
+                        # Something is there already that a first import did not expect: go through the upsert.
+                        for item in direct:
+                            item.write.is_direct = item.job.is_direct = False
+                        continue
                     await self._session.run(partial(self._set_aside, folds, first_line(exc)))
             else:
                 return
@@ -181,6 +185,12 @@ class Writer:
             bad = await find_unstorable(conn, item.write.rows)
             found += len(bad)
             item.reject(bad)
+            write = item.write
+            if not bad and write.mapped:
+                rows = MappedWrite(write.did, write.collection, write.mapped)
+                bad = await self._store.mapped.find_refused(conn, rows, item.records)
+                found += len(bad)
+                item.reject(bad, REFUSED)
         if not found:
             raise DatabaseError(f"PostgreSQL refuses a batch ({reason}) but none of its records; please report this")
 

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.store.announcements import note_endings
 from parity_dagster.store.live import drop_tombstones, find_tombstones, lock_pairs
+from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.states import COLUMNS, state_from_row
 
 Row = tuple[str, str | None, bytes]
@@ -72,6 +73,8 @@ class PairWrite:
     rejects: list[Reject] = field(default_factory=list)
     page_rows: list[tuple[int, list[str], list[str]]] = field(default_factory=list)
     """Page number, stored rkeys and skipped rkeys of each page."""
+    mapped: list[MappedRow] = field(default_factory=list)
+    """Rows of the collection's own typed table, if it has a mapper with one."""
     ending: Ending | None = None
     fetched: bool = True
     """Whether anything was read in this run; listeners are told."""
@@ -92,8 +95,9 @@ class LostClaim(Exception):
 class PageStore:
     """Saves batches on a connection of its own."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, mapped: MappedStore | None = None) -> None:
         self._table = sql.Identifier(table)
+        self.mapped = mapped or MappedStore({})
 
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(table=self._table, columns=COLUMNS)
@@ -108,6 +112,7 @@ class PageStore:
             "CREATE TEMPORARY TABLE IF NOT EXISTS parity_incoming (did text, collection text, rkey text, cid text,"
             " value jsonb, rev text) ON COMMIT DELETE ROWS"
         )
+        await self.mapped.prepare(conn)
 
     async def save(
         self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
@@ -132,6 +137,8 @@ class PageStore:
             await self._yield_to_live(conn, writes)
             await self._copy(conn, "atproto_records", [write for write in writes if write.is_direct])
             await self._merge(conn, [write for write in writes if not write.is_direct])
+            if self.mapped:
+                await self.mapped.save(conn, [MappedWrite(w.did, w.collection, w.mapped) for w in writes])
             await self._save_rejects(conn, writes)
             await self._save_page_rows(conn, writes)
             return await self._end(conn, importer_id, [write for write in writes if write.ending])
