@@ -25,6 +25,8 @@ class Account:
     rev: str | None = None
     is_rev_known: bool = False
     is_active_known: bool = False
+    is_resolved_now: bool = False
+    """Its document was read in this run, not taken from the cache."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -144,6 +146,7 @@ class Accounts:
         await self._database.run(lambda conn: save_identities(conn, [cached]))
         old = self._accounts.get(did)
         account = old if old and old.pds == identity.pds else Account(did, identity.pds)
+        account.is_resolved_now = True
         if did in self._users:
             self._accounts[did] = account
         return account

@@ -5,13 +5,19 @@ What lives here: taking and giving back pairs. What must not: working on them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from psycopg import AsyncConnection
 
+from parity_dagster.errors import DatabaseError
 from parity_dagster.importing.database import Database
 from parity_dagster.importing.models import Pair
 from parity_dagster.store.states import Claim, StateStore
+
+WATCH_SECONDS = 5.0
+"""Seconds between two looks at the session that holds the lock; so long a lost one may go unnoticed."""
 
 
 class Claims:
@@ -31,6 +37,13 @@ class Claims:
     async def hold(self) -> None:
         """Make sure that the lock is held; a lost session is opened and takes it again."""
         await self._session.run(_ping)
+
+    async def watch(self) -> None:
+        """Keep looking whether the lock is held; runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            with suppress(DatabaseError):  # whoever needs the database next says so
+                await self.hold()
 
     async def take(self, pairs: Sequence[Pair], *, refresh: bool) -> list[Claim]:
         """Claim pairs.

@@ -53,6 +53,10 @@ class Session:
             while True:
                 try:
                     return await work(await self.connection())
+                except asyncio.CancelledError:
+                    # The transaction may be half done, and what would end it is cancelled as well.
+                    self._abandon()
+                    raise
                 except DatabaseUnreachable:
                     if time.monotonic() > deadline:
                         raise
@@ -89,6 +93,11 @@ class Session:
         if self._conn is not None:
             with suppress(psycopg.Error):
                 await self._conn.close()
+            self._conn = None
+
+    def _abandon(self) -> None:
+        if self._conn is not None:
+            self._conn.pgconn.finish()
             self._conn = None
 
     async def _drop_if_broken(self) -> None:

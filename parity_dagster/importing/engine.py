@@ -137,7 +137,7 @@ class Engine:
             from parity_dagster.atproto.xrpc import XrpcClient
 
             http = HttpClient(self._settings)
-            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency))
+            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency), self._settings.concurrency)
             resolver = IdentityResolver(
                 xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
             )

@@ -54,6 +54,7 @@ class Fold:
                 write.is_direct = write.is_fresh = self.job.is_direct = False
             write.page_rows.clear()
             write.rejects.clear()
+            self._rows.clear()
             self.items.clear()
             self.counts.clear()
         if isinstance(item, EndItem):

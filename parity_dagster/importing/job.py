@@ -163,13 +163,17 @@ class Job:
         Returns:
             A TID.
         """
-        if rev is not None:
-            return rev
-        if walk not in self.fences:
-            state = self.claim.state
-            resumed = walk == state.walk and state.started_at is not None
-            self.fences[walk] = tid_of(state.started_at if resumed and state.started_at else datetime.now(UTC))
-        return self.fences[walk]
+        state = self.claim.state
+        own = rev
+        if own is None:
+            if walk not in self.fences:
+                resumed = walk == state.walk and state.started_at is not None
+                self.fences[walk] = tid_of(state.started_at if resumed and state.started_at else datetime.now(UTC))
+            own = self.fences[walk]
+        if walk == state.walk or state.walk == 0:
+            return own
+        # A host that was restored from a backup, or whose clock is slow, must not lock out its own newer records.
+        return max(own, state.rev or tid_of(state.started_at or state.created_at))
 
 
 def tid_of(moment: datetime) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
+from anyio import CancelScope
+
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.importing.accounts import Accounts
@@ -36,8 +38,11 @@ logger = logging.getLogger(__name__)
 
 CLAIM_CHUNK = 256
 """Pairs claimed by one statement."""
-WINDOW = 1024
-"""Pairs claimed and not yet done; what is beyond has not been looked at, so memory does not grow with a run."""
+WINDOW = 4096
+"""Pairs claimed and not yet done; what is beyond has not been looked at, so memory does not grow with a run. Large
+enough that the pairs of one slow host do not fill it."""
+CLOSING_SECONDS = 10.0
+"""Seconds that giving the claims back may take at the end; a dead process gives them back, too."""
 
 
 class Run:
@@ -68,7 +73,6 @@ class Run:
         self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(settings.host_concurrency)
         )
-        self._walks = asyncio.Semaphore(settings.concurrency)
 
     async def run(self, pairs: Iterable[Pair]) -> None:
         """Import pairs; each ends with one `ImportCompleted` or `ImportFailed`.
@@ -92,20 +96,27 @@ class Run:
                 ]
                 for writer in self._writers:
                     writing.create_task(writer.run())
+                watching = writing.create_task(self._claims.watch())
                 await self._walk_all(iter(pairs))
                 for writer in self._writers:
                     writer.close()
+                watching.cancel()
         except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            error: Exception = group
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
         finally:
             # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
-            with suppress(DatabaseError):
-                await self._claims.close()
+            with CancelScope(shield=True), suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await self._claims.close()
 
     async def _walk_all(self, pairs: Iterator[Pair]) -> None:
         window = asyncio.Semaphore(WINDOW)
         async with asyncio.TaskGroup() as walking:
-            while chunk := list(islice(pairs, CLAIM_CHUNK)):
+            # On another thread: the caller's iterable may take its time, read files or call the service itself.
+            while chunk := await asyncio.to_thread(lambda: list(islice(pairs, CLAIM_CHUNK))):
                 for _ in chunk:
                     await window.acquire()
                 claims = await self._claims.take(chunk, refresh=self._refresh)
@@ -148,7 +159,7 @@ class Run:
 
     async def _walk(self, job: Job) -> None:
         account = await self._accounts.locate(job.did)
-        async with self._hosts[account.pds], self._walks:
+        async with self._hosts[account.pds]:
             cursor = job.cursor if job.can_continue(account.pds) else None
             self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
             await self._walker.walk(job, account)

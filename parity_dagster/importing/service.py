@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from parity_dagster.atproto.identifiers import parse_account, parse_did, parse_nsid
-from parity_dagster.errors import CollectionNotRegistered, ParityError
+from parity_dagster.errors import CollectionNotRegistered, DatabaseError, ParityError
 from parity_dagster.importing.delivery import Delivery, EventQueue, tell_untold
 from parity_dagster.importing.engine import Engine
 from parity_dagster.importing.events import (
@@ -173,14 +173,19 @@ class ImportService:
         delivery = Delivery(self._engine, Audience((*((on_event,) if on_event else ()), *listeners)))
 
         def valid() -> Iterator[Pair]:
-            for pair in pairs:
+            for given in pairs:
+                error: ParityError | None = None
+                try:
+                    pair = self._checked(given)
+                except ParityError as exc:
+                    pair, error = Pair(*given), exc
                 if pair in results:
                     continue
                 results[pair] = None
-                try:
-                    yield self._checked(pair)
-                except ParityError as exc:
-                    events.put(_refused(pair, exc))
+                if error is None:
+                    yield pair
+                else:
+                    events.put(_refused(pair, error))
 
         running = self._engine.start(
             lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh),
@@ -192,6 +197,11 @@ class ImportService:
                     results[Pair(event.did, event.collection)] = event.result
                 delivery.tell(event)
             running.result()
+        except DatabaseError as exc:
+            for pair, result in results.items():
+                if result is None:
+                    delivery.tell(_refused(pair, exc))
+            raise
         except BaseException:
             # Ctrl-C or a caller's exception: stop cleanly, so that the pairs can be resumed at once.
             running.cancel()
@@ -429,12 +439,13 @@ class ImportService:
 
     def _checked(self, pair: Pair) -> Pair:
         did = parse_did(pair.did, allow_private=self.settings.allow_private_hosts)
-        if parse_nsid(pair.collection) not in self.settings.collections:
+        collection = parse_nsid(pair.collection)
+        if collection not in self.settings.collections:
             raise CollectionNotRegistered(
                 f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
                 f" (now {', '.join(self.settings.collections)})"
             )
-        return Pair(did, pair.collection)
+        return Pair(did, collection)
 
     def _call(self, work: Callable[[Engine], Awaitable[Result]]) -> Result:
         return self._engine.start(work).result()

@@ -16,6 +16,7 @@ from parity_dagster.atproto.xrpc import Refusal
 from parity_dagster.errors import (
     AccountUnavailable,
     CursorLoop,
+    HostPaused,
     HostUnreachable,
     Interrupted,
     MalformedAnswer,
@@ -125,6 +126,8 @@ class Walker:
         )
 
     async def _moved(self, account: Account, error: ParityError) -> Account | None:
+        if isinstance(error, HostPaused) and account.is_resolved_now:
+            return None  # thousands of accounts of one dead host must not each ask the directory again
         try:
             return await self._accounts.relocate(account)
         except TransientError:

@@ -307,6 +307,14 @@ class PageStore:
             if write.page_rows or write.is_new_walk
         ]
         old = [(state_id, page) for state_id, page in old if page != 1]
+        again = [write for write in writes if write.is_new_walk and not write.is_fresh]
+        if again:
+            # A pair that was reset counts its walks from 1 again; what failed in its earlier life is not of this walk.
+            await conn.execute(
+                "UPDATE parity_failed_records f SET walk = 0 FROM unnest(%s::text[], %s::text[], %s::int[])"
+                " AS u(did, collection, walk) WHERE f.did = u.did AND f.collection = u.collection AND f.walk >= u.walk",
+                [list(column) for column in zip(*((w.did, w.collection, w.walk) for w in again), strict=True)],
+            )
         if old:
             await conn.execute(
                 "DELETE FROM parity_walk_pages p USING unnest(%s::bigint[], %s::int[]) AS u(state_id, page)"

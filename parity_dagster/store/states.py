@@ -57,7 +57,7 @@ class Claim(NamedTuple):
     holder: str | None
     """Who has it, if somebody else does."""
     is_fresh: bool
-    """Whether the table holds no record of the pair yet."""
+    """Whether no record of the pair has been met yet: the table holds none, and none has failed."""
     refresh: bool
     """Whether a refresh was asked for, by this call or by the queue."""
 
@@ -89,6 +89,10 @@ class StateStore:
         assert row is not None
         importer_id: int = row[0]
         await self.hold_importer(conn, importer_id)
+        # Those that were killed; their pairs are free without this.
+        await conn.execute(
+            self._sql("DELETE FROM parity_importers WHERE id < %s AND id NOT IN ({live})"), (importer_id,)
+        )
         return importer_id
 
     async def hold_importer(self, conn: AsyncConnection, importer_id: int) -> None:
@@ -155,7 +159,8 @@ class StateStore:
                     " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
                     "  FROM parity_importers i WHERE i.id = importer_id) AS holder,"
                     " NOT EXISTS (SELECT FROM atproto_records r"
-                    "  WHERE r.did = s.did AND r.collection = s.collection) AS is_fresh"
+                    "  WHERE r.did = s.did AND r.collection = s.collection) AND NOT EXISTS (SELECT"
+                    "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection) AS is_fresh"
                     " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
                     " USING (did, collection) FOR UPDATE OF s"
                 ),
