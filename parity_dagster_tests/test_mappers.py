@@ -57,10 +57,7 @@ def titles(conn: Connection) -> list[str]:
 
 
 def failures(conn: Connection) -> dict[str, str]:
-    return {
-        reason: detail
-        for reason, detail in conn.execute("SELECT reason, detail FROM parity_failed_records ORDER BY id DESC")
-    }
+    return dict(conn.execute("SELECT reason, detail FROM parity_failed_records").fetchall())
 
 
 def stored(conn: Connection, collection: str = POST) -> int:
