@@ -49,10 +49,12 @@ if TYPE_CHECKING:
         Listener,
     )
     from parity_dagster.importing.live import LiveRecord
+    from parity_dagster.importing.mappers import RecordMapper, SourceRecord
     from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
     from parity_dagster.importing.queueing import ImportUserJob, QueuedImport
     from parity_dagster.importing.service import ImportService
     from parity_dagster.settings import Settings, load_settings
+    from parity_dagster.store.typed import Column, TypedView
 
 _HOMES = {
     "parity_dagster.errors": (
@@ -94,10 +96,12 @@ _HOMES = {
         "Listener",
     ),
     "parity_dagster.importing.live": ("LiveRecord",),
+    "parity_dagster.importing.mappers": ("RecordMapper", "SourceRecord"),
     "parity_dagster.importing.models": ("ImportResult", "ImportState", "ImportStatus", "Pair"),
     "parity_dagster.importing.queueing": ("ImportUserJob", "QueuedImport"),
     "parity_dagster.importing.service": ("ImportService",),
     "parity_dagster.settings": ("Settings", "load_settings"),
+    "parity_dagster.store.typed": ("Column", "TypedView"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -109,6 +113,7 @@ __all__ = [
     "AccountUnavailable",
     "BlockedEndpoint",
     "CollectionNotRegistered",
+    "Column",
     "CursorLoop",
     "DatabaseError",
     "DatabaseUnreachable",
@@ -139,12 +144,15 @@ __all__ = [
     "PermanentError",
     "QueuedImport",
     "RateLimited",
+    "RecordMapper",
     "RepoNotFound",
     "RequestRefused",
     "ServerFailure",
     "Settings",
     "SettingsError",
+    "SourceRecord",
     "TransientError",
+    "TypedView",
     "load_settings",
 ]
 
