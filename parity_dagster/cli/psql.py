@@ -1,0 +1,56 @@
+"""`parity psql`: PostgreSQL's own shell on the database that is in use.
+
+What lives here: starting psql with the right connection. What must not: queries.
+"""
+
+from __future__ import annotations
+
+import click
+
+_VARIABLES = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+    "options": "PGOPTIONS",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+}
+"""Connection parameters as psql's environment: a password has no place on a command line that others can list."""
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
+    short_help="Open PostgreSQL's shell on the database.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PSQL ARGUMENT]...")
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the database that imports go to; the embedded server runs for as long as it is open.
+
+    \b
+    Examples:
+      parity psql
+      parity psql -c 'SELECT collection, count(*) FROM atproto_records GROUP BY 1'
+      parity psql --csv -c 'SELECT did, created_at, text FROM posts' > posts.csv
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME.
+    Exit code: psql's own; 1 if the database cannot be reached.
+    """
+    import os
+    import subprocess
+
+    from psycopg.conninfo import conninfo_to_dict
+
+    from parity_dagster.settings import load_settings
+    from parity_dagster.store.database import connection_url
+    from parity_dagster.store.postgres_programs import find_program
+
+    parameters = conninfo_to_dict(connection_url(load_settings()))
+    environment = os.environ | {
+        _VARIABLES[name]: str(value) for name, value in parameters.items() if name in _VARIABLES and value is not None
+    }
+    raise SystemExit(subprocess.run([find_program("psql"), *arguments], env=environment, check=False).returncode)  # noqa: S603 - the user's own arguments to psql, no shell
