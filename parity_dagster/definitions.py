@@ -16,11 +16,12 @@ from parity_dagster.orchestration.jobs import build_import_partitions, import_re
 from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.recording import batch_by_default
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
+from parity_dagster.orchestration.sensors import build_retry_sensor
 from parity_dagster.settings import Settings, load_settings
 
 
 def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Wire assets, jobs and resources.
+    """Wire assets, jobs, sensors and resources.
 
     Args:
         settings: of every run; if None, each process reads them from its environment.
@@ -38,6 +39,7 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     return dg.Definitions(
         assets=[records],
         jobs=[import_records, build_import_partitions(records)],
+        sensors=[build_retry_sensor(settings)],
         resources={"import_service": service, **(resources or {})},
         # a run's pairs are walked concurrently inside one step; another process would only cost its start
         executor=dg.in_process_executor,

@@ -81,6 +81,15 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         60.0, gt=0, le=600, description="wall-clock seconds one request may take, slow drips included"
     )
+    retry_attempts: int = Field(
+        3, ge=1, le=100, description="tries of a pair before only a person (or --resume) starts another"
+    )
+    retry_delay: float = Field(
+        60.0,
+        ge=0.1,
+        le=86_400,
+        description="seconds from a failed try to the next, doubled for each further one (errors that may pass only)",
+    )
     max_page_bytes: int = Field(32 * 2**20, ge=2**16, description="largest page accepted, in bytes after decompression")
     max_pages: int = Field(200_000, ge=1, description="pages read of one (did, collection) before giving up")
     user_agent: str = Field(

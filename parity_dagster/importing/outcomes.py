@@ -6,22 +6,20 @@ What lives here: error in, `Ending` out. What must not: detecting errors or writ
 from __future__ import annotations
 
 from parity_dagster.errors import AccountUnavailable, ParityError, RateLimited
+from parity_dagster.settings import Settings
 from parity_dagster.store.pages import Ending
 
-MAX_ATTEMPTS = 3
-"""Failed tries after which only a person (or `--resume`) starts another."""
-RETRY_DELAY = 60.0
-"""Seconds after the first failed try; doubled for each further one."""
 MAX_ERROR_TEXT = 500
 """Characters of an error kept on the row."""
 
 
-def failure(error: ParityError, attempts: int) -> tuple[Ending, int]:
+def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:
     """Decide what becomes of a pair whose walk ended with an error.
 
     Args:
         error: what happened.
         attempts: failed tries before this one.
+        settings: `retry_attempts` and `retry_delay` are read.
 
     Returns:
         The ending to write, and the number of failed tries including this one if it counts.
@@ -32,8 +30,8 @@ def failure(error: ParityError, attempts: int) -> tuple[Ending, int]:
         retry_in = error.retry_after
     else:
         attempts += 1
-        if error.retryable and attempts < MAX_ATTEMPTS:
-            retry_in = RETRY_DELAY * 2 ** (attempts - 1)
+        if error.retryable and attempts < settings.retry_attempts:
+            retry_in = settings.retry_delay * 2 ** (attempts - 1)
     text = str(error)
     if len(text) > MAX_ERROR_TEXT:
         text = text[: MAX_ERROR_TEXT - 1] + "…"

@@ -18,6 +18,7 @@ from parity_dagster.orchestration.partitions import (
     from_partition_key,
     register_dids,
 )
+from parity_dagster.orchestration.queue import batch_pairs
 from parity_dagster.orchestration.recording import import_in_step
 
 IMPORT_RECORDS = "import_records"
@@ -30,6 +31,7 @@ class ImportRecordsConfig(dg.Config):
     dids: list[str] = Field([], description="accounts to import: DIDs, or handles")
     collections: list[str] = Field([], description="collections of each; without any, all registered ones")
     partitions: list[str] = Field([], description="further single pairs, each as COLLECTION|DID")
+    batch: str = Field("", description="batch of queued pairs; the queue's sensor fills this in")
     refresh: bool = Field(False, description="read completed pairs again from their start")
 
 
@@ -57,15 +59,20 @@ def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[l
         Each pair once, in the order asked for, and a failed result for each account or key that cannot be one.
 
     Raises:
-        dagster.Failure: nothing is asked for.
+        dagster.Failure: nothing is asked for, or the queue could not be read.
     """
-    if not config.dids and not config.partitions:
+    if not config.dids and not config.partitions and not config.batch:
         raise dg.Failure(
             description="Nothing to import: give dids, as in {dids: [did:plc:z72i7hdynmk6r22z27h6tvur]}.",
             allow_retries=False,
         )
     pairs: dict[Pair, None] = {}
     refused: list[ImportResult] = []
+    if config.batch:
+        try:
+            pairs.update(dict.fromkeys(batch_pairs(service.settings, config.batch)))
+        except ParityError as exc:
+            raise dg.Failure(description=str(exc), allow_retries=False) from None
     for account in dict.fromkeys(config.dids):
         try:
             did = service.resolve(account)
@@ -87,6 +94,7 @@ _FLAT_CONFIG = {
         [str], is_required=False, description="collections of each; without any, all registered ones"
     ),
     "partitions": dg.Field([str], is_required=False, description="further single pairs, each as COLLECTION|DID"),
+    "batch": dg.Field(str, is_required=False, description="batch of queued pairs; the queue's sensor fills this in"),
     "refresh": dg.Field(bool, is_required=False, description="read completed pairs again from their start"),
     "ops": dg.Field(dict, is_required=False, description="the same in Dagster's own nested form"),
     "resources": dg.Field(dict, is_required=False, description="settings of this run only"),

@@ -171,7 +171,7 @@ class StateStore:
                 self._sql(
                     "UPDATE {table} SET status = 'in_progress', importer_id = %s, run_id = %s, updated_at = now(),"
                     " started_at = CASE WHEN status = 'completed' THEN now() ELSE coalesce(started_at, now()) END,"
-                    " completed_at = NULL, next_attempt_at = NULL WHERE id = ANY(%s)"
+                    " completed_at = NULL, next_attempt_at = NULL, batch = NULL WHERE id = ANY(%s)"
                 ),
                 (importer_id, run_id, [claim.state.id for claim in claims if claim.is_mine]),
             )

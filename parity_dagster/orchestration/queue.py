@@ -1,0 +1,99 @@
+"""The queue on Dagster's side: which runs to ask for, and what a run of the queue imports.
+
+What lives here: the way from due pairs to run requests. What must not: statements (`store.queue`) or the sensor's
+definition (`sensors`).
+
+Crashes between marking and launching are harmless: a batch without a run is asked for again under the same run
+key, which Dagster launches once, and a batch whose run has ended gives back what is left of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import dagster as dg
+
+from parity_dagster.importing.models import Pair
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.queue import dissolve_batch, make_batches, open_batches, pairs_of_batch
+
+PAIRS_PER_RUN = 2000
+"""Pairs that the queue gives to one run.
+
+Starting a run costs about a second of processor time, whatever it imports, and a run that dies gives back its
+pairs at once, so there is little reason for small ones. More would let a small request wait long behind them.
+"""
+
+OPEN_BATCHES = 8
+"""Batches launched and not taken up yet, at most; enough that no worker waits for the next look."""
+
+QUEUE_TAG = "parity/queue"
+"""Run tag that dagster.yaml limits; its value is `PARITY_QUEUE`."""
+
+BATCH_TAG = "parity/batch"
+PAIRS_TAG = "parity/pairs"
+
+
+def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunRequest]:
+    """Ask for runs of everything that is due.
+
+    Args:
+        instance: where earlier batches' runs are looked up.
+        settings: `collections`, `queue` and `retry_delay` are read.
+
+    Returns:
+        One request per batch; those that are asked for again have no effect if they were launched.
+
+    Raises:
+        DatabaseError: Postgres could not be reached or lacks the tables.
+    """
+    with closing(connect(settings, autocommit=True)) as connection:
+        table = settings.state_table
+        waiting = open_batches(connection, table)
+        runs = _runs_of(instance, waiting)
+        unlaunched: dict[str, int] = {}
+        ended = 0
+        for batch in waiting:
+            if batch not in runs:
+                unlaunched[batch] = 0
+            elif runs[batch].is_finished:
+                dissolve_batch(connection, table, batch, settings.retry_delay)
+                ended += 1
+        room = OPEN_BATCHES - len(waiting) + ended
+        new = make_batches(connection, table, settings.collections, size=PAIRS_PER_RUN, count=room)
+    return [_request(batch, pairs, settings) for batch, pairs in {**unlaunched, **new}.items()]
+
+
+def _runs_of(instance: dg.DagsterInstance, batches: list[str]) -> dict[str, dg.DagsterRun]:
+    if not batches:
+        return {}
+    found = instance.get_runs(filters=dg.RunsFilter(tags={BATCH_TAG: batches}))
+    runs: dict[str, dg.DagsterRun] = {}
+    for run in found:
+        batch = run.tags[BATCH_TAG]
+        # a re-execution from the UI bears the same tag; as long as any of them is under way, the batch is
+        if batch not in runs or runs[batch].is_finished:
+            runs[batch] = run
+    return runs
+
+
+def _request(batch: str, pairs: int, settings: Settings) -> dg.RunRequest:
+    tags = {QUEUE_TAG: settings.queue, BATCH_TAG: batch}
+    if pairs:
+        tags[PAIRS_TAG] = str(pairs)
+    return dg.RunRequest(run_key=batch, run_config={"batch": batch}, tags=tags)
+
+
+def batch_pairs(settings: Settings, batch: str) -> list[Pair]:
+    """What a run of the queue imports.
+
+    Args:
+        settings: name the database and the table.
+        batch: name of the batch.
+
+    Returns:
+        The batch's pairs that nobody else has taken up; none if it was dissolved meanwhile.
+    """
+    with closing(connect(settings, autocommit=True)) as connection:
+        return pairs_of_batch(connection, settings.state_table, batch)

@@ -1,0 +1,216 @@
+"""The queue of pairs that wait for a Dagster run, kept in the state table.
+
+What lives here: finding what is due, marking it as a batch, and giving back what a batch's run did not take up.
+What must not: launching runs (`orchestration.queue`), or claims (`store.states`).
+
+A batch is a mark on rows (`batch`), written when a run is about to be asked for. The run reads its pairs by this
+mark, and claiming a pair removes it. So a pair is never launched twice while its run waits, and what a run left
+behind, for whatever reason, can be found and launched again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from parity_dagster.importing.models import Pair
+from parity_dagster.store.states import LIVE_IMPORTERS, LOCK_CLASS
+
+LOCK = 2**31 - 1
+"""Second key of the advisory lock under which batches are made; importers' numbers never get there."""
+
+LONGEST_WAIT = 3600
+"""Seconds after which a pair whose run died without touching it is launched again, at the latest."""
+
+# What is due, most urgent first. Each part uses an index of its own, so that it costs the same whatever waits or is
+# done. A queued row is locked so that a claim and the mark cannot cross.
+_DUE = (
+    # interrupted: whoever imported it is gone
+    "s.status = 'in_progress' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"
+    " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id",
+    # failed in a way that may pass, and the pause is over
+    "s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
+    # queued, oldest first
+    "s.status = 'pending' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now()) ORDER BY s.id",
+)
+
+
+class DuePair(NamedTuple):
+    """A pair to import, and where it was last known to live."""
+
+    id: int
+    did: str
+    collection: str
+    host: str | None
+
+
+def make_batches(
+    connection: psycopg.Connection, table: str, collections: Collection[str], *, size: int, count: int
+) -> dict[str, int]:
+    """Mark what is due as batches, each to be imported by one run.
+
+    Every batch holds pairs of as many hosts as there are, and an account's pairs stay together.
+
+    Args:
+        connection: any connection; one transaction is used.
+        table: name of the state table.
+        collections: registered NSIDs; pairs of others wait until theirs is registered again.
+        size: pairs in a batch, about.
+        count: batches to make, at most.
+
+    Returns:
+        Number of pairs by name of the batch.
+    """
+    batches: dict[str, int] = {}
+    if count < 1:
+        return batches
+    with connection.transaction():
+        # one tick at a time, also if one that ran out of time still goes on
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, LOCK))
+        due = _find_due(connection, table, collections, size * count)
+        for chunk in _chunks(spread(due), size):
+            name = uuid4().hex
+            connection.execute(
+                sql.SQL("UPDATE {table} SET batch = %s WHERE id = ANY(%s)").format(table=sql.Identifier(table)),
+                (name, [pair.id for pair in chunk]),
+            )
+            batches[name] = len(chunk)
+    return batches
+
+
+def _find_due(connection: psycopg.Connection, table: str, collections: Collection[str], limit: int) -> list[DuePair]:
+    due: list[DuePair] = []
+    for part in _DUE:
+        if len(due) < limit:
+            rows = connection.execute(
+                sql.SQL(
+                    "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds) FROM {table} s"
+                    " LEFT JOIN parity_identities i ON i.did = s.did"
+                    f" WHERE s.batch IS NULL AND s.collection = ANY(%s) AND {part} LIMIT %s"
+                    " FOR UPDATE OF s SKIP LOCKED"
+                ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
+                (list(collections), limit - len(due)),
+            ).fetchall()
+            due += [DuePair(*row) for row in rows]
+    return due
+
+
+def open_batches(connection: psycopg.Connection, table: str) -> list[str]:
+    """Batches with pairs that no run has taken up yet.
+
+    Args:
+        connection: any connection.
+        table: name of the state table.
+
+    Returns:
+        Their names.
+    """
+    rows = connection.execute(
+        sql.SQL("SELECT DISTINCT batch FROM {table} WHERE batch IS NOT NULL ORDER BY 1").format(
+            table=sql.Identifier(table)
+        )
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def pairs_of_batch(connection: psycopg.Connection, table: str, batch: str) -> list[Pair]:
+    """What a run is to import; pairs that somebody has begun meanwhile are not among it.
+
+    Args:
+        connection: any connection.
+        table: name of the state table.
+        batch: name of the batch.
+
+    Returns:
+        The pairs, hosts taking turns.
+    """
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds) FROM {table} s"
+            " LEFT JOIN parity_identities i ON i.did = s.did WHERE s.batch = %s AND s.status <> 'completed'"
+            " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id"
+        ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
+        (batch,),
+    ).fetchall()
+    return [Pair(pair.did, pair.collection) for account in spread(DuePair(*row) for row in rows) for pair in account]
+
+
+def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait: float) -> int:
+    """Give back the pairs that a batch's run ended without taking up.
+
+    They are due again after as long as they have waited already, so that a run that dies each time is started less
+    and less often.
+
+    Args:
+        connection: any connection.
+        table: name of the state table.
+        batch: name of the batch.
+        wait: seconds that they wait at least.
+
+    Returns:
+        Number of pairs given back.
+    """
+    return connection.execute(
+        sql.SQL(
+            "UPDATE {table} SET batch = NULL, next_attempt_at = now() + make_interval(secs =>"
+            " least(greatest(extract(epoch FROM now() - updated_at), %s), %s)) WHERE batch = %s"
+        ).format(table=sql.Identifier(table)),
+        (wait, LONGEST_WAIT, batch),
+    ).rowcount
+
+
+def add_pending(connection: psycopg.Connection, table: str, pairs: Iterable[Pair]) -> int:
+    """Make pairs pending that were never asked for before; all others stay as they are.
+
+    Args:
+        connection: any connection.
+        table: name of the state table.
+        pairs: what to import.
+
+    Returns:
+        Number of pairs that are new.
+    """
+    wanted = list(pairs)
+    return connection.execute(
+        sql.SQL(
+            "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
+            " ON CONFLICT (did, collection) DO NOTHING"
+        ).format(table=sql.Identifier(table)),
+        ([pair.did for pair in wanted], [pair.collection for pair in wanted]),
+    ).rowcount
+
+
+def spread(pairs: Iterable[DuePair]) -> list[list[DuePair]]:
+    """Order pairs so that hosts take turns.
+
+    Args:
+        pairs: in the order in which each host's are to come.
+
+    Returns:
+        The pairs of each account; accounts whose host is not known yet keep their place.
+    """
+    accounts: defaultdict[str, list[DuePair]] = defaultdict(list)
+    for pair in pairs:
+        accounts[pair.did].append(pair)
+    seen: defaultdict[str, int] = defaultdict(int)
+    turns: list[tuple[int, list[DuePair]]] = []
+    for account in accounts.values():
+        host = account[0].host
+        turns.append((len(turns) if host is None else seen[host], account))
+        if host is not None:
+            seen[host] += 1
+    return [account for _, account in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _chunks(accounts: Sequence[Sequence[DuePair]], size: int) -> list[list[DuePair]]:
+    chunks: list[list[DuePair]] = []
+    for account in accounts:
+        if not chunks or len(chunks[-1]) + len(account) > size:
+            chunks.append([])
+        chunks[-1] += account
+    return chunks
