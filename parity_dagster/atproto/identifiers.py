@@ -16,9 +16,7 @@ from parity_dagster.errors import InvalidIdentifier
 
 # Top-level names that no public service can have: the handle spec's list plus `test`, which it allows for
 # development only (RFC 6761, RFC 7686, RFC 8375, RFC 9476).
-RESERVED_TLDS = frozenset(
-    {"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion", "test"}
-)
+RESERVED_TLDS = frozenset({"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion", "test"})
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _TLD = r"[a-zA-Z](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
@@ -28,6 +26,8 @@ _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]")
 _DID_PLC = re.compile(r"did:plc:[a-z2-7]{24}")
 _NSID = re.compile(rf"{_TLD}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}")
 _RKEY = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._:~-]{1,512}")
+_RKEY_LINE = r"(?!\.\.?(?:\n|\Z))[A-Za-z0-9._:~-]{1,512}"
+_RKEYS = re.compile(rf"{_RKEY_LINE}(?:\n{_RKEY_LINE})*")
 _TID = re.compile(r"[2-7a-j][2-7a-z]{12}")
 _TID_DIGITS = str.maketrans("234567abcdefghijklmnopqrstuvwxyz", "0123456789abcdefghijklmnopqrstuv")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,9 +78,7 @@ def parse_did(text: str, *, allow_private: bool = False) -> str:
         raise _invalid(text, "is not a DID; a DID looks like did:plc:z72i7hdynmk6r22z27h6tvur")
     method, identifier = text.split(":", 2)[1:]
     if method == "plc":
-        raise _invalid(
-            text, "is not a did:plc; one has exactly 24 characters out of a-z and 2-7 after did:plc:"
-        )
+        raise _invalid(text, "is not a did:plc; one has exactly 24 characters out of a-z and 2-7 after did:plc:")
     if method != "web":
         raise _invalid(text, f"is a did:{method[:20]}; AT Protocol accounts are did:plc or did:web")
     if allow_private and _PRIVATE_HOST.fullmatch(identifier) and len(identifier) <= 253:
@@ -150,12 +148,20 @@ def is_valid_rkey(text: str) -> bool:
     return _RKEY.fullmatch(text) is not None
 
 
+def are_valid_rkeys(texts: list[str]) -> bool:
+    """Tell whether all of `texts` are record keys, in one look at all of them.
+
+    Args:
+        texts: the keys of a page.
+    """
+    joined = "\n".join(texts)
+    return not texts or (joined.count("\n") == len(texts) - 1 and _RKEYS.fullmatch(joined) is not None)
+
+
 def parse_rkey(text: str) -> str:
     """Return a record key (case-sensitive) as it is, or raise `InvalidIdentifier` (record-key spec)."""
     if not is_valid_rkey(text):
-        raise _invalid(
-            text, "is not a record key; one has 1 to 512 of A-Z a-z 0-9 . _ : ~ - as in 3jzfcijpj2z2a"
-        )
+        raise _invalid(text, "is not a record key; one has 1 to 512 of A-Z a-z 0-9 . _ : ~ - as in 3jzfcijpj2z2a")
     return text
 
 
@@ -171,9 +177,7 @@ def parse_at_uri(text: str) -> AtUri:
     """
     parts = text[5:].split("/") if text.startswith("at://") and len(text) <= 8192 else []
     if not 1 <= len(parts) <= 3:
-        raise _invalid(
-            text, "is not an AT-URI; one looks like at://did:plc:…/app.bsky.feed.post/3jzfcijpj2z2a"
-        )
+        raise _invalid(text, "is not an AT-URI; one looks like at://did:plc:…/app.bsky.feed.post/3jzfcijpj2z2a")
     authority = parts[0] if is_valid_did(parts[0]) else parse_handle(parts[0])
     collection = parse_nsid(parts[1]) if len(parts) > 1 else None
     return AtUri(authority, collection, parse_rkey(parts[2]) if len(parts) > 2 else None)

@@ -7,6 +7,7 @@ and strings only. What must not: what an entry means (`pages`).
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -28,6 +29,9 @@ class _RawPage(msgspec.Struct):
     records: list[msgspec.Raw]
     cursor: str | None = None
 
+
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+_PIECE = 8_192
 
 _decode_raw_page = msgspec.json.Decoder(_RawPage).decode
 _decode_string = msgspec.json.Decoder(str | None).decode
@@ -63,8 +67,12 @@ def is_utf8(data: bytes) -> bool:
     Args:
         data: anything.
     """
+    decode = _Utf8Decoder().decode
+    view = memoryview(data)
     try:
-        data.decode()
+        for start in range(0, len(data), _PIECE):  # one string of a whole page would be four times its size
+            decode(view[start : start + _PIECE])
+        decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

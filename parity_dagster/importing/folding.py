@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from parity_dagster.importing.events import ImportProgress
 from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
-from parity_dagster.store.pages import PairWrite, Row
+from parity_dagster.store.pages import PairWrite
 
 Item = PageItem | EndItem
 
@@ -61,14 +62,14 @@ class Fold:
             write.ending, write.attempts = item.ending, item.attempts
             return
         self.items.append(item)
-        for row in item.rows:
-            self._rows[row[0]] = row
+        rkeys = [row[0] for row in item.rows]
+        self._rows.update(zip(rkeys, item.rows, strict=True))
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
         write.pds, write.rev = item.pds, item.rev
         write.fence_rev = self.job.fence(item.walk, item.rev)
         write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
-        write.page_rows.append((item.page, [row[0] for row in item.rows], item.skipped))
+        write.page_rows.append((item.page, rkeys, item.skipped))
         write.pages, write.cursor = item.page, item.cursor
         write.synced += len(item.rows)
         write.skipped += len(item.skipped)

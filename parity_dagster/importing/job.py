@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 from parity_dagster.atproto.pages import RejectedRecord
 from parity_dagster.importing.models import ImportStatus
+from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
-from parity_dagster.store.pages import Ending, Row
+from parity_dagster.store.pages import Ending
 from parity_dagster.store.states import Claim
 
 ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})

@@ -23,7 +23,7 @@ from parity_dagster.store.mapped import MappedRow, MappedTable
 
 if TYPE_CHECKING:
     from parity_dagster.importing.job import PageItem
-    from parity_dagster.store.pages import Row
+    from parity_dagster.store.copy_text import Row
 
 REFUSED = "mapper_refused"
 """Reason of failed records that a mapper, or its table, did not take."""

@@ -29,6 +29,7 @@ from parity_dagster.errors import (
 from parity_dagster.importing.accounts import Account, Accounts
 from parity_dagster.importing.job import Job, PageItem
 from parity_dagster.settings import Settings
+from parity_dagster.store.copy_text import Row
 
 SMALLEST_LIMIT = 2
 """Records asked for when a page fails; 1 would never end on a host whose cursor is inclusive."""
@@ -209,8 +210,10 @@ class Walker:
         """Hand a page on, without the records that the page before ended with; tell if anything was left."""
         if job.is_stopped:
             raise Interrupted("the pair was taken away from this importer")
-        keys = frozenset(record.rkey for record in page.records)
-        rows = [record for record in page.records if record.rkey not in job.last_keys]
+        keys = frozenset([record[0] for record in page.records])
+        rows: list[Row] = list(page.records)
+        if not keys.isdisjoint(job.last_keys):
+            rows = [record for record in rows if record[0] not in job.last_keys]
         is_new = bool(rows or page.rejected)
         job.pages += 1
         job.seen += len(rows) + len(page.rejected)
@@ -220,7 +223,7 @@ class Walker:
         await self._sink.put(
             PageItem(
                 job, job.walk, job.pages, job.pds, job.rev, page.cursor,
-                list(rows), page.rejected, [], page.size,
+                rows, page.rejected, [], page.size,
             )
         )  # fmt: skip
         return is_new

@@ -18,12 +18,10 @@ from psycopg.rows import dict_row
 
 from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.store.announcements import note_endings
+from parity_dagster.store.copy_text import Row, encode_array, encode_rows
 from parity_dagster.store.live import drop_tombstones, find_tombstones, lock_pairs
 from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.states import COLUMNS, state_from_row
-
-Row = tuple[str, str | None, bytes]
-"""rkey, cid, and the value's JSON bytes."""
 
 Reject = tuple[str | None, str, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""
@@ -235,7 +233,7 @@ class PageStore:
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             for write in writes:
                 if write.rows:
-                    await copy.write(encode_rows(write))
+                    await copy.write(encode_rows(write.did, write.collection, write.fence_rev, write.rows))
 
     async def _merge(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
         writes = [write for write in writes if write.rows]
@@ -323,13 +321,16 @@ class PageStore:
             )
 
     async def _save_page_rows(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
-        rows = [(write.state_id, *page) for write in writes for page in write.page_rows]
-        if not rows:
+        lines = [
+            f"{write.state_id}\t{page}\t{encode_array(rkeys)}\t{encode_array(skipped)}\n"
+            for write in writes
+            for page, rkeys, skipped in write.page_rows
+        ]
+        if not lines:
             return
         statement = "COPY parity_walk_pages (state_id, page, rkeys, skipped_rkeys) FROM STDIN"
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                await copy.write_row(row)
+            await copy.write("".join(lines))
 
     async def _end(
         self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
@@ -398,36 +399,3 @@ def _state_columns(write: PairWrite) -> tuple[object, ...]:
         write.state_id, write.pds, write.rev, write.walk, write.pages, write.cursor,
         write.synced, write.skipped, write.failed, *end,
     )  # fmt: skip
-
-
-def encode_rows(write: PairWrite) -> bytes:
-    """A pair's rows in COPY's text format.
-
-    Args:
-        write: whose rows; their values hold no line break, tab or NUL (JSON allows none in strings, and the page
-            parser has replaced those between tokens).
-
-    Returns:
-        One line per row.
-    """
-    head = f"{write.did}\t{write.collection}\t".encode()
-    tail = b"\t" + write.fence_rev.encode() + b"\n"
-    return b"".join(
-        b"%b%b\t%b\t%b%b"
-        % (
-            head,
-            rkey.encode(),
-            b"\\N" if cid is None else _escape(cid),
-            value.replace(b"\\", b"\\\\") if b"\\" in value else value,
-            tail,
-        )
-        for rkey, cid, value in write.rows
-    )
-
-
-def _escape(text: str) -> bytes:
-    """A stranger's string for COPY; a CID is plain ASCII, but nobody has to send one."""
-    if text.isalnum() and text.isascii():
-        return text.encode()
-    clean = text.replace("\x00", "").encode("utf-8", "replace")
-    return clean.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
