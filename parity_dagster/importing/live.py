@@ -121,7 +121,11 @@ class LiveWriter:
 
     def _checked(self, record: LiveRecord) -> LiveRow | LiveReject:
         did, collection, rkey = self._key(record.uri, record.rev)
-        value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
+        try:
+            value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
+        except (ValueError, RecursionError) as exc:  # no JSON can say it: a circle, a number of 5,000 digits
+            entry = _entry(record.uri, record.cid, b"null")
+            return LiveReject(did, collection, rkey, record.rev, "invalid_json", f"not storable JSON: {exc}", entry)
         entry = _entry(record.uri, record.cid, value)
         parsed = parse_entry(entry, did, collection)
         if isinstance(parsed, RejectedRecord):
