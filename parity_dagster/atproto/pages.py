@@ -65,8 +65,13 @@ class Page:
     cursor: str | None
     records: list[Record]
     rejected: list[RejectedRecord] = field(default_factory=list)
-    size: int = 0
-    """Bytes of the body."""
+    body: bytes = b""
+    """What the server sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.body)
 
 
 class _Entry(msgspec.Struct):
@@ -116,7 +121,7 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
         else:
             records = _sift(body, parsed.records, f"at://{did}/{collection}/")
             if records is not None:
-                return Page(_checked_cursor(parsed.cursor), records, [], len(body))
+                return Page(_checked_cursor(parsed.cursor), records, [], body)
     return _parse_by_record(body, f"at://{did}/{collection}/")
 
 
@@ -263,7 +268,7 @@ def _parse_by_record(body: bytes, prefix: str) -> Page:
             rejected.append(entry)
         else:
             records.setdefault(entry.rkey, entry)
-    return Page(_checked_cursor(cursor), list(records.values()), rejected, len(body))
+    return Page(_checked_cursor(cursor), list(records.values()), rejected, body)
 
 
 def _checked_cursor(cursor: str | None) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parity_dagster.atproto.pages import find_entries
 from parity_dagster.importing.events import ImportProgress
 from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.models import ImportState, ImportStatus
@@ -56,6 +57,7 @@ class Fold:
             write.page_rows.clear()
             write.rejects.clear()
             self._rows.clear()
+            self._mapped.clear()
             self.items.clear()
             self.counts.clear()
         if isinstance(item, EndItem):
@@ -106,8 +108,12 @@ class Fold:
         if not bad:
             return
         write = self.write
+        entries: dict[str, bytes] = {}
+        for item in self.items:
+            if met := bad.keys() & {row[0] for row in item.rows}:
+                entries.update(find_entries(item.body, write.did, write.collection, met))
         for rkey, detail in bad.items():
-            write.rejects.append((rkey, reason, detail, self._rows[rkey][2]))
+            write.rejects.append((rkey, reason, detail, entries[rkey]))
         write.rows = [row for row in write.rows if row[0] not in bad]
         write.mapped = [row for row in write.mapped if row.rkey not in bad]
         write.page_rows = [

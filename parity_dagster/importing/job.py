@@ -35,6 +35,8 @@ class PageItem:
     rejects: list[RejectedRecord]
     skipped: list[str]
     size: int
+    body: bytes
+    """The page as it came, of which an entry that Postgres refuses is kept byte for byte."""
     mapped: list[MappedRow] = field(default_factory=list)
 
 

@@ -223,7 +223,7 @@ class Walker:
         await self._sink.put(
             PageItem(
                 job, job.walk, job.pages, job.pds, job.rev, page.cursor,
-                rows, page.rejected, [], page.size,
+                rows, page.rejected, [], page.size, page.body,
             )
         )  # fmt: skip
         return is_new
