@@ -438,8 +438,9 @@ class ImportService:
             return ImportResult(account, "*", error=str(exc), error_code=exc.code)
 
     def _checked(self, pair: Pair) -> Pair:
-        did = parse_did(pair.did, allow_private=self.settings.allow_private_hosts)
-        collection = parse_nsid(pair.collection)
+        did, collection = pair  # plain tuples will do
+        did = parse_did(did, allow_private=self.settings.allow_private_hosts)
+        collection = parse_nsid(collection)
         if collection not in self.settings.collections:
             raise CollectionNotRegistered(
                 f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
