@@ -8,7 +8,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from command_line import PROGRAM, call, run, start, variables
+from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 from parity_dagster.cli import parity
 from parity_dagster.cli.exits import ParityGroup

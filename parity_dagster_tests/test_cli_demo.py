@@ -6,9 +6,10 @@ import signal
 import subprocess
 import time
 
+import psycopg
 import pytest
 import yaml
-from command_line import PROGRAM, call, run, start, variables
+from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 from parity_dagster.cli.demo import _stretches
 from parity_dagster.sample_network import demo_network
@@ -64,6 +65,34 @@ def test_the_demo_imports_by_a_dagster_run_and_can_be_repeated(demo_env, tmp_pat
     assert told["runs"] == ["SUCCESS", "SUCCESS"]
     counts = {f"{nsid}|{did}": count for (did, nsid), count in demo_network().counts().items()}
     assert told["partitions"] == counts
+
+
+def test_prune_drops_log_entries_of_successful_runs_and_no_memory_of_any_import(demo_env, settings, tmp_path):
+    run("demo", env=demo_env, cwd=tmp_path, timeout=120)
+    assert "Dropped 0 log entries of 0 successful runs" in run("prune", env=demo_env, cwd=tmp_path).stdout
+    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+        connection.execute("SET search_path TO dagster")
+        connection.execute("UPDATE runs SET update_timestamp = now() - interval '40 days'")
+
+        def kinds() -> dict[str, int]:
+            rows = connection.execute("SELECT coalesce(dagster_event_type, 'log'), count(*) FROM event_logs GROUP BY 1")
+            return dict(rows.fetchall())
+
+        before = kinds()
+        said = run("prune", "--dry-run", env=demo_env, cwd=tmp_path).stdout
+        assert kinds() == before
+        assert said.replace("Would drop", "Dropped") == run("prune", env=demo_env, cwd=tmp_path).stdout
+        after = kinds()
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert after["ASSET_MATERIALIZATION"] == before["ASSET_MATERIALIZATION"] == 25
+    assert not {"STEP_START", "ASSET_MATERIALIZATION_PLANNED", "log"} & set(after)
+    assert sum(after.values()) < sum(before.values())
+
+    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+        connection.execute(f"DELETE FROM {settings.state_table}")
+    assert "25 rows added" in run("rebuild-states", env=demo_env, cwd=tmp_path).stdout
+    status = call("import-status", env=demo_env).stdout
+    assert "25 completed; 3,000 records" in status
 
 
 def test_the_demo_also_works_after_some_of_its_accounts_were_imported_singly(demo_env, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import PROGRAM, call, variables
+from parity_dagster_tests.command_line import PROGRAM, call, variables
 
 import parity_dagster
 from parity_dagster.cli.process_tree import ProcessTree

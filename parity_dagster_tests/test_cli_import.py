@@ -6,7 +6,7 @@ import time
 
 import psycopg
 import pytest
-from command_line import call, start, variables
+from parity_dagster_tests.command_line import call, start, variables
 
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
 
