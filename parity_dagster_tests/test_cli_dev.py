@@ -141,7 +141,7 @@ def test_dev_serves_the_ui_and_one_signal_ends_all_of_it(settings, tmp_path, num
         assert wait_for(lambda: not _listens(port), 5)
     finally:
         left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        for started in [process, *left]:
+        for started in (process, *left):
             with contextlib.suppress(psutil.NoSuchProcess):
                 started.kill()
         process.wait()

@@ -28,7 +28,7 @@ def records(settings) -> int:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         row = connection.execute("SELECT count(*) FROM atproto_records").fetchone()
         assert row is not None
-        return row[0]
+        return int(row[0])
 
 
 def results(output: str) -> dict[tuple[str, str], str]:

@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _MARK = "PARITY_PROCESS_TREE"
 # The embedded PostgreSQL is shared with other processes and stops by itself after its last user.

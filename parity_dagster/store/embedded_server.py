@@ -113,7 +113,7 @@ def _remove_if_stale(lock: Path) -> None:
         pid = int(lock.read_text().split()[0])
     except (OSError, IndexError, ValueError):
         return
-    import psutil  # type: ignore[import-untyped]  # 0.04 s, and needed after a crash only
+    import psutil  # 0.04 s, and needed after a crash only
 
     try:
         process = psutil.Process(pid)
