@@ -1,4 +1,4 @@
-"""`parity migrate`, `parity rebuild-states` and `parity reset`: looking after the tables.
+"""`parity migrate`, `rebuild-states`, `prune` and `reset`: looking after the tables.
 
 What lives here: the commands. What must not: SQL or Dagster calls (`store`, `importing.service`,
 `orchestration`).
@@ -59,6 +59,42 @@ def rebuild_states() -> None:
     with parity_instance() as instance:
         count = rebuild(instance, settings)
     click.echo(f"{plural(count, 'row')} added or changed from Dagster's metadata.")
+
+
+@click.command(short_help="Drop the detailed logs of old Dagster runs.")
+@click.option(
+    "--keep-days",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    help="Leave alone runs that ended within so many days.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
+def prune(keep_days: int, dry_run: bool) -> None:
+    """Drop the detailed logs of old successful Dagster runs.
+
+    Runs, what they materialized and observed, and check results stay, so the UI and `parity rebuild-states`
+    know every import as before. Failed runs keep their logs. Safe while imports run.
+
+    \b
+    Examples:
+      parity prune
+      parity prune --keep-days 7
+      parity prune --dry-run
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, DAGSTER_HOME.
+    Exit code: 0; 1 if the database failed; 2 on wrong usage.
+    """
+    from parity_dagster.orchestration.pruning import prune_runs
+    from parity_dagster.orchestration.storage import parity_instance
+
+    with parity_instance() as instance:
+        pruned = prune_runs(instance, keep_days, dry_run=dry_run)
+    click.echo(
+        f"{'Would drop' if dry_run else 'Dropped'} {plural(pruned.events, 'log entry', 'log entries')}"
+        f" of {plural(pruned.runs, 'successful run')} that ended over {plural(keep_days, 'day')} ago."
+    )
 
 
 @click.command(short_help="Forget how far an account's import is.")
