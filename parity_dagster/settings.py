@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -72,6 +72,9 @@ class Settings(BaseSettings):
         None, description="URL that failed runs and failed checks are posted to as JSON (Slack's form); off unless set"
     )
     inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="form of the log lines on stderr; json has did, collection, pds and run_id as fields"
+    )
     allow_private_hosts: bool = Field(
         False, description="contact http and private addresses too; for a loopback PDS in demos and tests only"
     )

@@ -203,7 +203,11 @@ def test_a_listener_that_raises_breaks_neither_the_import_nor_the_other_listener
 def test_a_listener_that_is_stuck_does_not_hold_up_the_import(settings: Settings, network: Running) -> None:
     dids = [network.network.add_account({POST: 300}) for _ in range(4)]
     release = threading.Event()
-    with ImportService(settings, [lambda _: release.wait(30) and None], report=False) as service:
+
+    def stuck(event: ImportEvent) -> None:
+        release.wait(30)
+
+    with ImportService(settings, [stuck], report=False) as service:
         importing = threading.Thread(target=service.import_pairs, args=([Pair(did, POST) for did in dids],))
         importing.start()
         try:

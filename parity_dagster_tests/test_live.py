@@ -117,9 +117,11 @@ def test_what_names_no_record_of_ours_is_refused_and_nothing_is_written(
 
 
 def test_a_live_record_that_cannot_be_stored_costs_only_itself(settings: Settings, service: ImportService) -> None:
+    values: list[dict[str, Any] | bytes] = [
+        {"text": "\x00"}, {"text": "\ud800"}, b"[1]", b"{broken", {"n": 10**5000},
+    ]  # fmt: skip
     bad = [
-        LiveRecord(f"at://{DID}/{POST}/{number}", REV, f"bafy{number}", value)
-        for number, value in enumerate([{"text": "\x00"}, {"text": "\ud800"}, b"[1]", b"{broken", {"n": 10**5000}])
+        LiveRecord(f"at://{DID}/{POST}/{number}", REV, f"bafy{number}", value) for number, value in enumerate(values)
     ]
     service.upsert_records([post("known", OLD, bad[0].uri)])
     assert service.upsert_records([*bad, post("good")]) == len(bad) + 1
@@ -172,31 +174,34 @@ async def _prune(settings: Settings) -> None:
         await prune_tombstones(conn, settings.state_table)
 
 
-def test_an_event_waits_for_the_page_that_is_being_committed(settings: Settings, service: ImportService) -> None:
+def test_an_event_waits_for_the_page_that_is_being_committed(
+    settings: Settings, service: ImportService, network: Running
+) -> None:
     """The one race that no comparison of what is committed can see: neither knows of the other's row."""
-    with psycopg.connect(connection_url(settings)) as page:
-        asyncio.run(_share_lock(page))
-        with ThreadPoolExecutor() as threads:
-            event = threads.submit(service.delete_record, URI, NEW)
+    did = network.network.add_account({LIKE: 1})
+    rkey = network.network.put_record(did, POST)
+    rev = network.network.rev(did)
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_announcements'::regclass"
+    with psycopg.connect(connection_url(settings)) as barrier, ThreadPoolExecutor() as threads:
+        # The last thing that a page's transaction needs before its commit.
+        barrier.execute("LOCK TABLE parity_announcements IN ACCESS EXCLUSIVE MODE")
+        page = threads.submit(service.import_user_collection, did, POST)
+        try:
+            while barrier.execute(blocked).fetchone() != (1,):
+                assert not page.done()
+                time.sleep(0.02)
+            event = threads.submit(service.delete_record, f"at://{did}/{POST}/{rkey}", _later(rev))
             time.sleep(0.3)
             assert not event.done()
-            page.execute(
-                "INSERT INTO atproto_records (did, collection, rkey, value, rev) VALUES (%s, %s, %s, '{}', %s)",
-                (DID, POST, URI.rpartition("/")[2], REV),
-            )
-            page.commit()
-            assert event.result(10)
-    assert table(settings) == {}
+        finally:
+            barrier.commit()
+        assert page.result(10).records_synced == 1
+        assert event.result(10)
+    assert Pair(did, POST) not in table(settings)
 
 
-async def _share_lock(page: psycopg.Connection) -> None:
-    from parity_dagster.store import live
-
-    class Blocking:
-        async def execute(self, query: Any, params: Any) -> Any:
-            return page.execute(query, params)
-
-    await live.lock_pairs(Blocking(), [Pair(DID, POST)], shared=True)  # type: ignore[arg-type]
+def _later(rev: str) -> str:
+    return f"{rev[:-4]}zzzz"
 
 
 # All interleavings, one by one.
@@ -347,7 +352,8 @@ def test_imports_and_a_stream_of_events_racing_on_the_same_records_end_with_the_
 
     def consume() -> int:
         """Hand the events over, sometimes late, sometimes again from an earlier one."""
-        rng, count, recent = random.Random(8), 0, []
+        rng, count = random.Random(8), 0
+        recent: list[Callable[[ImportService], object]] = []
         with ImportService(settings, report=False) as service:
             while (event := events.get()) is not None:
                 if rng.random() < 0.02:

@@ -8,6 +8,7 @@ at the top of these modules: `parity --help` and `parity import-status` are expe
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import click
@@ -18,6 +19,7 @@ from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.failed_records import failed_records
 from parity_dagster.cli.import_command import import_
 from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
+from parity_dagster.cli.metrics import metrics
 from parity_dagster.cli.output import one_line
 from parity_dagster.cli.psql import psql
 from parity_dagster.cli.sample import sample_network
@@ -59,6 +61,7 @@ for _command in (
     demo,
     dev,
     sample_network,
+    metrics,
     migrate,
     rebuild_states,
     prune,
@@ -85,4 +88,9 @@ class _OneLineHandler(logging.Handler):
 
 
 def _warn_on_stderr() -> None:
+    if os.environ.get("PARITY_LOG_FORMAT", "").strip().lower() == "json":
+        from parity_dagster.monitoring.logs import configure_logging
+
+        configure_logging("json", level=logging.DEBUG if debugging() else logging.INFO)
+        return
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.WARNING, handlers=[_OneLineHandler()])

@@ -17,7 +17,13 @@ from threading import Condition
 from typing import TYPE_CHECKING
 
 from parity_dagster.errors import ParityError
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress
+from parity_dagster.importing.events import (
+    ImportCompleted,
+    ImportEvent,
+    ImportFailed,
+    ImportProgress,
+    ImportStarted,
+)
 from parity_dagster.importing.models import ImportResult, ImportStatus, Pair
 from parity_dagster.store.announcements import Ended, Told
 
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from parity_dagster.importing.listeners import Audience
 
 logger = logging.getLogger(__name__)
+events_logger = logging.getLogger("parity_dagster.events")
+"""Every event is logged here, progress at DEBUG and the others at INFO, with its fields as `extra`."""
 
 CROWDED = 1_000
 """Waiting events beyond which only the newest progress of a pair is kept."""
@@ -108,7 +116,8 @@ class EventQueue:
 class Delivery:
     """Tells an audience, and notes what it was told."""
 
-    def __init__(self, engine: Engine, audience: Audience) -> None:
+    def __init__(self, engine: Engine, audience: Audience, run_id: str | None = None) -> None:
+        self._run_id = run_id
         self._engine = engine
         self._audience = audience
         self._told: list[Told] = []
@@ -125,6 +134,7 @@ class Delivery:
         Args:
             event: what happened.
         """
+        _log(event, self._run_id)
         self._audience.tell(event)
         if isinstance(event, ImportCompleted | ImportFailed) and event.state is not None:
             self._told.append(Told(event.did, event.collection, event.state.updated_at))
@@ -173,3 +183,32 @@ def _event(ending: Ended) -> ImportCompleted | ImportFailed:
     if state.status is ImportStatus.COMPLETED:
         return ImportCompleted(result, state, ending.fetched)
     return ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
+
+
+def _log(event: ImportEvent, run_id: str | None) -> None:
+    level = logging.DEBUG if isinstance(event, ImportProgress) else logging.INFO
+    if not events_logger.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "event": type(event).__name__, "did": event.did, "collection": event.collection, "run_id": run_id,
+    }  # fmt: skip
+    counts: ImportProgress | ImportResult | None = None
+    if isinstance(event, ImportStarted):
+        text = f"reading {event.collection} of {event.did} from {event.pds}"
+        fields["pds"] = event.pds
+    elif isinstance(event, ImportProgress):
+        text = f"page {event.pages} of {event.collection} of {event.did} committed"
+        fields |= {"pds": event.pds, "pages": event.pages}
+        counts = event
+    elif isinstance(event, ImportCompleted):
+        text = f"{event.collection} of {event.did} is complete"
+        fields |= {"pds": event.state.pds, "pages": event.state.pages}
+        counts = event.result
+    else:
+        text = f"{event.collection} of {event.did} failed: {event.error}"
+        fields |= {"pds": event.state.pds if event.state else None, "error_code": event.error_code}
+        counts = event.result
+    if counts is not None:
+        names = ("records_synced", "records_skipped", "records_failed")
+        fields |= {name: getattr(counts, name) for name in names}
+    events_logger.log(level, "%s", text, extra=fields)

@@ -170,7 +170,8 @@ class ImportService:
         events = EventQueue()
         listeners = self._find_listeners()
         self._tell_untold(listeners)
-        delivery = Delivery(self._engine, Audience((*((on_event,) if on_event else ()), *listeners)))
+        audience = Audience((*((on_event,) if on_event else ()), *listeners))
+        delivery = Delivery(self._engine, audience, self._run_id)
 
         def valid() -> Iterator[Pair]:
             for given in pairs:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from parity_dagster.errors import ParityError
 from parity_dagster.importing.service import ImportService
+from parity_dagster.monitoring.logs import configure_logging
 from parity_dagster.settings import Settings, load_settings
 
 
@@ -71,5 +72,7 @@ def bound_service(settings: Settings) -> dg.ResourceDefinition:
 @contextmanager
 def _service(settings: Settings, context: dg.InitResourceContext) -> Generator[ImportService]:
     run_id = context.run.run_id if context.run else None
+    if settings.log_format == "json":
+        configure_logging("json")
     with ImportService(settings, report=False, run_id=run_id) as service:
         yield service

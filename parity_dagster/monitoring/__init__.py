@@ -1,0 +1,1 @@
+"""Watching imports from outside: Prometheus metrics and structured logs."""
