@@ -74,13 +74,14 @@ class Page:
         return len(self.body)
 
 
-class _Entry(msgspec.Struct):
+# gc=False: these hold no cycles, and following thousands of them costs more than making them
+class _Entry(msgspec.Struct, gc=False):
     uri: str
     value: msgspec.Raw
     cid: str | None = None
 
 
-class _Page(msgspec.Struct):
+class _Page(msgspec.Struct, gc=False):
     records: list[_Entry]
     cursor: str | None = None
 

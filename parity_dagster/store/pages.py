@@ -95,10 +95,13 @@ class PageStore:
 
     def __init__(self, table: str, mapped: MappedStore | None = None) -> None:
         self._table = sql.Identifier(table)
+        self._composed: dict[str, bytes] = {}
         self.mapped = mapped or MappedStore({})
 
-    def _sql(self, text: str) -> sql.Composed:
-        return sql.SQL(text).format(table=self._table, columns=COLUMNS)
+    def _sql(self, text: str) -> bytes:
+        if text not in self._composed:
+            self._composed[text] = sql.SQL(text).format(table=self._table, columns=COLUMNS).as_bytes()
+        return self._composed[text]
 
     async def prepare(self, conn: AsyncConnection) -> None:
         """Make the temporary table that upserts go through.
@@ -166,7 +169,8 @@ class PageStore:
             Both numbers.
         """
         cursor = await conn.execute(
-            "SELECT count(k), count(DISTINCT k) FROM parity_walk_pages, unnest(rkeys) k WHERE state_id = %s",
+            'SELECT count(k), count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k'
+            " WHERE state_id = %s",
             (state_id,),
         )
         row = await cursor.fetchone()
@@ -346,46 +350,54 @@ class PageStore:
                     " WHERE did = %s AND collection = %s AND active",
                     (write.did, write.collection),
                 )
-            if write.has_page_rows:
-                await self._recount(conn, write, sweep=ending.error is None)
+        await self._recount(conn, [write for write in writes if write.has_page_rows])
         complete = [write for write in writes if write.ending is not None and write.ending.error is None]
         if complete:
             await drop_tombstones(conn, [(write.did, write.collection, write.fence_rev) for write in complete])
         await note_endings(conn, importer_id, [(write.did, write.collection, write.fetched) for write in writes])
         return await self.find_states(conn, [write.state_id for write in writes])
 
-    async def _recount(self, conn: AsyncConnection, write: PairWrite, *, sweep: bool) -> None:
-        """Make the counts exact; after a complete walk, also drop what the PDS no longer shows.
+    async def _recount(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+        """Make the counts exact; after complete walks, also drop what their page rows are no longer needed for."""
+        if not writes:
+            return
+        await conn.execute(
+            # by byte: the order does not matter, and a locale's takes several times as long
+            self._sql(
+                'UPDATE {table} s SET records_synced = (SELECT count(DISTINCT k COLLATE "C") FROM parity_walk_pages,'
+                ' unnest(rkeys) k WHERE state_id = s.id), records_skipped = (SELECT count(DISTINCT k COLLATE "C")'
+                " FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = s.id),"
+                " records_failed = (SELECT count(*) FROM parity_failed_records f WHERE f.did = s.did"
+                " AND f.collection = s.collection AND f.walk = s.walk) WHERE s.id = ANY(%s)"
+            ),
+            ([write.state_id for write in writes],),
+        )
+        complete = [write for write in writes if write.ending is not None and write.ending.error is None]
+        for write in complete:
+            if not write.is_fresh:
+                await self._sweep(conn, write)
+        if complete:
+            await conn.execute(
+                "DELETE FROM parity_walk_pages WHERE state_id = ANY(%s)", ([write.state_id for write in complete],)
+            )
+
+    async def _sweep(self, conn: AsyncConnection, write: PairWrite) -> None:
+        """Drop what the PDS no longer shows.
 
         A row that a live event wrote after the walk began stays: the walk may have passed the place where it
         would have been seen.
         """
         keys = {"id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.walk}
         await conn.execute(
-            self._sql(
-                "UPDATE {table} SET records_synced = (SELECT count(DISTINCT k) FROM parity_walk_pages,"
-                " unnest(rkeys) k WHERE state_id = %(id)s), records_skipped = (SELECT count(DISTINCT k)"
-                " FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = %(id)s),"
-                " records_failed = (SELECT count(*) FROM parity_failed_records WHERE did = %(did)s"
-                " AND collection = %(collection)s AND walk = %(walk)s) WHERE id = %(id)s"
-            ),
+            "DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
+            " AND (rev IS NULL OR rev <= %(rev)s) AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey"
+            " FROM parity_walk_pages WHERE state_id = %(id)s) seen WHERE seen.rkey = r.rkey)",
+            {**keys, "rev": write.fence_rev},
+        )
+        await conn.execute(
+            "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s AND walk < %(walk)s",
             keys,
         )
-        if not sweep:
-            return
-        if not write.is_fresh:
-            await conn.execute(
-                "DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
-                " AND (rev IS NULL OR rev <= %(rev)s) AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey"
-                " FROM parity_walk_pages WHERE state_id = %(id)s) seen WHERE seen.rkey = r.rkey)",
-                {**keys, "rev": write.fence_rev},
-            )
-            await conn.execute(
-                "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s"
-                " AND walk < %(walk)s",
-                keys,
-            )
-        await conn.execute("DELETE FROM parity_walk_pages WHERE state_id = %(id)s", keys)
 
 
 def _state_columns(write: PairWrite) -> tuple[object, ...]:
