@@ -7,12 +7,12 @@ What lives here: the base class, loading the classes that `PARITY_MAPPERS` names
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -102,6 +102,16 @@ class RecordMapper:
         return {}
 
 
+class SortedPage(NamedTuple):
+    """What a mapper made of records."""
+
+    kept: list[Row]
+    skipped: list[str]
+    """rkeys."""
+    rejected: list[RejectedRecord]
+    mapped: list[MappedRow]
+
+
 class Mappers:
     """The mappers of a run, by collection.
 
@@ -133,32 +143,45 @@ class Mappers:
         """Ask the collection's mapper about each record of a page, and move it to where it belongs.
 
         Args:
-            item: a page on its way to the writer; a record that makes the mapper raise costs only itself.
+            item: a page on its way to the writer.
         """
-        did, collection = item.job.did, item.job.collection
+        sorted_page = self.sort(item.job.did, item.job.collection, item.rows)
+        item.rows, item.skipped, item.mapped = sorted_page.kept, sorted_page.skipped, sorted_page.mapped
+        item.rejects = [*item.rejects, *sorted_page.rejected]
+
+    def sort(self, did: str, collection: str, rows: Iterable[Row]) -> SortedPage:
+        """Ask a collection's mapper about records.
+
+        Args:
+            did: the account.
+            collection: one that has a mapper.
+            rows: rkey, cid and JSON bytes.
+
+        Returns:
+            Each record in one place; one that makes the mapper raise costs only itself.
+        """
         mapper = self._mappers[collection]
-        kept: list[Row] = []
-        rejects = list(item.rejects)
+        page = SortedPage([], [], [], [])
         step = ""
-        for row in item.rows:
+        for row in rows:
             rkey, cid, value = row
             try:
                 step = "reading the record"
                 source = SourceRecord(did, collection, rkey, cid, _decode(value))
                 step = "should_import"
                 if not mapper.should_import(source):
-                    item.skipped.append(rkey)
+                    page.skipped.append(rkey)
                     continue
                 step = "validate"
                 mapper.validate(source)
                 if mapper.table:
                     step = "to_row"
-                    item.mapped.append(MappedRow(rkey, cid, _row(mapper, source)))
+                    page.mapped.append(MappedRow(rkey, cid, _row(mapper, source)))
             except Exception as exc:  # noqa: BLE001 - whatever it is, it must cost one record
-                rejects.append(_refused(mapper, step, exc, source_entry(did, collection, row), rkey))
+                page.rejected.append(_refused(mapper, step, exc, source_entry(did, collection, row), rkey))
                 continue
-            kept.append(row)
-        item.rows, item.rejects = kept, rejects
+            page.kept.append(row)
+        return page
 
 
 def _row(mapper: RecordMapper, source: SourceRecord) -> tuple[Any, ...]:

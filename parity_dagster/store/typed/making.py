@@ -17,11 +17,13 @@ from parity_dagster.errors import SettingsError
 from parity_dagster.store.typed.bluesky import BLUESKY_VIEWS
 from parity_dagster.store.typed.view import TypedView
 
-# Two regular expressions that a calendar can hardly fail after: what remains is the length of the month. So no
-# exception has to be caught, which would cost a subtransaction per row and forbid parallel queries.
+# After the regular expression only the month's length can make the cast fail. So no exception has to be caught,
+# which would cost a subtransaction per row and forbid parallel queries.
 TIMESTAMP_FUNCTION = r"""
 CREATE OR REPLACE FUNCTION parity_timestamp(given text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    moment timestamptz;
 BEGIN
     IF given !~ ('^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
         '(?:\.[0-9]{1,20})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])$') OR left(given, 4) = '0000' THEN
@@ -31,7 +33,12 @@ BEGIN
         make_date(left(given, 4)::int, substr(given, 6, 2)::int, 1) + interval '1 month' - interval '1 day') THEN
         RETURN NULL;
     END IF;
-    RETURN given::timestamptz;
+    moment := given::timestamptz;
+    -- An offset can lead out of the years 1 to 9999, which is as far as most languages' dates go.
+    IF moment < '0001-01-01T00:00:00Z' OR moment >= '10000-01-01T00:00:00Z' THEN
+        RETURN NULL;
+    END IF;
+    RETURN moment;
 END
 $$
 """
@@ -132,6 +139,7 @@ def summarize_view(conn: psycopg.Connection[Any], view: TypedView) -> ViewSummar
     Returns:
         The numbers.
     """
+    _show_utc(conn)
     has_time = any(column.name == "created_at" for column in view.columns)
     span = "min(created_at), max(created_at)" if has_time else "NULL, NULL"
     filled = "".join(f", count({column.name})" for column in view.columns)
@@ -156,8 +164,14 @@ def find_samples(conn: psycopg.Connection[Any], view: TypedView, limit: int = 5)
     Returns:
         Rows by column name.
     """
+    _show_utc(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             f"SELECT * FROM {view.name} WHERE active ORDER BY updated_at DESC, rkey DESC LIMIT {limit:d}".encode()
         )
         return cursor.fetchall()
+
+
+def _show_utc(conn: psycopg.Connection[Any]) -> None:
+    """In a time zone of the server's the last second of the year 9999 may be one that Python cannot hold."""
+    conn.execute("SET TIME ZONE 'UTC'")

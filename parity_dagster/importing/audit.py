@@ -1,0 +1,205 @@
+"""The audit: some accounts are read again from their PDSes and compared with the table, record by record.
+
+What lives here: drawing accounts, reading them, and telling a loss from a change that came later. What must not:
+correcting anything (a refresh does that), or Dagster.
+
+A repository whose revision is still the one noted before the import must be equal to the table. In one that has moved
+on, a record may be newer than the import, or changed or deleted since: such differences are counted as `changed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from anyio.from_thread import start_blocking_portal
+
+from parity_dagster.atproto.hosts import HostPaces
+from parity_dagster.atproto.http import HttpClient
+from parity_dagster.atproto.identifiers import is_valid_tid
+from parity_dagster.atproto.identity import IdentityResolver
+from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.atproto.xrpc import Refusal, XrpcClient
+from parity_dagster.errors import ParityError
+from parity_dagster.importing.job import tid_of
+from parity_dagster.importing.mappers import Mappers
+from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.settings import Settings
+from parity_dagster.store.comparing import Comparer, differing, failed_keys, stored_keys
+from parity_dagster.store.database import connect
+from parity_dagster.store.listing import stream_states
+from parity_dagster.store.states import state_from_row
+
+EXAMPLES = 5
+"""Differing records named per pair."""
+
+
+@dataclass(slots=True)
+class PairAudit:
+    """One pair, read again."""
+
+    did: str
+    collection: str
+    pds: str | None
+    compared: int = 0
+    """Records that the PDS showed and the table should hold."""
+    missing: int = 0
+    """Records that should be in the table and are not."""
+    different: int = 0
+    """Records whose cid or value is another."""
+    surplus: int = 0
+    """Rows that the PDS does not show."""
+    changed: int = 0
+    """Differences that came after the import."""
+    is_whole: bool = True
+    """Whether the list was read to its end."""
+    error: str | None = None
+    """Why it could not be read."""
+    examples: list[str] = field(default_factory=list)
+    """`missing RKEY` and the like."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing is wrong, as far as it could be read."""
+        return not (self.missing or self.different or self.surplus)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """Everything that was read again."""
+
+    pairs: list[PairAudit]
+
+    @property
+    def compared(self) -> int:
+        """Records compared."""
+        return sum(pair.compared for pair in self.pairs)
+
+    @property
+    def lost(self) -> int:
+        """Records missing or different."""
+        return sum(pair.missing + pair.different for pair in self.pairs)
+
+    @property
+    def loss_rate(self) -> float:
+        """Share of the compared records that are missing or different."""
+        return self.lost / self.compared if self.compared else 0.0
+
+
+def audit(
+    settings: Settings, *, accounts: int = 5, seed: int = 0, max_pages: int = 100, run_id: str | None = None
+) -> AuditReport:
+    """Read accounts again and compare them with the table; nothing is written.
+
+    Args:
+        settings: database and network.
+        accounts: how many are drawn, of those with completed pairs.
+        seed: of the draw.
+        max_pages: pages read of a pair; what lies beyond is not compared.
+        run_id: only accounts that this Dagster run worked on.
+
+    Returns:
+        One entry per completed pair of the accounts.
+
+    Raises:
+        DatabaseError: there is no database to compare with.
+    """
+    with closing(connect(settings)) as conn:
+        dids = Comparer(conn, settings.state_table, run_id).random_accounts(accounts, seed)
+        states: dict[str, list[ImportState]] = {did: [] for did in dids}
+        for row in stream_states(conn, settings.state_table, dids=dids, statuses=[ImportStatus.COMPLETED]):
+            states[row["did"]].append(state_from_row(row))
+        conn.commit()
+        conn.autocommit = True  # no transaction stays open while the network is read
+        auditor = _Auditor(settings, conn, max_pages)
+        with start_blocking_portal("asyncio") as portal:
+            return AuditReport(portal.call(auditor.audit, states))
+
+
+class _Auditor:
+    def __init__(self, settings: Settings, conn: psycopg.Connection[Any], max_pages: int) -> None:
+        self._settings = settings
+        self._conn = conn
+        self._max_pages = max_pages
+        self._mappers = Mappers(settings.mappers)
+
+    async def audit(self, accounts: dict[str, list[ImportState]]) -> list[PairAudit]:
+        http = HttpClient(self._settings)
+        try:
+            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency))
+            resolver = IdentityResolver(
+                xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
+            )
+            repo = RepoClient(xrpc, max_page_bytes=self._settings.max_page_bytes)
+            return [
+                pair for did, states in accounts.items() for pair in await self._account(did, states, resolver, repo)
+            ]
+        finally:
+            await http.aclose()
+
+    async def _account(
+        self, did: str, states: list[ImportState], resolver: IdentityResolver, repo: RepoClient
+    ) -> list[PairAudit]:
+        audits = [PairAudit(state.did, state.collection, state.pds) for state in states]
+        try:
+            pds = (await resolver.resolve_did(did)).pds
+            rev = await repo.latest_rev(pds, did)
+        except ParityError as exc:
+            for found in audits:
+                found.error = str(exc)
+            return audits
+        for found, state in zip(audits, states, strict=True):
+            found.pds = pds
+            try:
+                await self._pair(found, state, rev, repo)
+            except (ParityError, Refusal) as exc:
+                found.error = str(exc)
+        return audits
+
+    async def _pair(self, found: PairAudit, state: ImportState, rev: str | None, repo: RepoClient) -> None:
+        assert found.pds is not None
+        stored, failed = stored_keys(self._conn, state.pair), failed_keys(self._conn, state.pair)
+        # What has a greater revision came later; without one from the host, the time of the import stands in.
+        fence = state.rev or (tid_of(state.started_at) if state.started_at else "")
+        is_unmoved = rev is not None and rev == state.rev
+        seen: set[str] = set()
+        cursor: str | None = None
+        for number in range(self._max_pages):
+            page = await repo.list_records(
+                found.pds, state.did, state.collection, cursor=cursor, limit=self._settings.page_size
+            )
+            rows = [row for row in page.records if row.rkey not in seen and row.rkey not in failed]
+            seen.update(row.rkey for row in page.records)
+            seen.update(reject.rkey for reject in page.rejected if reject.rkey)
+            rows = self._wanted(state, rows)
+            found.compared += len(rows)
+            for rkey, problem in differing(self._conn, state.pair, rows).items():
+                later = problem == "missing" and is_valid_tid(rkey) and rkey > fence
+                later = later or problem != "missing" or (stored.get(rkey) or "") > fence
+                self._count(found, "missing" if problem == "missing" else "different", rkey, not is_unmoved and later)
+            if page.cursor is None or page.cursor == cursor:
+                break
+            cursor = page.cursor
+            await asyncio.sleep(self._settings.page_delay / 1000 if number else 0)
+        else:
+            found.is_whole = False
+            return
+        for rkey in sorted(stored.keys() - seen):
+            self._count(found, "surplus", rkey, not is_unmoved)
+
+    def _wanted(self, state: ImportState, rows: list[Any]) -> list[Any]:
+        if state.collection not in self._mappers:
+            return rows
+        kept = {row[0] for row in self._mappers.sort(state.did, state.collection, rows).kept}
+        return [row for row in rows if row.rkey in kept]
+
+    def _count(self, found: PairAudit, problem: str, rkey: str, is_later: bool) -> None:
+        if is_later:
+            found.changed += 1
+            return
+        setattr(found, problem, getattr(found, problem) + 1)
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(f"{problem} {rkey}")

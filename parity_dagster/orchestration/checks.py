@@ -1,0 +1,303 @@
+"""The checks of `atproto/records`: whether what is there is whole, and if not, where.
+
+What lives here: judging and telling. What must not: how disagreements are found (`store.comparing`,
+`importing.audit`). Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads
+them.
+
+Executed by itself, or by the job `refresh_overview`, a check looks at everything. Dagster also runs an asset's checks
+in each run of a backfill; there they look at what that run has read, so that a backfill of many runs does not count
+the whole table many times.
+"""
+
+from collections import Counter
+from contextlib import closing
+from datetime import timedelta
+from random import SystemRandom
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from pydantic import Field
+
+from parity_dagster.importing.audit import PairAudit, audit
+from parity_dagster.importing.models import ImportStatus, Pair
+from parity_dagster.importing.service import ImportService
+from parity_dagster.orchestration.check_results import comparer, named, result, scope
+from parity_dagster.orchestration.markdown import account_link, link, partition_link, record_url
+from parity_dagster.orchestration.partitions import RECORDS_KEY
+from parity_dagster.orchestration.plain_failures import plain_failures
+from parity_dagster.orchestration.rebuild import remembered_states
+from parity_dagster.store.comparing import untold_pairs
+from parity_dagster.store.database import connect
+from parity_dagster.store.listing import stream_states
+from parity_dagster.store.states import state_from_row
+
+PAGES_BESIDE_A_BACKFILL = 5
+"""Pages of each pair that the audit reads again in a backfill's run, of one account."""
+COMPARED_FIELDS = (
+    "status", "cursor", "records_synced", "records_skipped", "records_failed", "started_at", "completed_at", "error",
+    "error_code", "pds", "rev", "walk", "pages",
+)  # fmt: skip
+"""What a row and its metadata must agree on; the others change without an import."""
+
+Service = dg.ResourceParam[ImportService]
+
+
+class AuditConfig(dg.Config):
+    """Run config of `sample_audit`."""
+
+    accounts: int = Field(5, ge=1, le=1000, description="accounts read again")
+    max_pages: int = Field(100, ge=1, description="pages read of each of their pairs")
+    seed: int = Field(0, description="of the draw; 0 draws anew each time")
+
+
+class FreshnessConfig(dg.Config):
+    """Run config of `import_freshness`."""
+
+    stuck_minutes: int = Field(60, ge=1, description="how long a pair may wait, or be in progress, without a change")
+    stale_days: int = Field(30, ge=1, description="how old the last complete reading of a pair may be")
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+    """No record is kept aside as failed."""
+    run_id = scope(context)
+    with comparer(import_service.settings, run_id) as compare:
+        found = compare.failed_records()
+    total = sum(count.records for count in found)
+    pairs = list(dict.fromkeys(Pair(count.did, count.collection) for count in found))
+    reasons: Counter[str] = Counter()
+    for count in found:
+        reasons[count.reason] += count.records
+    told = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
+    return result(
+        run_id,
+        passed=not found,
+        said=(
+            f"{total:,} records of {len(pairs):,} pairs could not be stored: {told}; in {named(pairs)}. `parity "
+            "failed-records` shows them byte for byte, `parity failed-records --retry` tries them again."
+            if found
+            else "Every record that was read is stored."
+        ),
+        headings=["partition", "reason", "#records", "example", "record"],
+        rows=[
+            [
+                partition_link(Pair(count.did, count.collection)),
+                count.reason,
+                count.records,
+                count.example,
+                link(count.rkey, record_url(count.did, count.collection, count.rkey)) if count.rkey else None,
+            ]
+            for count in found
+        ],
+        failed_records=total,
+        pairs_with_failed_records=len(pairs),
+    )
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+    """No pair's last import ended with an error."""
+    run_id = scope(context)
+    with comparer(import_service.settings, run_id) as compare:
+        found = compare.failed_pairs()
+        looked_at = compare.count_pairs()
+    codes = Counter(pair.error_code or "unknown" for pair in found)
+    told = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
+    return result(
+        run_id,
+        passed=not found,
+        said=(
+            f"{len(found):,} of {looked_at:,} pairs failed: {told}; {named([Pair(p.did, p.collection) for p in found])}"
+            ". Those with a next attempt are tried again by themselves; `parity import --resume` tries all of them now."
+            if found
+            else f"None of {looked_at:,} pairs has failed."
+        ),
+        headings=["partition", "account", "error", "#attempts", "next attempt (UTC)", "message"],
+        rows=[
+            [
+                partition_link(Pair(pair.did, pair.collection)), account_link(pair.did), pair.error_code,
+                pair.attempts, pair.next_attempt_at, pair.error,
+            ]
+            for pair in found
+        ],
+        failed_pairs=len(found),
+        pairs=looked_at,
+    )  # fmt: skip
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+    """The table holds as many records of each pair as its import counted."""
+    run_id = scope(context)
+    with comparer(import_service.settings, run_id) as compare:
+        found = compare.miscounts()
+        looked_at = compare.count_pairs()
+    return result(
+        run_id,
+        passed=not found,
+        said=(
+            f"{len(found):,} of {looked_at:,} pairs have another number of rows than their import counted: "
+            f"{named([Pair(p.did, p.collection) for p in found])}. Somebody has changed the table by hand; `parity "
+            "reset` the pairs and import them again."
+            if found
+            else f"Rows and counts agree for {looked_at:,} pairs."
+        ),
+        headings=["partition", "#counted", "#rows", "#difference"],
+        rows=[
+            [partition_link(Pair(p.did, p.collection)), p.records_synced, p.rows, p.rows - p.records_synced]
+            for p in found
+        ],
+        pairs_that_differ=len(found),
+        pairs=looked_at,
+    )
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+    """Each pair's row equals the metadata of its last materialization."""
+    run_id = scope(context)
+    settings = import_service.settings
+    active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))) - {context.run.run_id}
+    # The events are read before the rows: what ends in between is newer in the table, and is told by its run.
+    remembered = {state.pair: state for state in remembered_states(context.instance)}
+    ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]
+    with plain_failures(), closing(connect(settings)) as conn:
+        # An import outside of Dagster reports its pairs in batches.
+        untold = untold_pairs(conn)
+        now = [state_from_row(row) for row in stream_states(conn, settings.state_table, statuses=ended)]
+        busy = {
+            Pair(row["did"], row["collection"])
+            for row in stream_states(
+                conn, settings.state_table, statuses=[ImportStatus.PENDING, ImportStatus.IN_PROGRESS]
+            )
+        }
+    rows: list[tuple[Pair, str, object, object]] = []
+    for state in now:
+        is_looked_at = run_id is None or state.run_id == run_id
+        if not is_looked_at or state.run_id in active or state.pair in untold:
+            continue
+        then = remembered.get(state.pair)
+        if then is None:
+            rows.append((state.pair, "materialization", str(state.status), "none"))
+            continue
+        rows += [
+            (state.pair, name, getattr(state, name), getattr(then, name))
+            for name in COMPARED_FIELDS
+            if getattr(state, name) != getattr(then, name)
+        ]
+    if run_id is None:
+        known = {state.pair for state in now} | busy
+        rows += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items() if pair not in known]
+    pairs = list(dict.fromkeys(pair for pair, *_ in rows))
+    return result(
+        run_id,
+        passed=not rows,
+        said=(
+            f"{len(pairs):,} pairs differ between the state table and Dagster: {named(pairs)}. Importing them again "
+            "reports them anew (complete ones are not read again); `parity rebuild-states` restores missing rows."
+            if rows
+            else f"State table and metadata agree for {len(now):,} pairs."
+        ),
+        headings=["partition", "what", "in the table", "in Dagster"],
+        rows=[[partition_link(pair), *rest] for pair, *rest in rows],
+        pairs_that_differ=len(pairs),
+        pairs=len(now),
+    )
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def sample_audit(
+    context: dg.AssetCheckExecutionContext, config: AuditConfig, import_service: Service
+) -> dg.AssetCheckResult:
+    """Accounts drawn by chance are read again from their PDSes; uri, cid and value of each record agree."""
+    run_id = scope(context)
+    with plain_failures():
+        report = audit(
+            import_service.settings,
+            accounts=1 if run_id else config.accounts,
+            seed=config.seed or SystemRandom().randrange(1, 2**31),
+            max_pages=min(PAGES_BESIDE_A_BACKFILL, config.max_pages) if run_id else config.max_pages,
+            run_id=run_id,
+        )
+    bad = [pair for pair in report.pairs if not pair.is_equal]
+    unread = [pair for pair in report.pairs if pair.error]
+    surplus = sum(pair.surplus for pair in report.pairs)
+    accounts = len({pair.did for pair in report.pairs})
+    if bad:
+        said = (
+            f"{report.lost:,} of {report.compared:,} records are missing or different ({report.loss_rate:.4%}) and "
+            f"{surplus:,} are surplus, in {named([Pair(p.did, p.collection) for p in bad])}. `parity import --refresh` "
+            "with these accounts reads them again."
+        )
+    elif unread:
+        said = (
+            f"{len(unread):,} of {len(report.pairs):,} pairs could not be read again: {unread[0].error}. The "
+            f"{report.compared:,} records that could be compared agree."
+        )
+    elif report.pairs:
+        said = f"{report.compared:,} records of {accounts:,} accounts were read again and agree with the table."
+    else:
+        said = "There is nothing to audit yet."
+    return result(
+        run_id,
+        passed=not bad and not unread,
+        said=said,
+        severity=dg.AssetCheckSeverity.ERROR if bad else dg.AssetCheckSeverity.WARN,
+        headings=["partition", "#compared", "#missing", "#different", "#surplus", "#changed since", "whole", "remarks"],
+        rows=[_audit_row(pair) for pair in sorted(report.pairs, key=lambda pair: (pair.is_equal, not pair.error))],
+        loss_rate=report.loss_rate,
+        records_compared=report.compared,
+        records_lost=report.lost,
+        records_surplus=surplus,
+        accounts_audited=accounts,
+    )
+
+
+def _audit_row(pair: PairAudit) -> list[object]:
+    remarks = pair.error or "; ".join(pair.examples) or None
+    return [
+        partition_link(Pair(pair.did, pair.collection)), pair.compared, pair.missing, pair.different, pair.surplus,
+        pair.changed, pair.is_whole and not pair.error, remarks,
+    ]  # fmt: skip
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def import_freshness(
+    context: dg.AssetCheckExecutionContext, config: FreshnessConfig, import_service: Service
+) -> dg.AssetCheckResult:
+    """No pair waits for ever, and none was read too long ago."""
+    run_id = scope(context)
+    with comparer(import_service.settings, run_id) as compare:
+        stuck = compare.stuck(timedelta(minutes=config.stuck_minutes))
+        stale = compare.stale(timedelta(days=config.stale_days))
+        looked_at = compare.count_pairs()
+    said = []
+    if stuck:
+        said.append(
+            f"{len(stuck):,} pairs have waited for more than {config.stuck_minutes} minutes: "
+            f"{named([Pair(p.did, p.collection) for p in stuck])}. Is the daemon running and retry_sensor on? `parity "
+            "import --resume` imports them now."
+        )
+    if stale:
+        said.append(
+            f"{len(stale):,} pairs were read more than {config.stale_days} days ago: "
+            f"{named([Pair(p.did, p.collection) for p in stale])}. `parity import --refresh` reads them again; an "
+            "account that has not changed costs one request."
+        )
+    return result(
+        run_id,
+        passed=not stuck and not stale,
+        said=" ".join(said) or f"All of {looked_at:,} pairs are done, and read within {config.stale_days} days.",
+        severity=dg.AssetCheckSeverity.ERROR if stuck else dg.AssetCheckSeverity.WARN,
+        headings=["partition", "status", "since (UTC)"],
+        rows=[[partition_link(Pair(p.did, p.collection)), p.status, p.since] for p in (*stuck, *stale)],
+        pairs_stuck=len(stuck),
+        pairs_stale=len(stale),
+        pairs=looked_at,
+    )
+
+
+CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
+    no_failed_records, no_failed_imports, counts_match, state_equals_metadata, sample_audit, import_freshness,
+)  # fmt: skip
+"""All of them; each needs the resource `import_service`."""

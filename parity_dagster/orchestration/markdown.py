@@ -1,0 +1,128 @@
+"""Markdown that the Dagster UI shows: tables and links.
+
+What lives here: writing it so that nothing a stranger wrote can break it. What must not: what is in a table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from parity_dagster.importing.models import Pair
+
+PROFILE_URL = "https://bsky.app/profile/{did}"
+EXPLORER_URL = "https://pdsls.dev/at://{path}"
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~!&$])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
+def text(value: object, limit: int = 120) -> str:
+    """Anything as plain text within markdown.
+
+    Args:
+        value: numbers get thousands separators, times are shown in UTC to the second, None is a dash.
+        limit: characters shown of a text.
+
+    Returns:
+        Text on one line in which no character means anything to markdown or HTML.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    plain = _CONTROL.sub(" ", str(value)).strip()
+    if len(plain) > limit:
+        plain = plain[: limit - 1] + "…"
+    return _SPECIAL.sub(r"\\\1", plain)
+
+
+class Markup(str):
+    """Text that is markdown already, as `link` makes it."""
+
+    __slots__ = ()
+
+
+def link(label: object, url: str) -> Markup:
+    """A link.
+
+    Args:
+        label: what is shown.
+        url: where it leads; made of identifiers that have been checked.
+
+    Returns:
+        Markdown.
+    """
+    return Markup(f"[{text(label)}]({url.replace(' ', '%20').replace(')', '%29')})")
+
+
+def account_link(did: str) -> Markup:
+    """A link to an account on the network.
+
+    Args:
+        did: the account.
+
+    Returns:
+        Markdown.
+    """
+    return link(did, PROFILE_URL.format(did=did))
+
+
+def record_url(did: str, collection: str, rkey: str, template: str = "") -> str:
+    """Where a record can be looked at.
+
+    Args:
+        did: the account.
+        collection: its collection.
+        rkey: its key.
+        template: a page made for such records, with `{did}` and `{rkey}`; without one, a record explorer.
+
+    Returns:
+        A web address.
+    """
+    return (template or EXPLORER_URL).format(did=did, rkey=rkey, path=f"{did}/{collection}/{rkey}")
+
+
+def partition_link(pair: Pair) -> Markup:
+    """A link to a pair's partition in the UI.
+
+    Args:
+        pair: account and collection.
+
+    Returns:
+        Markdown with the partition key.
+    """
+    key = f"{pair.collection}|{pair.did}"
+    return link(key, f"/assets/atproto/records?view=partitions&partition={key.replace('|', '%7C')}")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]], more: int = 0) -> str:
+    """A table.
+
+    Args:
+        headings: of the columns; those that begin with `#` are numbers and stand to the right.
+        rows: cells; `Markup` stays as it is.
+        more: rows that are not shown.
+
+    Returns:
+        Markdown; a word if there are no rows.
+    """
+    if not rows:
+        return "None."
+    lines = [
+        "| " + " | ".join(heading.removeprefix("#") for heading in headings) + " |",
+        "|" + "|".join(" ---: " if heading.startswith("#") else " --- " for heading in headings) + "|",
+    ]
+    for row in rows:
+        cells = (cell if isinstance(cell, Markup) else text(cell) for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    if more > 0:
+        lines.append(f"\n… and {more:,} more.")
+    return "\n".join(lines)

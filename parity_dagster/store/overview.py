@@ -1,0 +1,77 @@
+"""What the overview is made of: the state table and its surroundings, as plain rows.
+
+What lives here: read-only statements over everything. What must not: summing up (`orchestration.overview`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+STATE_COLUMNS = (
+    "did", "collection", "status", "records_synced", "records_skipped", "records_failed", "pages", "started_at",
+    "completed_at", "error_code", "pds", "handle",
+)  # fmt: skip
+"""Columns of `Holdings.states`."""
+
+
+class Holdings(NamedTuple):
+    """Everything that is summed up."""
+
+    states: list[tuple[Any, ...]]
+    """One row per pair, in the order of `STATE_COLUMNS`."""
+    failed_records: list[tuple[str, int, str]]
+    """Reason, how many, and one example's detail."""
+    table_bytes: int
+    """Size of `atproto_records` with its index."""
+
+
+def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
+    """Read what is held.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+
+    Returns:
+        The rows; none of the records is read.
+    """
+    columns = sql.SQL(", ").join(
+        sql.SQL("i.handle") if name == "handle" else sql.Identifier("s", name) for name in STATE_COLUMNS
+    )
+    states = conn.execute(
+        sql.SQL("SELECT {} FROM {} s LEFT JOIN parity_identities i USING (did)").format(columns, sql.Identifier(table))
+    ).fetchall()
+    failed = conn.execute(
+        "SELECT reason, count(*), (array_agg(detail ORDER BY last_seen_at DESC, id DESC))[1]"
+        " FROM parity_failed_records GROUP BY reason ORDER BY count(*) DESC, reason"
+    ).fetchall()
+    size = conn.execute("SELECT pg_total_relation_size('atproto_records')").fetchone()
+    assert size is not None
+    return Holdings(states, [(reason, count, detail) for reason, count, detail in failed], size[0])
+
+
+class Change(NamedTuple):
+    """When an import changed something last."""
+
+    at: datetime
+    now: datetime
+    """The database's time."""
+
+
+def latest_change(conn: psycopg.Connection[Any], table: str) -> Change | None:
+    """Ask when any pair's row was changed.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+
+    Returns:
+        The time; None if there are no rows.
+    """
+    row = conn.execute(sql.SQL("SELECT max(updated_at), now() FROM {}").format(sql.Identifier(table))).fetchone()
+    assert row is not None
+    return Change(row[0], row[1]) if row[0] is not None else None
