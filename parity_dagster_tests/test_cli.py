@@ -22,7 +22,7 @@ def test_the_help_of_every_command_shows_examples_and_exit_codes(command):
     result = call(command, "--help")
     assert result.exit_code == 0
     assert re.search(rf"Examples:\n\s+parity {command}", result.output)
-    assert "Exit code: 0" in result.output
+    assert "Exit code: " in result.output
     assert max(map(len, result.output.splitlines())) <= 80
 
 
