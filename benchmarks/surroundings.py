@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 
 from parity_dagster.settings import load_settings
 from parity_dagster.store import embedded
 from parity_dagster.store.database import migrate
-
-TABLES = ("atproto_records", "parity_import_states", "parity_failed_records", "parity_walk_pages", "parity_identities")
 
 
 class Database:
@@ -57,7 +55,12 @@ class Database:
         )
         if found:
             self.execute(*found.split(";"))
-        self.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY")
+        self.execute("DROP SCHEMA IF EXISTS dagster CASCADE")
+        tables = self.execute(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename <> 'parity_alembic_version'"
+        )
+        self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
         self.execute("CHECKPOINT")
 
     def rewritten(self) -> int:

@@ -57,7 +57,8 @@ class Workload:
 
 
 DOWNLOAD = Turn("download", "floor: download")
-COPY = Turn("copy", "floor: COPY")
+COPY = Turn("copy", "floor: COPY", options={"connections": 1})
+PARALLEL_COPY = Turn("copy", "floor: COPY over 2 connections", options={"connections": 2})
 SERVICE = Turn("service", "parity, ImportService")
 Calls = tuple[tuple[str, dict[str, object]], ...]
 _NO_GATE: Calls = (("behave", {"sync_methods": False}),)
@@ -88,7 +89,7 @@ WORKLOADS = (
         (POST, LIKE, FOLLOW),
         3,
         0.1,
-        (DOWNLOAD, COPY, SERVICE, Turn("dagster", "parity, Dagster run"), *peers(0.1)),
+        (DOWNLOAD, COPY, PARALLEL_COPY, SERVICE, Turn("dagster", "parity, Dagster run"), *peers(0.1)),
     ),
     Workload(
         "narrow",

@@ -65,11 +65,11 @@ async def _fetch_all(work: Work, settings: Settings, keep: dict[tuple[str, str],
 
 
 def copy(work: Work, stack: ExitStack) -> Run:
-    """COPY the rows, encoded beforehand, over as many connections as the product's writers, one statement each."""
+    """COPY the rows, encoded beforehand: one statement per connection."""
     settings = load_settings(allow_private_hosts=True, plc_url=work.plc_url)
     kept: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
     asyncio.run(_fetch_all(work, settings, kept))
-    shares: list[list[bytes]] = [[] for _ in range(settings.writers)]
+    shares: list[list[bytes]] = [[] for _ in range(work.options["connections"])]
     count = 0
     for number, (did, nsid, _) in enumerate(work.pairs):
         for body in kept.pop((did, nsid)):
