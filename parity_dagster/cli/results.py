@@ -1,0 +1,108 @@
+"""The form of import results: rows, summary, JSON.
+
+What lives here: how results are shown. What must not: getting them (`cli.import_command`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from parity_dagster.cli.output import Column, plural, seconds_text, write_table
+from parity_dagster.errors import CollectionNotRegistered, HandleNotFound, InvalidIdentifier
+from parity_dagster.importing.models import ImportResult
+
+_COLUMNS = (
+    Column("did", 32),
+    Column("collection", 22),
+    Column("status", 10),
+    Column("synced", 9, right=True),
+    Column("skipped", 7, right=True, spare=2),
+    Column("failed", 6, right=True, spare=1),
+    Column("error", 5, wraps=True),
+)
+
+_MOST_RESULTS = 50
+"""Rows after which only the failed ones are printed."""
+
+# these never got a row, so there is nothing to go on with
+_NOTHING_TO_RESUME = {CollectionNotRegistered.code, HandleNotFound.code, InvalidIdentifier.code}
+
+
+def result_object(result: ImportResult) -> dict[str, object]:
+    """A result as the JSON object that `--json` prints.
+
+    Args:
+        result: any result.
+
+    Returns:
+        The fields of the result and the word for how it ended.
+    """
+    return {**dataclasses.asdict(result), "status": status_word(result)}
+
+
+def status_word(result: ImportResult) -> str:
+    """One word for how an import ended: `completed`, `failed`, or `in_progress` if it was left midway."""
+    if result.is_failed:
+        return "failed"
+    return "completed" if result.completed else "in_progress"
+
+
+def print_results(results: Sequence[ImportResult]) -> None:
+    """Print one row per result, or only the failed ones if there are many.
+
+    Args:
+        results: in the order in which they are to be shown.
+    """
+    shown = results
+    if len(results) > _MOST_RESULTS:
+        shown = [result for result in results if not result.is_success][:_MOST_RESULTS]
+    write_table(
+        _COLUMNS,
+        (
+            (
+                result.did,
+                result.collection,
+                status_word(result),
+                f"{result.records_synced:,}",
+                f"{result.records_skipped:,}",
+                f"{result.records_failed:,}",
+                result.error or "",
+            )
+            for result in shown
+        ),
+    )
+
+
+def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0) -> str:
+    """Say in a few lines what an import did and what to do next.
+
+    Args:
+        results: one per (did, collection).
+        seconds: how long it took.
+        unread: how many were complete and did not have to be read.
+
+    Returns:
+        Text of one line or several.
+    """
+    done = sum(result.is_success for result in results)
+    total = ImportResult.aggregate("*", results)
+    others = "".join(
+        f", {count:,} {word}"
+        for count, word in ((total.records_skipped, "skipped"), (total.records_failed, "failed"))
+        if count
+    )
+    lines = [
+        f"{done:,} of {plural(len(results), 'import')} complete: {plural(total.records_synced, 'record')}"
+        f"{others}, {seconds_text(seconds)}"
+    ]
+    if unread:
+        lines.append(f"Nothing new to read in {unread:,} of them (--refresh looks whether that is still so).")
+    failed = [result for result in results if not result.is_success]
+    if len(results) > _MOST_RESULTS and len(failed) > _MOST_RESULTS:
+        lines.append(f"{len(failed) - _MOST_RESULTS:,} more failed: `parity import-status --failed`")
+    if any(result.error_code not in _NOTHING_TO_RESUME for result in failed):
+        lines.append("`parity import --resume` tries what failed again.")
+    if total.records_failed:
+        lines.append("`parity failed-records` lists the records that could not be stored.")
+    return "\n".join(lines)
