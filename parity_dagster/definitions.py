@@ -13,6 +13,7 @@ import dagster as dg
 
 from parity_dagster.orchestration.assets import build_records_asset
 from parity_dagster.orchestration.jobs import build_import_partitions, import_records
+from parity_dagster.orchestration.lineage import build_lineage
 from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.recording import batch_by_default
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
@@ -36,7 +37,7 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     service = ImportServiceResource() if settings is None else bound_service(settings)
     batch_by_default()
     records = build_records_asset(build_partitions(settings or load_settings()))
-    return dg.Definitions(
+    imports = dg.Definitions(
         assets=[records],
         jobs=[import_records, build_import_partitions(records)],
         sensors=[build_retry_sensor(settings)],
@@ -44,6 +45,7 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
         # a run's pairs are walked concurrently inside one step; another process would only cost its start
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(imports, build_lineage(settings))
 
 
 defs = build_defs()

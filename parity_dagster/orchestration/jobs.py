@@ -142,7 +142,7 @@ def build_import_partitions(records: dg.AssetsDefinition) -> Any:
     """
     return dg.define_asset_job(
         IMPORT_PARTITIONS,
-        selection=dg.AssetSelection.assets(records),
+        selection=dg.AssetSelection.assets(records).without_checks(),
         executor_def=dg.in_process_executor,
         description="Imports the partitions a run is tagged with.",
     )
