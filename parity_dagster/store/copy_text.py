@@ -45,16 +45,29 @@ def encode_rows(did: str, collection: str, rev: str, rows: Sequence[Row]) -> byt
     return b"".join(parts)
 
 
-def encode_array(keys: Sequence[str]) -> str:
-    """An array of record keys, which hold no character that means anything to COPY or in an array.
+def encode_array(texts: Sequence[str | None]) -> str:
+    """A text array as PostgreSQL reads it; psycopg's own way looks at the texts one by one.
 
     Args:
-        keys: checked record keys.
+        texts: its elements, None for NULL; without NUL characters.
 
     Returns:
-        The field.
+        The literal.
+
+    Source: PostgreSQL manual, "Array Input and Output Syntax".
     """
-    return '{"' + '","'.join(keys) + '"}' if keys else "{}"
+    if not texts:
+        return "{}"
+    if None not in texts:
+        joined = '","'.join(texts)  # type: ignore[arg-type]
+        if "\\" not in joined and joined.count('"') == 2 * (len(texts) - 1):
+            return '{"' + joined + '"}'
+    return "{" + ",".join("NULL" if text is None else _quote(text) for text in texts) + "}"
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _is_plain(text: str) -> bool:

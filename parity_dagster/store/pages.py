@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
@@ -259,28 +260,25 @@ class PageStore:
 
     async def _drop_known(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
         """Take rows out of the batch that the table holds already, so that an unchanged page costs one look-up."""
-        flat = [(write, row) for write in writes for row in write.rows if row[1] is not None]
-        if not flat:
-            return
+        rows = [row for write in writes for row in write.rows]
         cursor = await conn.execute(
             "SELECT n FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
             " WITH ORDINALITY AS u(did, collection, rkey, cid, n)"
-            " JOIN atproto_records r USING (did, collection, rkey) WHERE r.cid = u.cid AND r.active",
+            " WHERE NOT EXISTS (SELECT FROM atproto_records r WHERE r.did = u.did AND r.collection = u.collection"
+            " AND r.rkey = u.rkey AND r.cid = u.cid AND r.active)",
             (
-                [write.did for write, _ in flat],
-                [write.collection for write, _ in flat],
-                [row[0] for _, row in flat],
-                [row[1] for _, row in flat],
+                encode_array([write.did for write in writes for _ in write.rows]),
+                encode_array([write.collection for write in writes for _ in write.rows]),
+                encode_array([row[0] for row in rows]),
+                encode_array([row[1] for row in rows]),
             ),
         )
-        known = {n for (n,) in await cursor.fetchall()}
-        if not known:
+        new = {n for (n,) in await cursor.fetchall()}
+        if len(new) == len(rows):
             return
+        numbers = count(1)
         for write in writes:
-            write.rows = [row for row in write.rows if row[1] is None]
-        for n, (write, row) in enumerate(flat, start=1):
-            if n not in known:
-                write.rows.append(row)
+            write.rows = [row for row in write.rows if next(numbers) in new]
 
     async def _save_rejects(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
         found = {}
@@ -326,7 +324,7 @@ class PageStore:
 
     async def _save_page_rows(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
         lines = [
-            f"{write.state_id}\t{page}\t{encode_array(rkeys)}\t{encode_array(skipped)}\n"
+            f"{write.state_id}\t{page}\t{encode_array(rkeys)}\t{encode_array(skipped)}\n"  # no rkey needs an escape
             for write in writes
             for page, rkeys, skipped in write.page_rows
         ]
