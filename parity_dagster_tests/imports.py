@@ -21,9 +21,7 @@ def settings_for(settings: Settings, running: Running, **changes: Any) -> Settin
 
 
 @contextmanager
-def importing(
-    settings: Settings, network: SampleNetwork, **changes: Any
-) -> Iterator[tuple[ImportService, Running]]:
+def importing(settings: Settings, network: SampleNetwork, **changes: Any) -> Iterator[tuple[ImportService, Running]]:
     """A service that imports from a network, both running."""
     with (
         run_in_thread(network) as running,
@@ -60,7 +58,7 @@ def listed(network: SampleNetwork, did: str, nsid: str) -> dict[str, tuple[str |
     """The same as the network holds it, without records that cannot be stored."""
     odd = network.odd_records(did, nsid)
     return {
-        rkey: (cid, loads(value))
+        rkey: (None if odd.get(rkey) == "null-cid" else cid, loads(value))
         for rkey, (cid, value) in network.records(did, nsid).items()
         if not odd.get(rkey) or ODD_KINDS[odd[rkey]].storable
     }

@@ -107,7 +107,9 @@ def test_the_double_wrapped_form_is_unwrapped_but_a_record_that_resembles_it_is_
     pretty = entry(rkey=b"two", value=b'{ "uri" : "%btwo",\n "cid":"bafy","value":%b}' % (PREFIX, inner))
     typed = entry(rkey=b"own", value=b'{"uri":"%bown","value":{},"$type":"com.example.bookmark"}' % PREFIX)
     other = entry(rkey=b"other", value=b'{"uri":"at://somebody/else","cid":"c","value":{}}')
-    records = {record.rkey: record.value for record in parse_page(page_of(wrapped, pretty, typed, other), DID, POST).records}
+    records = {
+        record.rkey: record.value for record in parse_page(page_of(wrapped, pretty, typed, other), DID, POST).records
+    }
     assert records["one"] == records["two"] == inner
     assert b"bookmark" in records["own"]
     assert b"somebody" in records["other"]

@@ -176,7 +176,7 @@ class Job:
         if walk == state.walk or state.walk == 0:
             return own
         # A host that was restored from a backup, or whose clock is slow, must not lock out its own newer records.
-        return max(own, state.rev or tid_of(state.started_at or state.created_at))
+        return max(own, state.rev or tid_of(state.updated_at))
 
 
 def tid_of(moment: datetime) -> str:
