@@ -12,12 +12,13 @@ from typing import Any
 import dagster as dg
 
 from parity_dagster.orchestration.assets import build_records_asset
+from parity_dagster.orchestration.inbox import did_lists
 from parity_dagster.orchestration.jobs import build_import_partitions, import_records
 from parity_dagster.orchestration.lineage import build_lineage
 from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.recording import batch_by_default
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
-from parity_dagster.orchestration.sensors import build_retry_sensor
+from parity_dagster.orchestration.sensors import build_did_list_sensor, build_retry_sensor
 from parity_dagster.settings import Settings, load_settings
 
 
@@ -38,9 +39,9 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     batch_by_default()
     records = build_records_asset(build_partitions(settings or load_settings()))
     imports = dg.Definitions(
-        assets=[records],
+        assets=[did_lists, records],
         jobs=[import_records, build_import_partitions(records)],
-        sensors=[build_retry_sensor(settings)],
+        sensors=[build_did_list_sensor(settings), build_retry_sensor(settings)],
         resources={"import_service": service, **(resources or {})},
         # a run's pairs are walked concurrently inside one step; another process would only cost its start
         executor=dg.in_process_executor,
