@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,24 +155,24 @@ def test_pairs_turn_green_while_the_run_goes_on(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     """The first account is done at once, the last is slow: its neighbour must not wait for it in the UI."""
-    network.network.behave(did=accounts[2], latency=0.5)
-    going_on: list[bool] = []
+    network.network.behave(did=accounts[2], latency=1.0)
+    slow = Pair(accounts[2], POST)
+    seen: list[ImportStatus | None] = []
     done = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
-            if instance.fetch_materializations(RECORDS_KEY, limit=1).records:
-                going_on.append(not done.is_set())
-                return
-            time.sleep(0.1)
+        while not seen and not done.wait(0.1):
+            if instance.get_materialized_partitions(RECORDS_KEY):
+                state = row(settings, slow)
+                seen.append(state.status if state else None)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], POST)))
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), slow))
     done.set()
     watcher.join()
     assert result.success
-    assert going_on == [True]
+    assert seen == [ImportStatus.IN_PROGRESS]
 
 
 @pytest.mark.parametrize(
@@ -208,9 +207,10 @@ def test_what_is_downstream_runs_after_the_import(
     def downstream() -> None: ...
 
     job = dg.Definitions.merge(definitions, dg.Definitions([downstream])).resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(instance=instance, tags=one(Pair(accounts[0], LIKE)))
+    wanted = [RECORDS_KEY, dg.AssetKey("downstream")]
+    result = job.execute_in_process(instance=instance, asset_selection=wanted, tags=one(Pair(accounts[0], LIKE)))
     keys = [event.asset_key for event in result.all_events if event.is_step_materialization]
-    assert keys == [RECORDS_KEY, dg.AssetKey("downstream")]
+    assert keys == wanted
 
 
 def test_a_run_says_what_it_did(

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import httpx
 
+from parity_dagster.orchestration.beta import beta_parts
 from parity_dagster.settings import Settings, load_settings
 
 TRIES = 3
@@ -181,4 +182,5 @@ def build_alert_sensors(settings: Settings | None = None) -> list[dg.SensorDefin
     """
     is_on = (settings or load_settings()).alert_webhook is not None
     status = dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
-    return [build_run_failure_sensor(settings, status), build_check_failure_sensor(settings, status)]
+    with beta_parts():
+        return [build_run_failure_sensor(settings, status), build_check_failure_sensor(settings, status)]

@@ -14,12 +14,14 @@ from pydantic import Field
 from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.importing.models import Pair
 from parity_dagster.importing.service import ImportService
+from parity_dagster.orchestration.beta import beta_parts
 from parity_dagster.orchestration.partitions import (
     RECORDS_KEY,
     from_partition_key,
     unregistered_dids,
 )
 from parity_dagster.orchestration.recording import import_in_step
+from parity_dagster.orchestration.records_table import RECORDS_METADATA
 
 PAIRS_PER_RUN = 500
 """Partitions that a backfill gives to one run.
@@ -62,6 +64,8 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
 
         @dg.asset(
             key=RECORDS_KEY,
+            deps=["did_lists"],
+            metadata=RECORDS_METADATA,
             partitions_def=cast("dg.PartitionsDefinition[str]", partitions),
             backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=PAIRS_PER_RUN),
             group_name="atproto",
@@ -80,7 +84,9 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
             pairs = requested_pairs(context, partitions)
             yield from import_in_step(context.op_execution_context, import_service, pairs, refresh=config.refresh)
 
-    return records
+    with beta_parts():
+        (referenced,) = dg.with_source_code_references([records])
+    return cast("dg.AssetsDefinition", referenced)
 
 
 def requested_pairs(context: dg.AssetExecutionContext, partitions: dg.MultiPartitionsDefinition) -> list[Pair]:

@@ -14,6 +14,7 @@ import dagster as dg
 
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import build_alert_sensors
+from parity_dagster.orchestration.beta import beta_parts
 from parity_dagster.orchestration.checks import CHECKS, sample_audit, state_equals_metadata
 from parity_dagster.orchestration.overview import build_overview_asset
 from parity_dagster.orchestration.partitions import RECORDS_KEY
@@ -29,7 +30,7 @@ QUIET_SECONDS = 20
 SECONDS_BETWEEN_OVERVIEWS = 300
 
 
-def build_lineage_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+def build_lineage_assets(settings: Settings) -> list[Any]:
     """The assets downstream of the records.
 
     Args:
@@ -40,7 +41,8 @@ def build_lineage_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """
     views = registered_views(settings)
     typed = [build_typed_asset(view) for view in views]
-    return [*typed, build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY])]
+    overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY])
+    return list(dg.with_source_code_references([*typed, overview]))
 
 
 def build_lineage_jobs() -> list[Any]:
@@ -134,10 +136,11 @@ def build_lineage(settings: Settings | None = None) -> dg.Definitions:
     Raises:
         SettingsError: a typed view that is named in the settings cannot be loaded.
     """
-    return dg.Definitions(
-        assets=build_lineage_assets(settings or load_settings()),
-        asset_checks=CHECKS,
-        jobs=build_lineage_jobs(),
-        sensors=[build_overview_sensor(settings), *build_alert_sensors(settings)],
-        schedules=[build_checks_schedule()],
-    )
+    with beta_parts():
+        return dg.Definitions(
+            assets=build_lineage_assets(settings or load_settings()),
+            asset_checks=CHECKS,
+            jobs=build_lineage_jobs(),
+            sensors=[build_overview_sensor(settings), *build_alert_sensors(settings)],
+            schedules=[build_checks_schedule()],
+        )
