@@ -155,7 +155,7 @@ def test_pairs_turn_green_while_the_run_goes_on(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     """The first account is done at once, the last is slow: its neighbour must not wait for it in the UI."""
-    network.network.behave(did=accounts[2], latency=1.0)
+    network.network.behave(did=accounts[2], latency=0.6)
     slow = Pair(accounts[2], POST)
     seen: list[ImportStatus | None] = []
     done = threading.Event()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -83,9 +84,24 @@ def test_more_accounts_than_one_statement_takes_are_registered(instance: dg.Dags
     assert len(instance.get_dynamic_partitions(DIDS)) == len(many)
 
 
-def test_racing_registrations_of_the_same_accounts_all_succeed(instance: dg.DagsterInstance) -> None:
-    many = [did(number) for number in range(300)]
+def _register_one_by_one(folder: str, together: Any) -> None:
+    with dg.DagsterInstance.local_temp(folder) as instance:
+        together.wait()
+        for number in range(40):
+            register_dids(instance, [did(number)])
+
+
+def test_processes_that_race_to_register_the_same_accounts_all_succeed(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """SQLite refuses a key that another process added between our look and our insert."""
     register_dids(instance, [did(10_000)])  # the tables exist before the race
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda _: register_dids(instance, many), range(6)))
-    assert sorted(instance.get_dynamic_partitions(DIDS)) == sorted([*many, did(10_000)])
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(3)
+    racers = [context.Process(target=_register_one_by_one, args=(str(tmp_path), together)) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert [racer.exitcode for racer in racers] == [0, 0, 0]
+    assert len(instance.get_dynamic_partitions(DIDS)) == 41

@@ -38,9 +38,6 @@ from parity_dagster.orchestration.run_report import RunReport
 BATCH_SIZE = 500
 """Events written by one statement, at most."""
 
-FLUSH_AFTER = 1.0
-"""Seconds after which finished pairs are shown in the UI, even if the batch is not full."""
-
 REFRESH_TAG = "parity/refresh"
 """Run tag that asks for completed pairs to be read again, if its value is `true`."""
 
@@ -145,14 +142,13 @@ class StepRecorder:
         self._step = context.get_step_execution_context()
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
-        self._flush_at = time.monotonic() + FLUSH_AFTER
         self._started: dict[Pair, float] = {}
         self.written: list[dg.DagsterEvent] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
 
     def __call__(self, event: ImportEvent) -> None:
-        """Take note of an event; write what has piled up when it is time.
+        """Take note of an event; write what has piled up when it is a full batch.
 
         Args:
             event: any event of the import service.
@@ -168,15 +164,14 @@ class StepRecorder:
             self._failed.append(observation(event.state))
         if isinstance(event, ImportCompleted | ImportFailed) and pair in self._started:
             self.seconds[pair] = time.monotonic() - self._started.pop(pair)
-        if len(self._completed) + len(self._failed) >= BATCH_SIZE or time.monotonic() >= self._flush_at:
+        if len(self._completed) + len(self._failed) >= BATCH_SIZE:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything that has not been written yet.
+        """Write everything that has not been written yet; the service calls this every other second.
 
         What could not be written is kept for the next call: an event may be written twice, but never not at all.
         """
-        self._flush_at = time.monotonic() + FLUSH_AFTER
         while self._completed:
             self.written += [
                 dg.DagsterEvent.asset_materialization(self._step, event, mark)
