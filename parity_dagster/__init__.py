@@ -50,7 +50,14 @@ if TYPE_CHECKING:
     )
     from parity_dagster.importing.live import LiveRecord
     from parity_dagster.importing.mappers import RecordMapper, SourceRecord
-    from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus, Pair
+    from parity_dagster.importing.models import (
+        FailedRecord,
+        ImportResult,
+        ImportState,
+        ImportStatus,
+        Pair,
+        RetryResult,
+    )
     from parity_dagster.importing.queueing import ImportUserJob, QueuedImport
     from parity_dagster.importing.service import ImportService
     from parity_dagster.settings import Settings, load_settings
@@ -97,7 +104,14 @@ _HOMES = {
     ),
     "parity_dagster.importing.live": ("LiveRecord",),
     "parity_dagster.importing.mappers": ("RecordMapper", "SourceRecord"),
-    "parity_dagster.importing.models": ("ImportResult", "ImportState", "ImportStatus", "Pair"),
+    "parity_dagster.importing.models": (
+        "FailedRecord",
+        "ImportResult",
+        "ImportState",
+        "ImportStatus",
+        "Pair",
+        "RetryResult",
+    ),
     "parity_dagster.importing.queueing": ("ImportUserJob", "QueuedImport"),
     "parity_dagster.importing.service": ("ImportService",),
     "parity_dagster.settings": ("Settings", "load_settings"),
@@ -118,6 +132,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnreachable",
     "DidNotFound",
+    "FailedRecord",
     "HandleNotFound",
     "HostPaused",
     "HostUnreachable",
@@ -147,6 +162,7 @@ __all__ = [
     "RecordMapper",
     "RepoNotFound",
     "RequestRefused",
+    "RetryResult",
     "ServerFailure",
     "Settings",
     "SettingsError",

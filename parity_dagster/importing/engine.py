@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, suppress
@@ -44,12 +45,12 @@ class Engine:
         self._settings = settings
         self._states = StateStore(settings.state_table)
         self._lock = threading.Lock()
-        self._owner = 0
         self._stack: AbstractContextManager[BlockingPortal] | None = None
         self._portal: BlockingPortal | None = None
         self._database: Database | None = None
         self._live: LiveWriter | None = None
         self._network: tuple[IdentityResolver, RepoClient, Callable[[], Awaitable[None]]] | None = None
+        _engines.add(self)
 
     def start(
         self, work: Callable[[Engine], Awaitable[Result]], when_done: Callable[[], None] | None = None
@@ -89,14 +90,12 @@ class Engine:
                 return
             stack, portal = self._stack, self._portal
             self._stack = self._portal = None
-            if self._owner != os.getpid():
-                return  # a fork has the object, but neither the thread nor the connections
             portal.call(self._close_all)
             stack.__exit__(None, None, None)
 
     def _open(self) -> BlockingPortal:
         with self._lock:
-            if self._portal is None or self._owner != os.getpid():
+            if self._portal is None:
                 url = connection_url(self._settings)
                 with connect(self._settings) as conn:
                     check_schema(conn, self._settings)
@@ -107,8 +106,16 @@ class Engine:
                     "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
                 )
                 self._portal = self._stack.__enter__()
-                self._owner = os.getpid()
             return self._portal
+
+    def forget(self) -> None:
+        """Begin anew in a fork, which has the objects but neither the thread nor the connections behind them."""
+        self._lock = threading.Lock()
+        if self._portal is not None:
+            # Its context manager stops the portal when it is collected, and would wait for ever for the thread.
+            self._portal._event_loop_thread_id = None
+            _left_behind.append((self._stack, self._portal, self._database, self._network, self._live))
+            self._stack = self._portal = self._database = self._network = self._live = None
 
     async def _close_all(self) -> None:
         if self._network is not None:
@@ -223,6 +230,19 @@ class Engine:
     async def forget_endings(self, told: list[Told]) -> None:
         """See `store.announcements.forget_endings`."""
         await self.database.run(lambda conn: forget_endings(conn, told), patience=ANNOUNCING_PATIENCE)
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_left_behind: list[object] = []
+
+
+def _forget_in_fork() -> None:
+    for engine in list(_engines):
+        engine.forget()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(after_in_child=_forget_in_fork)
 
 
 async def _settle() -> None:
