@@ -185,6 +185,25 @@ def add_pending(connection: psycopg.Connection, table: str, pairs: Iterable[Pair
     ).rowcount
 
 
+def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
+    """Whether a Dagster run has imported and its process is gone without saying so.
+
+    Args:
+        connection: any connection.
+        run_id: the run.
+
+    Returns:
+        True if an importer of the run has neither given back its number nor holds its lock.
+    """
+    row = connection.execute(
+        sql.SQL(
+            "SELECT count(*) > 0 AND count(*) FILTER (WHERE id IN ({live})) = 0 FROM parity_importers WHERE run_id = %s"
+        ).format(live=LIVE_IMPORTERS),
+        (run_id,),
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def spread(pairs: Iterable[DuePair]) -> list[list[DuePair]]:
     """Order pairs so that hosts take turns.
 
