@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.checking import cost_of_checks
 from benchmarks.report import summary, write_report
 from benchmarks.surroundings import database, machine
 from benchmarks.turns import Results, run_workload
@@ -23,8 +24,11 @@ from benchmarks.workloads import WORKLOADS
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of every workload, instead of its own number.")
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Scale of every workload's network.")
+@click.option("--minutes", default=7.0, show_default=True, help="After this time, every workload gets one round only.")
 @click.option("--write", is_flag=True, help="Write the results and the chart to docs/.")
-def main(quick: bool, names: tuple[str, ...], rounds: int | None, scale: float | None, write: bool) -> None:
+def main(
+    quick: bool, names: tuple[str, ...], rounds: int | None, scale: float | None, minutes: float, write: bool
+) -> None:
     """Measure the importer beside the floor and beside what else one could use, all on loopback."""
     began = time.monotonic()
     results: list[Results] = []
@@ -34,13 +38,17 @@ def main(quick: bool, names: tuple[str, ...], rounds: int | None, scale: float |
                 continue
             size = scale or (workload.quick_scale if quick else 1.0)
             times = rounds or (1 if quick else workload.rounds)
+            if time.monotonic() - began > minutes * 60:
+                times = 1
             results.append(
                 run_workload(workload, db, rounds=times, scale=size, tell=lambda line: click.echo(line, err=True))
             )
+    checks = cost_of_checks()
     click.echo(summary(results, machine()))
+    click.echo(f"\n{checks}")
     if write:
         command = "python -m benchmarks" + (" --quick" if quick else "") + "".join(f" --workload {n}" for n in names)
-        for path in write_report(results, machine(), command, Path(__file__).parent.parent / "docs"):
+        for path in write_report(results, machine(), command, checks, Path(__file__).parent.parent / "docs"):
             click.echo(f"written: {path}")
     click.echo(f"took {time.monotonic() - began:.0f} s")
 
