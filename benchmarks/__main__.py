@@ -24,7 +24,7 @@ from benchmarks.workloads import WORKLOADS
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of every workload, instead of its own number.")
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Scale of every workload's network.")
-@click.option("--minutes", default=7.0, show_default=True, help="After this time, every workload gets one round only.")
+@click.option("--minutes", default=7.0, show_default=True, help="After this time, no further rounds are begun.")
 @click.option("--write", is_flag=True, help="Write the results and the chart to docs/.")
 def main(
     quick: bool, names: tuple[str, ...], rounds: int | None, scale: float | None, minutes: float, write: bool
@@ -38,11 +38,8 @@ def main(
                 continue
             size = scale or (workload.quick_scale if quick else 1.0)
             times = rounds or (1 if quick else workload.rounds)
-            if time.monotonic() - began > minutes * 60:
-                times = 1
-            results.append(
-                run_workload(workload, db, rounds=times, scale=size, tell=lambda line: click.echo(line, err=True))
-            )
+            until = began + 60 * minutes
+            results.append(run_workload(workload, db, rounds=times, scale=size, tell=_tell, until=until))
     checks = cost_of_checks()
     click.echo(summary(results, machine()))
     click.echo(f"\n{checks}")
@@ -51,6 +48,10 @@ def main(
         for path in write_report(results, machine(), command, checks, Path(__file__).parent.parent / "docs"):
             click.echo(f"written: {path}")
     click.echo(f"took {time.monotonic() - began:.0f} s")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ What lives here: one turn, and the rounds of a workload. What must not: what is 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -90,7 +92,13 @@ class Results:
 
 
 def run_workload(
-    workload: Workload, database: Database, *, rounds: int, scale: float, tell: Callable[[str], None]
+    workload: Workload,
+    database: Database,
+    *,
+    rounds: int,
+    scale: float,
+    tell: Callable[[str], None],
+    until: float = math.inf,
 ) -> Results:
     """All rounds of a workload; in each one, every side has its turn.
 
@@ -100,6 +108,7 @@ def run_workload(
         rounds: how often.
         scale: of the network.
         tell: takes lines about the progress.
+        until: no round but the first is begun after this moment of the monotonic clock.
     """
     with network(workload.shape, scale) as served:
         hosts = list(served.hosts.values())
@@ -110,6 +119,8 @@ def run_workload(
             results.server_limit = pages_per_second(pairs, 4000 if rounds > 1 or scale == 1 else 1000)
             tell(f"{workload.name}: the network serves {results.server_limit:,.0f} pages/s to a raw client")
         for number in range(rounds):
+            if number and time.monotonic() > until:
+                break
             for turn in workload.turns:
                 if number >= turn.max_rounds or turn.label in results.failures:
                     continue
