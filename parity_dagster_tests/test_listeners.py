@@ -148,13 +148,14 @@ def plugin(folder: Path) -> None:
     (folder / "their_plugin.py").write_text(
         "def listen(event):\n    print('listener', type(event).__name__)\n"
         "def report(event):\n    print('reporter', type(event).__name__)\n"
+        "def make_reporter(settings):\n    return report\n"
     )
     info = folder / "their_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[parity_dagster.listeners]\nmine = their_plugin:listen\n"
-        "[parity_dagster.reporters]\nmine = their_plugin:report\n"
+        "[parity_dagster.reporters]\nmine = their_plugin:make_reporter\n"
     )
 
 
@@ -178,7 +179,7 @@ def test_installed_listeners_are_called_always_and_reporters_only_if_asked_for(
     alone, _, both = done.stdout.partition("---\n")
     assert alone.splitlines() == [f"listener {name}" for name in ("ImportStarted", "ImportProgress", "ImportCompleted")]
     found, used = both.splitlines()
-    assert found == "['report']"
+    assert found == "['make_reporter']"
     assert "listen" in used
     assert "report" in used
 

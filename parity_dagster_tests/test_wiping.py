@@ -9,11 +9,9 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from dagster._serdes import ConfigurableClassData
 
 from parity_dagster.importing.models import Pair
 from parity_dagster.importing.service import ImportService
-from parity_dagster.orchestration.event_log import ParityEventLogStorage
 from parity_dagster.orchestration.partitions import (
     RECORDS_KEY,
     build_partitions,
@@ -22,7 +20,7 @@ from parity_dagster.orchestration.partitions import (
 )
 from parity_dagster.orchestration.rebuild import rebuild_states
 from parity_dagster.orchestration.reporting import DagsterReporter
-from parity_dagster.orchestration.storage import ParityStorage, parity_instance
+from parity_dagster.orchestration.storage import parity_instance
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.dagster_runs import rectangle, remembered, run
@@ -49,20 +47,8 @@ def settings(database_url: str, network: Running, tmp_path: Path, monkeypatch: p
     return load_settings()
 
 
-class WipingStorage(ParityStorage):
-    """Our storage with our event log."""
-
-    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(postgres_url, inst_data)
-        engine = self._event_log_storage._engine
-        self._event_log_storage = ParityEventLogStorage(postgres_url, should_autocreate_tables=False)
-        self._event_log_storage._engine = engine
-
-
 @pytest.fixture
-def instance(settings: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    place = f"module: {__name__}, class: {WipingStorage.__name__}, config: {{}}"
-    (tmp_path / "dagster.yaml").write_text(f"storage: {{custom: {{{place}}}}}\ntelemetry: {{enabled: false}}\n")
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     with parity_instance() as found:
         yield found
 

@@ -7,21 +7,24 @@ installed packages name. What must not: any particular listener, or when they ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from operator import attrgetter
+from typing import cast
 
-from parity_dagster.errors import SettingsError
+from parity_dagster.errors import ParityError, SettingsError
 from parity_dagster.importing.events import ImportEvent, Listener
+from parity_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "parity_dagster.listeners"
 """Listeners that installed packages bring; called for every import, in Dagster runs, too."""
 REPORTER_GROUP = "parity_dagster.reporters"
-"""Listeners that report imports to an orchestrator; not called where the orchestrator runs the import itself."""
+"""Makers of listeners that report imports to an orchestrator: called with the settings of an import, and not where the
+orchestrator runs the import itself."""
 
 
 class Audience:
@@ -58,6 +61,9 @@ class Audience:
                 continue
             try:
                 flush()
+            except ParityError as exc:
+                is_delivered = False
+                logger.warning("%s", exc)
             except Exception:
                 is_delivered = False
                 logger.exception("listener %r failed to deliver", listener)
@@ -86,6 +92,22 @@ def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
                 f"the listener {entry.value} cannot be loaded: {exc}; correct or uninstall the package that names it"
             ) from exc
     return tuple(found)
+
+
+def installed_reporters(settings: Settings) -> tuple[Listener, ...]:
+    """The reporters that installed packages bring.
+
+    Args:
+        settings: of the import.
+
+    Returns:
+        What the makers named by the entry points of `parity_dagster.reporters` return.
+
+    Raises:
+        SettingsError: one cannot be loaded.
+    """
+    makers = cast("tuple[Callable[[Settings], Listener], ...]", installed_listeners(REPORTER_GROUP))
+    return tuple(make(settings) for make in makers)
 
 
 @cache

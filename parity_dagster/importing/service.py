@@ -24,9 +24,9 @@ from parity_dagster.importing.events import (
     Listener,
 )
 from parity_dagster.importing.listeners import (
-    REPORTER_GROUP,
     Audience,
     installed_listeners,
+    installed_reporters,
     named_listeners,
 )
 from parity_dagster.importing.models import (
@@ -422,7 +422,7 @@ class ImportService:
         return self._call(lambda engine: engine.resolve_handle(name))
 
     def _find_listeners(self) -> tuple[Listener, ...]:
-        reporters = installed_listeners(REPORTER_GROUP) if self._report else ()
+        reporters = installed_reporters(self.settings) if self._report else ()
         return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners(), *reporters)
 
     def _tell_untold(self, listeners: tuple[Listener, ...]) -> None:

@@ -1,6 +1,6 @@
 """Reports imports that run outside of Dagster to the Dagster instance.
 
-What lives here: the listener behind the entry point group `parity_dagster.reporters`. What must not: events of
+What lives here: the listener made by the entry point group `parity_dagster.reporters`. What must not: events of
 Dagster runs (`recording`), or any `import dagster` at the top: the command line loads this module, and
 Dagster takes seconds to load. It is loaded in the background while the import fetches its first pages.
 
@@ -14,11 +14,13 @@ from __future__ import annotations
 import importlib
 import threading
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from parity_dagster.errors import TransientError
 from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
 from parity_dagster.importing.models import ImportState
+from parity_dagster.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -39,8 +41,9 @@ class DagsterReporter:
     Safe to be called from several threads.
     """
 
-    def __init__(self, instance: dg.DagsterInstance | None = None) -> None:
+    def __init__(self, instance: dg.DagsterInstance | None = None, settings: Settings | None = None) -> None:
         self._instance = instance
+        self._settings = settings
         self._owns_instance = instance is None
         self._ended: list[ImportState] = []
         self._lock = threading.Lock()
@@ -78,7 +81,7 @@ class DagsterReporter:
                 return
             try:
                 self._report(states)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever is wrong with Dagster must not break an import
                 reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
                 raise ReportDelayed(
                     f"{len(states):,} imported pairs are not shown in Dagster yet ({reason}); "
@@ -111,10 +114,19 @@ class DagsterReporter:
         if self._instance is None:
             from parity_dagster.orchestration.storage import parity_instance
 
-            self._instance = parity_instance()
+            self._instance = parity_instance(self._settings)
         register_dids(self._instance, (state.did for state in states))
         report_without_run(self._instance, states)
 
 
-report_to_instance = DagsterReporter()
-"""The listener that the entry point group `parity_dagster.reporters` names."""
+@cache
+def reporter(settings: Settings) -> DagsterReporter:
+    """The reporter for imports under given settings; the entry point group `parity_dagster.reporters` names it.
+
+    Args:
+        settings: of the import; the instance on the same database is told, unless DAGSTER_HOME names another.
+
+    Returns:
+        One reporter per process and settings, so that Dagster is set up once.
+    """
+    return DagsterReporter(settings=settings)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ POOL_SIZE = 4
 MAX_OVERFLOW = 60
 RECYCLE_AFTER = 600  # seconds; shorter than the idle limits of common proxies and firewalls
 
+# Settings of a caller who does not go by the environment; Dagster makes the storage by its class name only.
+_settings: ContextVar[Settings | None] = ContextVar("_settings", default=None)
 _guard = threading.Lock()
 _engines: dict[str, Engine] = {}
 
@@ -52,6 +55,15 @@ class ParityStorage(DagsterPostgresStorage):
                 _make_tables(postgres_url)
                 engine = _engines[postgres_url] = _pool(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
+        # Here and not at the top: what a wipe means is a matter of the state table, whose layer stands above.
+        from parity_dagster.orchestration.event_log import ParityEventLogStorage
+        from parity_dagster.orchestration.recording import batch_by_default
+
+        self._event_log_storage = ParityEventLogStorage(
+            postgres_url, should_autocreate_tables=False, inst_data=inst_data
+        )
+        # The daemon and the webserver write the planned events of runs, and do not load our definitions.
+        batch_by_default()
         # There is no argument for it; each of the three would otherwise open a connection per call.
         self._run_storage._engine = engine
         self._event_log_storage._engine = engine
@@ -73,7 +85,7 @@ class ParityStorage(DagsterPostgresStorage):
         Returns:
             The storage; the embedded server runs and the tables exist.
         """
-        return cls(storage_url(load_settings()), inst_data)
+        return cls(storage_url(_settings.get() or load_settings()), inst_data)
 
 
 def storage_url(settings: Settings) -> str:
@@ -91,18 +103,29 @@ def storage_url(settings: Settings) -> str:
     return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
-def parity_instance() -> DagsterInstance:
+def parity_instance(settings: Settings | None = None) -> DagsterInstance:
     """Return the Dagster instance that belongs to this place.
 
     The same rule as Dagster's own commands: DAGSTER_HOME, else the current folder's dagster.yaml. In any
     other folder an instance on our storage, so that the command line works from everywhere.
+
+    Args:
+        settings: whose database holds Dagster's tables; read from the environment if not given.
 
     Returns:
         An instance; the caller closes it by using it as a context manager.
     """
     if is_dagster_home_set():
         return DagsterInstance.get()
-    settings = load_settings()
+    settings = settings or load_settings()
+    token = _settings.set(settings)
+    try:
+        return _instance_on(settings)
+    finally:
+        _settings.reset(token)
+
+
+def _instance_on(settings: Settings) -> DagsterInstance:
     # Of Dagster's files only the captured output of runs is left, as the storage is PostgreSQL.
     files = settings.home.expanduser().resolve() / "dagster"
     files.mkdir(parents=True, exist_ok=True)
