@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         60.0, gt=0, le=600, description="wall-clock seconds one request may take, slow drips included"
     )
+    database_patience: float = Field(
+        60.0, ge=0, le=3600, description="seconds an import waits for PostgreSQL when it restarts, is full, or refuses"
+    )
     retry_attempts: int = Field(
         3, ge=1, le=100, description="tries of a pair before only a person (or --resume) starts another"
     )

@@ -34,7 +34,7 @@ def query(settings: Settings, statement: str, *parameters: Any) -> list[tuple[An
     """Rows of a statement on the test's database."""
     assert settings.database_url is not None
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as conn:
-        cursor = conn.execute(statement, parameters)
+        cursor = conn.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 

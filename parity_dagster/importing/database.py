@@ -20,25 +20,27 @@ from parity_dagster.store.sessions import PASSING, REFUSED_DATA, failed, open_se
 
 Result = TypeVar("Result")
 
-PATIENCE = 60.0
-"""Seconds for which database trouble that may pass is waited out; a restart takes a few."""
-
 
 class Session:
     """One session with Postgres that is opened when first used and again when it is lost."""
 
-    def __init__(self, url: str, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, url: str, patience: float, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None
+    ) -> None:
         self._url = url
+        self._patience = patience
         self._prepare = prepare
         self._conn: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float = PATIENCE) -> Result:
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float | None = None
+    ) -> Result:
         """Do something on the session, again from its start if the database fails in a way that passes.
 
         Args:
             work: called with the connection, in no transaction; must be repeatable.
-            patience: seconds to keep trying.
+            patience: seconds to keep trying; the session's own if None.
 
         Returns:
             What `work` returns.
@@ -48,7 +50,7 @@ class Session:
             psycopg.DataError and the like: a value was refused, which is for the caller to sort out.
         """
         async with self._lock:
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + (self._patience if patience is None else patience)
             delay = 0.05
             while True:
                 try:
@@ -108,16 +110,19 @@ class Session:
 class Database:
     """Where a service's questions go; writers and claims have sessions of their own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = 60.0) -> None:
         self.url = url
-        self._session = Session(url)
+        self._patience = patience
+        self._session = Session(url, patience)
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float = PATIENCE) -> Result:
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float | None = None
+    ) -> Result:
         """Do something on the shared session; see `Session.run`.
 
         Args:
             work: called with the connection.
-            patience: seconds to keep trying.
+            patience: seconds to keep trying; the session's own if None.
 
         Returns:
             What `work` returns.
@@ -133,7 +138,7 @@ class Database:
         Returns:
             A session that is not open yet.
         """
-        return Session(self.url, prepare)
+        return Session(self.url, self._patience, prepare)
 
     async def close(self) -> None:
         """End the shared session."""

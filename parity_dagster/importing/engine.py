@@ -101,7 +101,7 @@ class Engine:
                     check_schema(conn, self._settings)
                 from parity_dagster.importing.database import Database
 
-                self._database, self._network, self._live = Database(url), None, None
+                self._database, self._network, self._live = Database(url, self._settings.database_patience), None, None
                 self._stack = start_blocking_portal(
                     "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
                 )
