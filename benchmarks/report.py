@@ -102,10 +102,11 @@ def findings(results: Results) -> Iterator[str]:
         requests, hosts = turn.more["requests"], turn.more["hosts"]
         # The first window is open at once, so the last one opens after all others but one have passed.
         least = (math.ceil(requests / hosts / RATE_LIMIT) - 1) * RATE_WINDOW
-        yield (
+        said = (
             f"{limited}: {turn.seconds:.1f} s where the limits ask for {least:.0f} s at least:"
             f" {requests / turn.seconds:,.0f} requests/s, {least / turn.seconds:.0%} of what is allowed (wanted: 80 %)"
         )
+        yield said if least else f"{limited}: too few requests at this scale to reach a limit"
     if results.server_limit:
         yield f"the sample network serves {results.server_limit:,.0f} pages/s to a raw client that reads nothing"
 
