@@ -7,6 +7,7 @@ The body is JSON that Slack's incoming webhooks take (`text`), with the facts be
 a secret: it is in no log, no error and no metadata.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +50,7 @@ def post_alert(settings: Settings, text: str, facts: Mapping[str, Any]) -> bool:
     if settings.alert_webhook is None:
         return False
     url = settings.alert_webhook.get_secret_value().strip()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every URL
     body = {"text": text[:_TEXT_LENGTH], "source": "parity_dagster", **facts}
     reason = ""
     for attempt in range(TRIES):

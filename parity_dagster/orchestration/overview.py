@@ -24,7 +24,10 @@ MOST = 15
 POINTS = 60
 """Points of the line over time, at most."""
 _STATUSES = [str(status) for status in ImportStatus]
-_PERIODS = ("1s", "10s", "1min", "10min", "1h", "6h", "1D", "7D", "28D", "364D")
+_PERIODS = {
+    "1s": "second", "10s": "10 seconds", "1min": "minute", "10min": "10 minutes", "1h": "hour", "6h": "6 hours",
+    "1D": "day", "7D": "week", "28D": "28 days", "364D": "52 weeks",
+}  # fmt: skip
 _COUNTS = ["records_synced", "records_skipped", "records_failed"]
 
 
@@ -147,11 +150,13 @@ def _over_time(frame: pd.DataFrame) -> tuple[str, list[tuple[pd.Timestamp, float
     if done.empty:
         return "Records of completed pairs", []
     span = done.index[-1] - done.index[0]
-    period = next((size for size in _PERIODS if span / pd.Timedelta(size) < POINTS), _PERIODS[-1])
+    period = next((size for size in _PERIODS if span / pd.Timedelta(size) < POINTS), list(_PERIODS)[-1])
     sums = done.resample(period).sum()
-    return f"Records of completed pairs, per {period}", [
-        (moment, float(value)) for moment, value in zip(sums.index, sums, strict=True)
-    ]
+    # nothing came before and after, which also makes a line of a single point
+    step = pd.Timedelta(period)
+    points = [(moment, float(value)) for moment, value in zip(sums.index, sums, strict=True)]
+    points = [(sums.index[0] - step, 0.0), *points, (sums.index[-1] + step, 0.0)]
+    return f"Records of completed pairs, per {_PERIODS[period]}", points
 
 
 def _failed_pairs(frame: pd.DataFrame) -> str:

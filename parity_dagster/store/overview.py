@@ -39,9 +39,8 @@ def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
     Returns:
         The rows; none of the records is read.
     """
-    columns = sql.SQL(", ").join(
-        sql.SQL("i.handle") if name == "handle" else sql.Identifier("s", name) for name in STATE_COLUMNS
-    )
+    elsewhere = {"handle": sql.SQL("i.handle"), "pds": sql.SQL("coalesce(s.pds, i.pds)")}
+    columns = sql.SQL(", ").join(elsewhere.get(name) or sql.Identifier("s", name) for name in STATE_COLUMNS)
     states = conn.execute(
         sql.SQL("SELECT {} FROM {} s LEFT JOIN parity_identities i USING (did)").format(columns, sql.Identifier(table))
     ).fetchall()
