@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     The first four are the mission's `config/parity.php`. Unknown `PARITY_*` variables are ignored.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PARITY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PARITY_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     page_size: int = Field(
         100, ge=1, le=100, description="records asked for per listRecords page (the lexicon allows 1 to 100)"
@@ -103,6 +104,14 @@ class Settings(BaseSettings):
         min_length=1,
         description="User-Agent sent to every server; add a contact address of yours",
     )
+
+    @field_validator("plc_url")
+    @classmethod
+    def _check_plc_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be the URL of a PLC directory, e.g. https://plc.directory")
+        return value.rstrip("/")
 
     @field_validator("collections", "listeners", "mappers", "typed_views", mode="before")
     @classmethod

@@ -1,0 +1,68 @@
+"""Settings are checked at the start, and an error names the variable and what it accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parity_dagster.errors import SettingsError
+from parity_dagster.settings import DEFAULT_COLLECTIONS, Settings, load_settings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_missions_defaults_hold_without_any_variable():
+    settings = load_settings()
+    assert (settings.page_size, settings.page_delay) == (100, 100)
+    assert (settings.queue, settings.state_table) == ("parity-import", "parity_import_states")
+    assert settings.collections == DEFAULT_COLLECTIONS
+    assert settings.plc_url == "https://plc.directory"
+    assert not settings.allow_private_hosts
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAGE_SIZE", "0"),
+        ("PAGE_SIZE", "101"),
+        ("PAGE_SIZE", "many"),
+        ("PAGE_DELAY", "-1"),
+        ("QUEUE", "with space"),
+        ("STATE_TABLE", 'states"; DROP TABLE x'),
+        ("COLLECTIONS", "not an nsid"),
+        ("COLLECTIONS", " , "),
+        ("PLC_URL", "plc.directory"),
+        ("PLC_URL", "ftp://plc.directory"),
+        ("PLC_URL", "https://"),
+        ("WRITERS", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_variables_name(monkeypatch, name, value):
+    monkeypatch.setenv(f"PARITY_{name}", value)
+    with pytest.raises(SettingsError, match=f"PARITY_{name}") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("PARITY_PLC_URL", "")
+    monkeypatch.setenv("PARITY_DATABASE_URL", "")
+    settings = load_settings()
+    assert settings.plc_url == "https://plc.directory"
+    assert settings.database_url is None
+
+
+def test_collections_are_a_list_with_commas_each_once(monkeypatch):
+    monkeypatch.setenv("PARITY_COLLECTIONS", "app.bsky.feed.post, com.example.note ,app.bsky.feed.post,")
+    assert load_settings().collections == ("app.bsky.feed.post", "com.example.note")
+
+
+def test_a_password_does_not_show_in_the_settings(monkeypatch):
+    monkeypatch.setenv("PARITY_DATABASE_URL", "postgresql://user:hunter2@db/x")
+    assert "hunter2" not in repr(load_settings())
+
+
+def test_the_readme_explains_every_setting_and_no_other():
+    table = {line.split("`")[1] for line in README.read_text().splitlines() if line.startswith("| `PARITY_")}
+    assert table == {f"PARITY_{name.upper()}" for name in Settings.model_fields}
