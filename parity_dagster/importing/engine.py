@@ -220,7 +220,7 @@ class Engine:
         if self._live is None:
             from parity_dagster.importing.live import LiveWriter
 
-            self._live = LiveWriter(self.database.session(), self._settings)
+            self._live = LiveWriter(self.database, self._settings)
         return self._live
 
     async def find_untold(self, limit: int) -> list[Ended]:

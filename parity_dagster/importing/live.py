@@ -7,18 +7,20 @@ What lives here: checking what the consumer gives, by the same rules as a page's
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parity_dagster.atproto.identifiers import is_valid_tid, parse_at_uri, parse_did
 from parity_dagster.atproto.pages import RejectedRecord, parse_entry
 from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
-from parity_dagster.importing.database import Session
+from parity_dagster.importing.database import Database
+from parity_dagster.importing.mappers import REFUSED, Mappers
 from parity_dagster.settings import Settings
-from parity_dagster.store.live import LiveReject, LiveRow, delete_live, prune_tombstones, upsert_live
+from parity_dagster.store.live import LiveBatch, LiveReject, LiveRow, delete_live, prune_tombstones, upsert_live
+from parity_dagster.store.mapped import REFUSALS, MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.rejects import find_unstorable
-from parity_dagster.store.sessions import REFUSED_DATA, first_line
+from parity_dagster.store.sessions import first_line
 
 PRUNE_EVERY = 10_000
 """Deletions after which old tombstones are looked for."""
@@ -42,11 +44,21 @@ class LiveRecord:
 
 
 class LiveWriter:
-    """Writes live records on a session of its own, so that nothing else holds them up."""
+    """Writes live records on a session of its own, so that nothing else holds them up.
 
-    def __init__(self, session: Session, settings: Settings) -> None:
-        self._session = session
+    Args:
+        database: where to.
+        settings: collections, mappers, and the state table.
+
+    Raises:
+        SettingsError: a mapper cannot be loaded.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._settings = settings
+        self._mappers = Mappers(settings.mappers)
+        self._mapped = MappedStore(self._mappers.tables())
+        self._session = database.session(self._mapped.prepare)
         self._deletions = 0
 
     async def upsert(self, records: Sequence[LiveRecord]) -> int:
@@ -58,31 +70,65 @@ class LiveWriter:
         Returns:
             Number of records that were not older than what is known.
         """
-        rows: dict[tuple[str, str, str], LiveRow | LiveReject] = {}
+        newest: dict[tuple[str, str, str], LiveRow | LiveReject] = {}
         for record in records:
             item = self._checked(record)
-            known = rows.get(item[:3])
+            known = newest.get(item[:3])
             if known is None or known.rev <= item.rev:
-                rows[item[:3]] = item
-        if not rows:
+                newest[item[:3]] = item
+        if not newest:
             return 0
-        good = [row for row in rows.values() if isinstance(row, LiveRow)]
-        bad = [row for row in rows.values() if isinstance(row, LiveReject)]
-        table = self._settings.state_table
+        batch = self._sorted(newest.values())
         try:
-            return await self._session.run(lambda conn: upsert_live(conn, table, good, bad))
-        except REFUSED_DATA as exc:
-            refused: list[LiveReject] = []
-            for row in good:
-                one = (row.rkey, row.cid, row.value)
-                why = await self._session.run(lambda conn: find_unstorable(conn, [one]))  # noqa: B023
-                if why:
-                    refused.append(_reject(row, "refused_by_postgres", why[row.rkey]))
-            if not refused:
+            return await self._save(batch)
+        except REFUSALS as exc:
+            mended = await self._without_refused(batch)
+            if len(mended.rejects) == len(batch.rejects):
                 raise DatabaseError(f"PostgreSQL refuses live records ({first_line(exc)}); please report this") from exc
-            keys = {item[:3] for item in refused}
-            good = [row for row in good if row[:3] not in keys]
-            return await self._session.run(lambda conn: upsert_live(conn, table, good, [*bad, *refused]))
+            return await self._save(mended)
+
+    async def _save(self, batch: LiveBatch) -> int:
+        table = self._settings.state_table
+        return await self._session.run(lambda conn: upsert_live(conn, table, batch, self._mapped))
+
+    def _sorted(self, items: Iterable[LiveRow | LiveReject]) -> LiveBatch:
+        """Ask the mappers, as a page does."""
+        rows: list[LiveRow] = []
+        rejects: list[LiveReject] = []
+        unwanted: list[LiveRow] = []
+        mapped: list[tuple[LiveRow, MappedRow]] = []
+        for item in items:
+            if isinstance(item, LiveReject):
+                rejects.append(item)
+            elif item.collection not in self._mappers:
+                rows.append(item)
+            else:
+                found = self._mappers.sort(item.did, item.collection, [(item.rkey, item.cid, item.value)])
+                rows += [item for _ in found.kept]
+                unwanted += [item for _ in found.skipped]
+                rejects += [_reject(item, refused.reason, refused.detail) for refused in found.rejected]
+                mapped += [(item, made) for made in found.mapped]
+        return LiveBatch(rows, rejects, unwanted, mapped)
+
+    async def _without_refused(self, batch: LiveBatch) -> LiveBatch:
+        """Find the records that Postgres refuses, one by one, and make rejects of them."""
+        made = dict(batch.mapped)
+        refused: dict[LiveRow, LiveReject] = {}
+        for row in batch.rows:
+            one = [(row.rkey, row.cid, row.value)]
+            reason = "refused_by_postgres"
+            why = await self._session.run(lambda conn: find_unstorable(conn, one))  # noqa: B023
+            if not why and row in made:
+                reason, write = REFUSED, MappedWrite(row.did, row.collection, [made[row]])
+                why = await self._session.run(lambda conn: self._mapped.find_refused(conn, write, one))  # noqa: B023
+            if why:
+                refused[row] = _reject(row, reason, why[row.rkey])
+        return LiveBatch(
+            [row for row in batch.rows if row not in refused],
+            [*batch.rejects, *refused.values()],
+            batch.unwanted,
+            [(row, each) for row, each in batch.mapped if row not in refused],
+        )
 
     async def delete(self, uri: str, rev: str) -> bool:
         """Delete a record; see `ImportService.delete_record`.

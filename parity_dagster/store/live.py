@@ -25,6 +25,7 @@ from zlib import crc32
 from psycopg import AsyncConnection, sql
 
 from parity_dagster.importing.models import Pair
+from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
 
 LOCK_CLASS = 1_885_434_490
 """First key of these advisory locks; the second is the pair's bucket."""
@@ -131,26 +132,47 @@ async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
     return cursor.rowcount
 
 
-async def upsert_live(conn: AsyncConnection, table: str, rows: Sequence[LiveRow], rejects: Sequence[LiveReject]) -> int:
+class LiveBatch(NamedTuple):
+    """What some events brought; each key at most once over the three lists of records."""
+
+    rows: Sequence[LiveRow]
+    rejects: Sequence[LiveReject] = ()
+    """Kept as failed records; what the table held of them is out of date and goes."""
+    unwanted: Sequence[LiveRow] = ()
+    """Declined by a mapper; what the table held of them goes."""
+    mapped: Sequence[tuple[LiveRow, MappedRow]] = ()
+    """Rows of mappers' own tables, and which of `rows` they are made from."""
+
+
+async def upsert_live(
+    conn: AsyncConnection, table: str, batch: LiveBatch, mapped_store: MappedStore | None = None
+) -> int:
     """Store what events created and updated.
 
     Args:
-        conn: a connection in no transaction.
+        conn: a connection in no transaction, prepared by `mapped_store` if there is one.
         table: name of the state table.
-        rows: each key at most once over rows and rejects.
-        rejects: kept as failed records; what the table held of them is out of date and goes.
+        batch: the records.
+        mapped_store: writes `batch.mapped`.
 
     Returns:
-        Number of rows and rejects that were not older than what is known.
+        Number of records that were not older than what is known.
 
     Raises:
         psycopg.Error: Postgres refuses a value, for one; nothing was written.
     """
+    rows, rejects, unwanted, mapped = batch
+    pairs = {Pair(row.did, row.collection) for row in (*rows, *unwanted)}
+    pairs |= {Pair(reject.did, reject.collection) for reject in rejects}
     async with conn.transaction():
-        pairs = [Pair(row.did, row.collection) for row in rows]
-        pairs += [Pair(reject.did, reject.collection) for reject in rejects]
         await lock_pairs(conn, pairs, shared=False)
-        count = await _upsert(conn, rows) if rows else 0
+        written = await _upsert(conn, rows) if rows else set()
+        count = len(written)
+        if mapped_store and mapped:
+            fresh = [(row, made) for row, made in mapped if row[:3] in written]
+            await mapped_store.save(conn, [MappedWrite(row.did, row.collection, [made]) for row, made in fresh])
+        for row in unwanted:
+            count += await _delete(conn, row.did, row.collection, row.rkey, row.rev)
         for reject in rejects:
             if await _delete(conn, reject.did, reject.collection, reject.rkey, reject.rev):
                 await _keep(conn, table, reject)
@@ -176,7 +198,7 @@ async def delete_live(conn: AsyncConnection, did: str, collection: str, rkey: st
         return await _delete(conn, did, collection, rkey, rev)
 
 
-async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> int:
+async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> set[Key]:
     dids, collections, rkeys, revs, cids, values = (list(column) for column in zip(*rows, strict=True))
     keys = (dids, collections, rkeys, revs)
     cursor = await conn.execute(
@@ -192,9 +214,9 @@ async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> int:
         " RETURNING r.did, r.collection, r.rkey",
         (*keys, cids, [value.decode() for value in values]),
     )
-    written = await cursor.fetchall()
+    written = set(await cursor.fetchall())
     if not written:
-        return 0
+        return written
     await conn.execute(
         "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
         " AS u(did, collection, rkey, rev) WHERE t.did = u.did AND t.collection = u.collection AND t.rkey = u.rkey"
@@ -202,7 +224,7 @@ async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> int:
         keys,
     )
     await _drop_failed(conn, written)
-    return len(written)
+    return written
 
 
 async def _delete(conn: AsyncConnection, did: str, collection: str, rkey: str, rev: str) -> bool:
