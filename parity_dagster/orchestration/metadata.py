@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.orchestration.markdown import EXPLORER_URL, PROFILE_URL
 
 COLUMNS = tuple(field.name for field in fields(ImportState))
 """Every column of the state row, in the table's order."""
@@ -31,10 +32,12 @@ def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
         state: the row after its commit.
 
     Returns:
-        One entry per column, and `dagster/row_count`.
+        One entry per column, `dagster/row_count`, and links to the account and its records on the network.
     """
     metadata = {name: _to_value(name, getattr(state, name)) for name in COLUMNS}
     metadata["dagster/row_count"] = dg.MetadataValue.int(state.records_synced)
+    metadata["account"] = dg.MetadataValue.url(PROFILE_URL.format(did=state.did))
+    metadata["records"] = dg.MetadataValue.url(EXPLORER_URL.format(path=f"{state.did}/{state.collection}"))
     return metadata
 
 
