@@ -26,6 +26,7 @@ business of the module that raises it) or when a retry happens (`store.states`).
         ├── BlockedEndpoint          blocked_endpoint     the PDS URL is one that must not be contacted
         ├── RequestRefused           request_refused      the PDS refuses the request itself (4xx)
         ├── CursorLoop               cursor_loop          the PDS never comes to an end of its list
+        ├── TooManyPages             too_many_pages       more pages than PARITY_MAX_PAGES; the cursor is kept
         ├── AccountUnavailable       account_unavailable  the PDS says the account is not active
         │   ├── AccountDeactivated   deactivated
         │   ├── AccountTakenDown     takendown
@@ -189,6 +190,12 @@ class CursorLoop(PermanentError):
     """The list never ends: a cursor comes back, or pages bring nothing new."""
 
     code = "cursor_loop"
+
+
+class TooManyPages(PermanentError):
+    """The list is longer than `PARITY_MAX_PAGES`; with a greater value the walk goes on where it stopped."""
+
+    code = "too_many_pages"
 
 
 class AccountUnavailable(PermanentError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from parity_dagster_tests.imports import assert_equal, importing, query, stored
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for, stored
 
 from parity_dagster.importing.models import ImportResult
 from parity_dagster.importing.service import ImportService
-from parity_dagster.sample_network import DIALECTS, LIKE, POST, SampleNetwork
+from parity_dagster.sample_network import DIALECTS, LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
 
 
@@ -72,18 +72,25 @@ def test_q6_a_list_that_never_ends_ends_in_a_cursor_loop(settings: Settings, loo
     network, did = one_account(57, loop=loop)
     result = run(settings, network, did)
     assert (result.completed, result.error_code) == (False, "cursor_loop")
-    assert "parity reset" in (result.error or "")
+    assert "parity import --resume" in (result.error or "")
     assert len(network.log.cursors(did, POST)) < 150
     ((next_attempt,),) = query(settings, "SELECT next_attempt_at FROM parity_import_states")
     assert next_attempt is None
+    network.behave_normally()
+    assert run(settings, network, did).completed, "and is read from its start when the host is repaired"
+    assert_equal(settings, network, did, POST)
 
 
 def test_q6_a_walk_over_more_pages_than_allowed_says_which_setting_to_raise(settings: Settings) -> None:
     network, did = one_account(57)
-    result = run(settings, network, did, max_pages=3)
-    assert result.error_code == "cursor_loop"
-    assert "PARITY_MAX_PAGES" in (result.error or "")
-    assert run(settings, network, did).completed, "and the walk goes on when it was raised"
+    with run_in_thread(network) as running:
+        with ImportService(settings_for(settings, running, page_size=10, max_pages=3), report=False) as service:
+            result = service.import_user_collection(did, POST)
+        assert (result.error_code, result.records_synced) == ("too_many_pages", 30)
+        assert "PARITY_MAX_PAGES" in (result.error or "")
+        with ImportService(settings_for(settings, running, page_size=10), report=False) as service:
+            assert service.resume_all()[0].completed, "and the walk goes on when it was raised"
+    assert network.log.cursors(did, POST).count(None) == 1
     assert_equal(settings, network, did, POST)
 
 

@@ -116,7 +116,7 @@ class HostPace:
             if self._not_before <= time.monotonic():
                 self._refusals += 1  # once for all requests that were under way
             self.concurrency = max(1.0, self.concurrency / 2)
-            self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 1), 60.0)))
+            self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 3), 60.0)))
             return
         if status >= 500:
             self.concurrency = max(1.0, self.concurrency / 2)

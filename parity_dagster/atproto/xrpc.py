@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from parity_dagster.atproto.fairness import FairGate
 from parity_dagster.atproto.hosts import HostPaces, retry_after
 from parity_dagster.atproto.http import HttpAnswer, HttpClient
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
@@ -52,7 +53,7 @@ class XrpcClient:
         self._http = http
         self.paces = paces
         # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
-        self._in_flight = asyncio.Semaphore(concurrency)
+        self._in_flight = FairGate(concurrency)
 
     async def get(
         self,
@@ -86,7 +87,7 @@ class XrpcClient:
         while True:
             async with pace.slot():
                 try:
-                    async with self._in_flight:
+                    async with self._in_flight.place(origin):
                         answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
                 except HostUnreachable as exc:
                     pace.failed()

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from parity_dagster.atproto.pages import RejectedRecord
+from parity_dagster.errors import CursorLoop
 from parity_dagster.importing.models import ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
@@ -49,6 +51,17 @@ class EndItem:
     ending: Ending
     attempts: int
     size: int = 0
+
+
+class Place(NamedTuple):
+    """How far a walk has come."""
+
+    walk: int
+    pds: str | None
+    rev: str | None
+    cursor: str | None
+    pages: int
+    seen: int
 
 
 @dataclass(slots=True)
@@ -125,7 +138,8 @@ class Job:
     def can_continue(self, pds: str) -> bool:
         """Whether the walk can go on where the last one stopped.
 
-        A cursor means nothing to another host, and records of an account that was inactive must be read again. Without
+        A cursor means nothing to another host, nor does one of a circle, and records of an account that was inactive
+        must be read again. Without
         a cursor the walk may have been at its end already, which its page rows tell.
 
         Args:
@@ -140,6 +154,7 @@ class Job:
             and (bool(self.cursor) or (self.pages > 0 and self.seen > 0))
             and self.pds == pds
             and state.error_code not in ACCOUNT_CODES
+            and state.error_code != CursorLoop.code
         )
 
     def begin(self, pds: str, rev: str | None) -> None:
@@ -153,6 +168,19 @@ class Job:
         self.pds, self.rev = pds, rev
         self.cursor, self.pages, self.seen = None, 0, 0
         self.last_keys = frozenset()
+
+    def place(self) -> Place:
+        """Where the walk stands."""
+        return Place(self.walk, self.pds, self.rev, self.cursor, self.pages, self.seen)
+
+    def return_to(self, place: Place) -> None:
+        """Forget a walk that was begun and has not brought a single page, so that what came before is not lost.
+
+        Args:
+            place: where the walk before it stood.
+        """
+        if place.walk and self.walk != place.walk and self.pages == 0:
+            self.walk, self.pds, self.rev, self.cursor, self.pages, self.seen = place
 
     def fence(self, walk: int, rev: str | None) -> str:
         """The revision that rows of a walk are marked with.

@@ -24,6 +24,7 @@ from parity_dagster.errors import (
     RepoNotFound,
     RequestRefused,
     ServerFailure,
+    TooManyPages,
     TransientError,
 )
 from parity_dagster.importing.accounts import Account, Accounts
@@ -85,6 +86,7 @@ class Walker:
             ParityError: why the walk could not be completed; what was sent to the sink stays.
         """
         moves, may_restart = 0, True
+        place = job.place()
         is_resumed = job.can_continue(account.pds)
         if is_resumed:
             number, job.last_keys = await self._sink.last_page(job)
@@ -98,6 +100,7 @@ class Walker:
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(job, account, rev):
                         return False
+                    place = job.place()
                     job.begin(account.pds, rev)
                 await self._read_pages(job)
                 if job.seen == 0:
@@ -105,6 +108,7 @@ class Walker:
                 return True
             except _CursorRefused as exc:
                 if not may_restart:
+                    job.return_to(place)
                     raise RequestRefused(
                         f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
                     ) from exc.refusal
@@ -112,8 +116,12 @@ class Walker:
             except (HostUnreachable, RepoNotFound, AccountUnavailable) as exc:
                 moved = await self._moved(account, exc) if moves < MOVES else None
                 if moved is None:
+                    job.return_to(place)
                     raise
                 account, moves = moved, moves + 1
+            except ParityError:
+                job.return_to(place)
+                raise
             is_resumed = False
 
     def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
@@ -178,13 +186,13 @@ class Walker:
                 raise CursorLoop(
                     f"{job.pds} goes in circles after page {job.pages}: "
                     + ("its cursor came back" if idle <= IDLE_PAGES else f"{idle} pages brought nothing new")
-                    + "; tell its operator, then `parity reset` the pair and import it again"
+                    + "; tell its operator, then `parity import --resume` reads the list from its start"
                 )
             if steps == landmark_at:
                 landmark, landmark_at = cursor, landmark_at * 2
             job.cursor = cursor
             if job.pages >= self._settings.max_pages:
-                raise CursorLoop(
+                raise TooManyPages(
                     f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
                     " large, raise PARITY_MAX_PAGES and resume"
                 )
@@ -193,7 +201,7 @@ class Walker:
                 if await self._sink.distinct_share(job) < 0.5:
                     raise CursorLoop(
                         f"{job.pds} shows the same records again and again ({job.pages} pages so far); tell its"
-                        " operator, then `parity reset` the pair and import it again"
+                        " operator, then `parity import --resume` reads the list from its start"
                     )
             if delay:
                 await asyncio.sleep(delay)
