@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 BATCH_RECORDS = 2_000
 """Records after which a transaction is closed; larger ones gain little and make waits longer."""
 BATCH_BYTES = 8 * 2**20
-QUEUED_BYTES = 48 * 2**20
-"""Bytes of pages that may wait for a writer, over all pairs; fetching pauses beyond."""
+QUEUED_BYTES = 16 * 2**20
+"""Bytes of pages that may wait for a writer, over all pairs; fetching pauses beyond. A writer takes about one MiB at a
+time, so that more would only cost memory."""
 
 Emit = Callable[[ImportEvent], None]
 
