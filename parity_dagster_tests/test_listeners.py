@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +25,7 @@ from parity_dagster import (
     ImportService,
     ImportStarted,
     ImportStatus,
+    ImportUserJob,
     Pair,
     Settings,
     SettingsError,
@@ -310,3 +314,47 @@ def test_what_a_listener_could_not_deliver_stays_noted(settings: Settings, netwo
         service.import_pairs([])
     assert [type(event) for event in heard] == [ImportCompleted]
     assert untold(settings) == 0
+
+
+def test_a_listener_named_in_settings_is_called_in_a_run_that_the_daemon_launched(
+    settings: Settings, network: Running, tmp_path: Path
+) -> None:
+    did = network.network.add_account({POST: 7})
+    heard = tmp_path / "heard.jsonl"
+    (tmp_path / "file_hook.py").write_text(
+        "import json, os\n"
+        "def note(event):\n"
+        f"    with open({str(heard)!r}, 'a') as file:\n"
+        "        run_id = getattr(getattr(event, 'state', None), 'run_id', None)\n"
+        "        print(json.dumps([type(event).__name__, event.did, run_id, os.getpid()]), file=file)\n"
+    )
+    project = Path(__file__).parents[1]
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(project / name, tmp_path)
+    env = {**os.environ, **variables(settings, PARITY_COLLECTIONS=POST, PARITY_LISTENERS="file_hook:note")}
+    env |= {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(project)]), "DAGSTER_HOME": str(tmp_path)}
+    log = tmp_path / "daemon.log"
+    with log.open("w") as output:
+        daemon = subprocess.Popen(
+            [Path(sys.executable).with_name("dagster-daemon"), "run"],
+            cwd=tmp_path,
+            env=env,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        queued = ImportUserJob.dispatch(did, POST, settings=settings)
+        assert queued.wait(timeout=120).records_synced == 7, log.read_text()[-5000:]
+        deadline = time.monotonic() + 20
+        while "ImportCompleted" not in (heard.read_text() if heard.exists() else ""):
+            assert time.monotonic() < deadline, "the pair is complete and the listener does not know"
+            time.sleep(0.1)
+    finally:
+        os.killpg(daemon.pid, signal.SIGTERM)
+        daemon.wait(30)
+    (state,) = queued.states()
+    lines = [json.loads(line) for line in heard.read_text().splitlines()]
+    assert state.run_id is not None
+    assert ["ImportCompleted", did, state.run_id] in [line[:3] for line in lines]
+    assert os.getpid() not in [line[3] for line in lines]
