@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from typing import Any, NoReturn
 
 WORKER_TAG = ".dagster/parity_worker"
@@ -88,6 +89,8 @@ def _become_run(request: dict[str, Any]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run(request)
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         # nothing of the server may be cleaned up by its child
         sys.stdout.flush()
