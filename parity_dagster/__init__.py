@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RequestRefused,
         ServerFailure,
         SettingsError,
+        TooManyPages,
         TransientError,
     )
     from parity_dagster.importing.events import (
@@ -92,6 +93,7 @@ _HOMES = {
         "RequestRefused",
         "ServerFailure",
         "SettingsError",
+        "TooManyPages",
         "TransientError",
     ),
     "parity_dagster.importing.events": (
@@ -167,6 +169,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SourceRecord",
+    "TooManyPages",
     "TransientError",
     "TypedView",
     "load_settings",
