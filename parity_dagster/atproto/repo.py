@@ -7,10 +7,11 @@ What must not: the walk over many pages (`importing.walk`) and anything about st
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from parity_dagster.atproto.identifiers import is_valid_tid
+from parity_dagster.atproto.identifiers import is_valid_tid, tid_time
 from parity_dagster.atproto.pages import Page, parse_page
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
 from parity_dagster.errors import (
@@ -29,6 +30,9 @@ USUAL_BYTES = 2 * 2**20
 twentieth of it."""
 THREADED_BYTES = 2**18
 """Size from which a page is parsed on another thread, so that a hostile one does not hold up everybody."""
+
+MAX_CLOCK_SKEW = timedelta(days=1)
+"""How far ahead of our clock a host's may be: revisions are times."""
 
 _ACCOUNT_ERRORS: dict[str, type[AccountUnavailable | RepoNotFound]] = {
     "repodeactivated": AccountDeactivated,
@@ -120,7 +124,9 @@ class RepoClient:
                 origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16, tries=1
             )
             rev = msgspec.json.decode(answer.body, type=_Commit).rev
-            return rev if is_valid_tid(rev) else None
+            # One far in the future would make every later live event of the account look old.
+            is_plausible = is_valid_tid(rev) and tid_time(rev) < datetime.now(UTC) + MAX_CLOCK_SKEW
+            return rev if is_plausible else None
         except Refusal as refusal:
             if error := account_error(refusal, origin, did):
                 raise error from refusal

@@ -1,0 +1,56 @@
+"""What a host says about a repository's revision is believed only if it can be one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from parity_dagster.atproto.hosts import HostPaces
+from parity_dagster.atproto.http import HttpClient
+from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.atproto.xrpc import XrpcClient
+from parity_dagster.importing.job import tid_of
+from parity_dagster.settings import load_settings
+
+
+async def _latest_rev(answer: object) -> str | None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps(answer).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    http = HttpClient(load_settings(allow_private_hosts=True))
+    try:
+        port = server.sockets[0].getsockname()[1]
+        repo = RepoClient(XrpcClient(http, HostPaces(10)), max_page_bytes=2**20)
+        return await repo.latest_rev(f"http://127.0.0.1:{port}", "did:plc:z72i7hdynmk6r22z27h6tvur")
+    finally:
+        await http.aclose()
+        server.close()
+
+
+def test_a_revision_is_a_tid_of_our_time():
+    rev = tid_of(datetime.now(UTC))
+    assert asyncio.run(_latest_rev({"cid": "bafy", "rev": rev})) == rev
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"rev": "not-a-tid"},
+        {"rev": tid_of(datetime.now(UTC) + timedelta(days=400))},
+        {"rev": 5},
+        {"cid": "bafy"},
+        ["rev"],
+    ],
+    ids=str,
+)
+def test_anything_else_counts_as_unknown(answer):
+    """A revision from the future would make every later live event of the account look old."""
+    assert asyncio.run(_latest_rev(answer)) is None
