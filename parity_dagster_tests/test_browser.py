@@ -1,0 +1,101 @@
+"""The UI as a person meets it: a real browser, a real webserver and daemon, an import from beginning to end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
+from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui
+
+COUNTS = {POST: 231, LIKE: 120, REPOST: 15, FOLLOW: 42, PROFILE: 1}
+SECONDS = 1000  # playwright counts milliseconds
+expect.set_options(timeout=30 * SECONDS)
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Running]:
+    with run_in_thread(SampleNetwork(seed=23)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ui(network: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUI]:
+    with dagster_ui(tmp_path_factory.mktemp("ui") / "here", network) as running:
+        yield running
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    with browser(tmp_path / "profile", height=1100) as context:
+        context.set_default_timeout(30 * SECONDS)
+        opened = context.new_page()
+        yield opened
+        opened.screenshot(path=tmp_path / "last.png")  # pytest keeps the folders of its last runs
+
+
+def open_dialog(page: Page, ui: DagsterUI) -> Locator:
+    page.goto(f"{ui.url}/assets/atproto/records?view=partitions")
+    page.get_by_role("button", name="Materialize").first.click()
+    return page.get_by_role("dialog").filter(has_text="Launch runs to materialize")
+
+
+def backfill_in_the_dialog(page: Page, ui: DagsterUI, did: str) -> None:
+    """What a person clicks to import an account that Dagster has never heard of."""
+    dialog = open_dialog(page, ui)
+    dialog.get_by_text("Add a partition").click()
+    adding = page.get_by_role("dialog").filter(has_text="Partition name")
+    adding.get_by_role("textbox").fill(did)
+    adding.get_by_role("button", name="Save").click()
+    expect(adding).to_have_count(0)
+    # Dagster's dialog does not launch what was added in it: it says "Could not find partition" until it is opened anew.
+    dialog = open_dialog(page, ui)
+    dialog.get_by_role("button", name="All", exact=True).first.click()
+    dialog.get_by_text("Select a partition or create one").click()
+    page.get_by_placeholder("Filter partitions").fill(did)
+    page.get_by_role("menuitem").filter(has_text=did).locator("label").click()
+    dialog.get_by_text("Launch runs to materialize").click()
+    expect(dialog.get_by_text(f"{len(COUNTS)} partitions", exact=True)).to_be_visible()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    expect(dialog).to_have_count(0)
+
+
+def test_an_account_is_imported_watched_and_summed_up_in_the_browser(
+    page: Page, ui: DagsterUI, network: Running
+) -> None:
+    did = network.network.add_account(COUNTS, handle="ada.sample.test")
+
+    # A backfill for one account, through the dialog, until all of it is green.
+    backfill_in_the_dialog(page, ui, did)
+    page.goto(f"{ui.url}/assets/atproto/records?view=partitions")
+    expect(page.get_by_text(f"Materialized ({len(COUNTS)})")).to_be_visible(timeout=60 * SECONDS)
+    expect(page.get_by_text("Missing (0)")).to_be_visible()
+
+    # The numbers of each partition.
+    for collection in (POST, PROFILE):
+        page.goto(f"{ui.url}/assets/atproto/records?view=partitions&partition={collection}%7C{did}")
+        metadata = page.get_by_role("table").filter(has_text="records_synced")
+        row = metadata.get_by_role("row").filter(has_text="records_synced")
+        expect(row).to_contain_text(str(COUNTS[collection]))
+        expect(metadata.get_by_role("row").filter(has_text="status").first).to_contain_text("completed")
+        expect(page.get_by_role("link", name=f"https://bsky.app/profile/{did}")).to_be_visible()
+
+    # The overview with its charts.
+    assert ui.run_job("refresh_overview") == "SUCCESS"
+    page.goto(f"{ui.url}/assets/import_overview")
+    page.get_by_text("[Show Markdown]").first.click()
+    for title in ("Pairs by collection", re.compile("Records of completed pairs"), "Records of the largest accounts"):
+        chart = page.get_by_role("img", name=title)
+        expect(chart).to_be_visible()
+        assert chart.evaluate("image => image.complete && image.naturalWidth") == 760
+    expect(page.get_by_text("5 of 5 pairs complete")).to_be_visible()
+    expect(page.get_by_role("cell", name="ada.sample.test")).to_be_visible()
+
+    # The path from the inbox to the overview.
+    page.goto(f"{ui.url}/assets/import_overview?view=lineage&lineageScope=upstream&lineageDepth=5")
+    for name in ("did_lists", "records", "posts", "likes", "reposts", "follows", "profiles", "import_overview"):
+        expect(page.locator("svg").get_by_text(name, exact=True).first).to_be_visible()
