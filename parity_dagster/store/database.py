@@ -108,7 +108,7 @@ def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
     try:
         with connection.transaction():
             row = connection.execute(
-                f"SELECT version_num, to_regclass(%s) IS NOT NULL FROM {VERSION_TABLE}",  # noqa: S608
+                f"SELECT version_num, to_regclass(%s) IS NOT NULL FROM {VERSION_TABLE}",
                 (f'"{settings.state_table}"',),
             ).fetchone()
     except psycopg.errors.UndefinedTable:
