@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -102,10 +103,12 @@ class Processes:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, out of those that the system gives to nobody else by itself."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -142,8 +145,9 @@ def dagster(folder: Path, environment: dict[str, str]) -> Iterator[int]:
         (folder / "dev.log").open("a") as log,
         started(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
+        deadline = time.monotonic() + 180
         while True:
-            if process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "dev.log").read_text()[-2000:])
             with suppress(OSError, RuntimeError, ValueError):
                 if ask(port, PLACE)["repositoriesOrError"].get("nodes"):

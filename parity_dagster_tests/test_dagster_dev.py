@@ -271,5 +271,27 @@ def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_r
     assert all(network.network.log.cursors(did, POST).count(None) == 1 for did in dids)
 
 
+def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
+    project: Project, network: Running, instance: dg.DagsterInstance
+) -> None:
+    dids = accounts(network, 20)
+    for did in dids:
+        network.network.behave(did=did, latency=0.5)
+    project.drop("canceled.txt", dids)
+    project.wait_for(lambda: any(state.status is ImportStatus.IN_PROGRESS for state in project.states(*dids)))
+    run_id = next(state.run_id for state in project.states(*dids) if state.status is ImportStatus.IN_PROGRESS)
+    assert run_id is not None
+    assert instance.run_launcher.terminate(run_id)  # what the UI's button does
+    for did in dids:
+        network.network.behave(did=did, latency=0)
+
+    def is_canceled() -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and run.status is dg.DagsterRunStatus.CANCELED
+
+    project.wait_for(is_canceled)
+    project.wait_for(lambda: project.is_complete(dids))
+
+
 def _unfinished(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return [run for run in instance.get_runs() if not run.is_finished]
