@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -300,3 +303,40 @@ def test_a_connection_that_cannot_be_made_is_retried_and_then_the_hosts_error(se
         await http.aclose()
 
     drive(work)
+
+
+MEMORY_PROGRAM = """
+import resource, sys
+from parity_dagster.importing.models import Pair
+from parity_dagster.importing.service import ImportService
+with ImportService(report=False) as service:
+    service.import_user(sys.argv[1], [sys.argv[-1]])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results = service.import_pairs([Pair(did, sys.argv[-1]) for did in sys.argv[1:-1]])
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) // 1024, sum(result.completed for result in results))
+"""
+
+
+def test_many_hosts_with_huge_pages_do_not_fill_the_memory(settings: Settings) -> None:
+    """24 pages of 30 MiB at once would take more than a gigabyte."""
+    network = SampleNetwork(hosts=25)
+    dids = [network.add_account({POST: 2}, host=f"pds-{25 - n}") for n in range(25)]
+    padded = {"kind": "padded", "method": "listRecords", "size": 30 * 2**20}
+    for number in range(1, 25):
+        network.behave(host=f"pds-{number}", last_cursor=False, faults=[padded])
+    assert settings.database_url is not None
+    with run_in_thread(network) as running:
+        environment = {
+            "PARITY_DATABASE_URL": settings.database_url.get_secret_value(),
+            "PARITY_PLC_URL": running.plc_url,
+            "PARITY_ALLOW_PRIVATE_HOSTS": "1",
+            "PARITY_PAGE_SIZE": "2",
+        }
+        output = subprocess.run(
+            [sys.executable, "-c", MEMORY_PROGRAM, *dids, POST],
+            env=os.environ | environment, capture_output=True, text=True, timeout=200, check=True,
+        ).stdout  # fmt: skip
+    megabytes, completed = map(int, output.split())
+    assert completed == 25, "they are read all the same, a few at a time"
+    assert megabytes < 400
