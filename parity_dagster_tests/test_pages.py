@@ -142,6 +142,7 @@ def test_a_record_that_stands_twice_in_a_page_counts_once() -> None:
         page_of(GOOD, cursor=b'"' + b"x" * (MAX_CURSOR + 1) + b'"'),
         page_of(GOOD, cursor=b'"a\\u0000b"'),
         page_of(GOOD, cursor=b'"a\\ud800b"'),
+        page_of(GOOD, cursor=b'"\\ud800\\udc00\x80"'),
         page_of(*[b"null"] * (MAX_ENTRIES + 1)),
         page_of(*[entry(rkey=b"%d" % n) for n in range(MAX_ENTRIES + 1)]),
     ],

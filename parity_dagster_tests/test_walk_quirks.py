@@ -336,12 +336,14 @@ def test_q32_did_web_takes_a_plain_host_name_only(settings: Settings) -> None:
         (b"<html>maintenance</html>", 200, "malformed_answer"),
         (b'{"id":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}', 200, "malformed_answer"),
         (b"[" * 60_000, 200, "malformed_answer"),
+        (b'{"id":"DID","service":[{"id":"#atproto_pds","type":"\xff"}]}', 200, "no_pds"),
+        (b'{"id":"DID","alsoKnownAs":["at://\xff"],"service":[' + b"[" * 9_000, 200, "malformed_answer"),
         (b'{"id":"x","a":"' + b"x" * 70_000 + b'"}', 200, "malformed_answer"),
     ],
 )
 def test_what_the_directory_answers_decides_the_error(settings: Settings, body: bytes, status: int, code: str) -> None:
     network, did = one_account(5)
-    network.set_document(did, body, status=status)
+    network.set_document(did, body.replace(b"DID", did.encode()), status=status)
     result = run(settings, network, did)
     assert result.error_code == code
     assert len(result.error or "") <= 500
@@ -382,3 +384,13 @@ def test_a_cursor_that_is_refused_again_ends_the_import(settings: Settings) -> N
     assert (result.completed, result.error_code) == (False, "request_refused")
     assert "reset" in (result.error or "")
     assert network.log.cursors(did, POST).count(None) == 2
+
+
+@pytest.mark.parametrize("kind", ["bad-utf8", "html", "truncated-json", "wrong-shape", "empty-body"])
+def test_nonsense_about_revision_and_status_is_survived(settings: Settings, kind: str) -> None:
+    network, did = one_account(25, faults=[{"kind": kind, "method": "getLatestCommit"}])
+    assert run(settings, network, did).records_synced == 25, "a revision is a help, not a need"
+    empty = network.add_account()
+    network.behave(host="pds-1", faults=[{"kind": kind, "method": "getRepoStatus"}])
+    result = run(settings, network, empty)
+    assert result.error_code == "malformed_answer", "an empty list is not believed without a status"

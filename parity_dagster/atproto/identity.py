@@ -209,7 +209,7 @@ def _pds_endpoint(raw: msgspec.Raw, did: str) -> str | None:
         if msgspec.json.decode(service.type, type=str) != "AtprotoPersonalDataServer":
             return None
         return msgspec.json.decode(service.serviceEndpoint, type=str) or None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -219,6 +219,6 @@ def _handle(names: list[msgspec.Raw]) -> str | None:
             name = msgspec.json.decode(raw, type=str)
             if name.startswith("at://"):
                 return parse_handle(name.removeprefix("at://"))
-        except (msgspec.MsgspecError, InvalidIdentifier):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidIdentifier):
             continue
     return None

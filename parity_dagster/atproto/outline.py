@@ -90,7 +90,7 @@ def _split(body: bytes) -> tuple[str | None, list[bytes]]:
         if key == b'"cursor"':
             try:
                 cursor = _decode_string(value)
-            except msgspec.MsgspecError as exc:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
                 raise MalformedAnswer("the answer's cursor is not a string") from exc
         elif key == b'"records"':
             items = list(_elements(value))

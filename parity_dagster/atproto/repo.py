@@ -22,6 +22,7 @@ from parity_dagster.errors import (
     AccountUnavailable,
     MalformedAnswer,
     RepoNotFound,
+    ServerFailure,
     TransientError,
 )
 
@@ -33,6 +34,9 @@ THREADED_BYTES = 2**18
 
 MAX_CLOCK_SKEW = timedelta(days=1)
 """How far ahead of our clock a host's may be: revisions are times."""
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a stranger's JSON may raise."""
 
 _ACCOUNT_ERRORS: dict[str, type[AccountUnavailable | RepoNotFound]] = {
     "repodeactivated": AccountDeactivated,
@@ -116,12 +120,13 @@ class RepoClient:
 
         Raises:
             AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
+            HostUnreachable, RateLimited: it says nothing, and would not list the records either.
 
         Source: lexicon com.atproto.sync.getLatestCommit.
         """
         try:
             answer = await self.xrpc.get(
-                origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16, tries=1
+                origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16
             )
             rev = msgspec.json.decode(answer.body, type=_Commit).rev
             # One far in the future would make every later live event of the account look old.
@@ -131,7 +136,7 @@ class RepoClient:
             if error := account_error(refusal, origin, did):
                 raise error from refusal
             return None
-        except (TransientError, msgspec.MsgspecError):
+        except (ServerFailure, MalformedAnswer, *UNDECODABLE):
             # A revision is a help, not a need: without it nothing is skipped and everything is read.
             return None
 
@@ -158,7 +163,7 @@ class RepoClient:
             if error := account_error(refusal, origin, did):
                 raise error from refusal
             return False
-        except msgspec.MsgspecError as exc:
+        except UNDECODABLE as exc:
             raise MalformedAnswer(f"{origin}: getRepoStatus did not answer with a status") from exc
         except TransientError as exc:
             if "501" in str(exc):

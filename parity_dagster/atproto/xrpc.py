@@ -111,6 +111,8 @@ class XrpcClient:
                     if answer.status < 500:
                         raise Refusal(answer.status, name, text)
                     failure = ServerFailure(f"{origin} answered {answer.status} {name} {text}".rstrip())
+                    if answer.status == 501:
+                        raise failure  # the host lacks the method, and will in a second
             attempt += 1
             if attempt >= tries or pace.is_paused:
                 raise failure
