@@ -20,9 +20,10 @@ from parity_dagster import CollectionNotRegistered, ImportService, InvalidIdenti
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect, connection_url
 from parity_dagster.store.live import LiveBatch, LiveRow, delete_live, prune_tombstones, upsert_live
-from parity_dagster.store.pages import Ending, PageStore, PairWrite
+from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
+from parity_dagster.store.writes import Ending, PairWrite
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"

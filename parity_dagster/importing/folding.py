@@ -13,7 +13,7 @@ from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.models import ImportState, ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
-from parity_dagster.store.pages import PairWrite
+from parity_dagster.store.writes import PairWrite
 
 Item = PageItem | EndItem
 

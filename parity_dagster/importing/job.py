@@ -16,8 +16,8 @@ from parity_dagster.errors import CursorLoop
 from parity_dagster.importing.models import ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
-from parity_dagster.store.pages import Ending
 from parity_dagster.store.states import Claim
+from parity_dagster.store.writes import Ending
 
 ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})
 _TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from parity_dagster.errors import AccountUnavailable, ParityError, RateLimited
 from parity_dagster.settings import Settings
-from parity_dagster.store.pages import Ending
+from parity_dagster.store.writes import Ending
 
 MAX_ERROR_TEXT = 500
 """Characters of an error kept on the row."""

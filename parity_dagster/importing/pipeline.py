@@ -31,8 +31,10 @@ from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
 from parity_dagster.store.mapped import MappedStore
-from parity_dagster.store.pages import Ending, PageStore
+from parity_dagster.store.pages import PageStore
 from parity_dagster.store.states import Claim, StateStore
+from parity_dagster.store.walk_pages import count_keys, last_page
+from parity_dagster.store.writes import Ending
 
 logger = logging.getLogger(__name__)
 
@@ -188,9 +190,7 @@ class Run:
         Returns:
             1.0 if nothing came twice.
         """
-        total, distinct = await self._database.run(
-            lambda conn: PageStore(self._settings.state_table).count_keys(conn, job.claim.state.id)
-        )
+        total, distinct = await self._database.run(lambda conn: count_keys(conn, job.claim.state.id))
         return distinct / total if total else 1.0
 
     async def last_page(self, job: Job) -> tuple[int, frozenset[str]]:
@@ -202,6 +202,4 @@ class Run:
         Returns:
             Its number, 0 if there is none, and its rkeys.
         """
-        return await self._database.run(
-            lambda conn: PageStore(self._settings.state_table).last_page(conn, job.claim.state.id)
-        )
+        return await self._database.run(lambda conn: last_page(conn, job.claim.state.id))

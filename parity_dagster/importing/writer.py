@@ -23,9 +23,10 @@ from parity_dagster.importing.job import Job, PageItem
 from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
 from parity_dagster.store.mapped import REFUSALS, MappedWrite
-from parity_dagster.store.pages import LostClaim, PageStore
+from parity_dagster.store.pages import PageStore
 from parity_dagster.store.rejects import find_unstorable
 from parity_dagster.store.sessions import first_line
+from parity_dagster.store.writes import LostClaim
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 
 from psycopg import AsyncConnection, sql
@@ -19,76 +18,12 @@ from psycopg.rows import dict_row
 
 from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.store.announcements import note_endings
-from parity_dagster.store.copy_text import Row, encode_array, encode_rows
+from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import drop_tombstones, find_tombstones, lock_pairs
-from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
+from parity_dagster.store.mapped import MappedStore, MappedWrite
 from parity_dagster.store.states import COLUMNS, state_from_row
-
-Reject = tuple[str | None, str, str, bytes]
-"""rkey if known, reason, detail, and the entry byte for byte."""
-
-
-@dataclass(slots=True)
-class Ending:
-    """How a walk ends."""
-
-    error: str | None = None
-    """None if it completed."""
-    error_code: str | None = None
-    retry_in: float | None = None
-    """Seconds until the retry sensor may act; None for never."""
-    deactivate: bool = False
-    """The account is not active: its records must not be shown."""
-
-
-@dataclass(slots=True)
-class PairWrite:
-    """What one transaction does for one pair; the counts are absolute, for the walk so far."""
-
-    state_id: int
-    did: str
-    collection: str
-    pds: str | None
-    rev: str | None
-    """Revision to note on the state."""
-    fence_rev: str
-    """Revision that rows are marked with: a live event that is newer wins over this page."""
-    walk: int
-    pages: int
-    cursor: str | None
-    synced: int
-    skipped: int
-    failed: int
-    attempts: int
-    is_new_walk: bool
-    """Whether the page rows of an earlier walk are to be dropped."""
-    has_page_rows: bool
-    """Whether page rows of this walk are in the table after this write, so that they can be counted."""
-    is_direct: bool
-    """Whether the table is known to hold no record of the pair that these rows could meet."""
-    is_fresh: bool
-    """Whether no record of the pair was there when the walk began, so nothing can be left over from before."""
-    rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    page_rows: list[tuple[int, list[str], list[str]]] = field(default_factory=list)
-    """Page number, stored rkeys and skipped rkeys of each page."""
-    mapped: list[MappedRow] = field(default_factory=list)
-    """Rows of the collection's own typed table, if it has a mapper with one."""
-    ending: Ending | None = None
-    fetched: bool = True
-    """Whether anything was read in this run; listeners are told."""
-
-
-class LostClaim(Exception):
-    """Some pairs of the batch belong to another importer now (or were reset); nothing was written.
-
-    Attributes:
-        state_ids: the rows.
-    """
-
-    def __init__(self, state_ids: set[int]) -> None:
-        super().__init__(f"claims lost: {sorted(state_ids)}")
-        self.state_ids = state_ids
+from parity_dagster.store.walk_pages import drop_page_rows, save_page_rows
+from parity_dagster.store.writes import LostClaim, PairWrite
 
 
 class PageStore:
@@ -135,14 +70,14 @@ class PageStore:
         """
         async with conn.transaction():
             await self._update_states(conn, importer_id, writes)
-            await self._drop_page_rows(conn, writes)
+            await drop_page_rows(conn, writes)
             await self._yield_to_live(conn, writes)
             await self._copy(conn, "atproto_records", [write for write in writes if write.is_direct])
             await self._merge(conn, [write for write in writes if not write.is_direct])
             if self.mapped:
                 await self.mapped.save(conn, [MappedWrite(w.did, w.collection, w.mapped) for w in writes])
             await self._save_rejects(conn, writes)
-            await self._save_page_rows(conn, writes)
+            await save_page_rows(conn, writes)
             return await self._end(conn, importer_id, [write for write in writes if write.ending])
 
     async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
@@ -159,44 +94,8 @@ class PageStore:
             await cursor.execute(self._sql("SELECT {columns} FROM {table} WHERE id = ANY(%s)"), (list(state_ids),))
             return {row["id"]: state_from_row(row) for row in await cursor.fetchall()}
 
-    async def count_keys(self, conn: AsyncConnection, state_id: int) -> tuple[int, int]:
-        """How many rkeys the committed pages of a walk show, and how many different ones.
-
-        Args:
-            conn: any connection.
-            state_id: the pair.
-
-        Returns:
-            Both numbers.
-        """
-        cursor = await conn.execute(
-            'SELECT count(k), count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k'
-            " WHERE state_id = %s",
-            (state_id,),
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        return row[0], row[1]
-
-    async def last_page(self, conn: AsyncConnection, state_id: int) -> tuple[int, frozenset[str]]:
-        """Number and rkeys of a walk's last committed page.
-
-        Args:
-            conn: any connection.
-            state_id: the pair.
-
-        Returns:
-            The number, 0 if there is none; and the rkeys, stored and skipped ones.
-        """
-        cursor = await conn.execute(
-            "SELECT page, rkeys || skipped_rkeys FROM parity_walk_pages WHERE state_id = %s ORDER BY page DESC LIMIT 1",
-            (state_id,),
-        )
-        row = await cursor.fetchone()
-        return (row[0], frozenset(row[1])) if row else (0, frozenset())
-
     async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
-        columns = list(zip(*(_state_columns(write) for write in writes), strict=True))
+        columns = list(zip(*(write.state_columns() for write in writes), strict=True))
         cursor = await conn.execute(
             self._sql(
                 "UPDATE {table} s SET pds = coalesce(u.pds, s.pds), rev = u.rev, walk = u.walk, pages = u.pages,"
@@ -299,41 +198,6 @@ class PageStore:
                 list(found.values()),
             )
 
-    async def _drop_page_rows(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
-        """Page rows of an earlier walk, or of this very batch if its first commit went through unnoticed."""
-        old = [
-            (write.state_id, 0 if write.is_new_walk else write.page_rows[0][0])
-            for write in writes
-            if write.page_rows or write.is_new_walk
-        ]
-        old = [(state_id, page) for state_id, page in old if page != 1]
-        again = [write for write in writes if write.is_new_walk and not write.is_fresh]
-        if again:
-            # A pair that was reset counts its walks from 1 again; what failed in its earlier life is not of this walk.
-            await conn.execute(
-                "UPDATE parity_failed_records f SET walk = 0 FROM unnest(%s::text[], %s::text[], %s::int[])"
-                " AS u(did, collection, walk) WHERE f.did = u.did AND f.collection = u.collection AND f.walk >= u.walk",
-                [list(column) for column in zip(*((w.did, w.collection, w.walk) for w in again), strict=True)],
-            )
-        if old:
-            await conn.execute(
-                "DELETE FROM parity_walk_pages p USING unnest(%s::bigint[], %s::int[]) AS u(state_id, page)"
-                " WHERE p.state_id = u.state_id AND p.page >= u.page",
-                ([state_id for state_id, _ in old], [page for _, page in old]),
-            )
-
-    async def _save_page_rows(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
-        lines = [
-            f"{write.state_id}\t{page}\t{encode_array(rkeys)}\t{encode_array(skipped)}\n"  # no rkey needs an escape
-            for write in writes
-            for page, rkeys, skipped in write.page_rows
-        ]
-        if not lines:
-            return
-        statement = "COPY parity_walk_pages (state_id, page, rkeys, skipped_rkeys) FROM STDIN"
-        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            await copy.write("".join(lines))
-
     async def _end(
         self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
     ) -> dict[int, ImportState]:
@@ -396,16 +260,3 @@ class PageStore:
             "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s AND walk < %(walk)s",
             keys,
         )
-
-
-def _state_columns(write: PairWrite) -> tuple[object, ...]:
-    ending = write.ending
-    if ending is None:
-        end: tuple[object, ...] = ("in_progress", None, None, write.attempts, None)
-    else:
-        status = "completed" if ending.error is None else "failed"
-        end = (status, ending.error, ending.error_code, write.attempts, ending.retry_in)
-    return (
-        write.state_id, write.pds, write.rev, write.walk, write.pages, write.cursor,
-        write.synced, write.skipped, write.failed, *end,
-    )  # fmt: skip
