@@ -1,13 +1,14 @@
-"""A bad record costs one record: it is kept byte for byte with its reason, and may be tried again (issue 3, point 5)."""
+"""A bad record costs one record: it is kept byte for byte and may be tried again (issue 3, point 5)."""
 
 from __future__ import annotations
 
 import pytest
-from parity_dagster_tests.imports import assert_equal, importing, loads, query, settings_for, stored
 
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import ODD_KINDS, POST, Record, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, importing, loads, query, settings_for, stored
+from parity_dagster_tests.sample_mappers import ARTICLES
 
 
 def test_every_odd_record_is_stored_or_kept_and_its_neighbours_are_stored(settings: Settings) -> None:
@@ -182,3 +183,17 @@ def test_records_of_megabytes_are_stored(settings: Settings, size: int) -> None:
     with importing(settings, network) as (service, _):
         assert service.import_user_collection(did, POST).records_synced == 123
         assert_equal(settings, network, did, POST)
+
+
+def test_a_retry_asks_the_mapper_too(settings: Settings) -> None:
+    query(settings, ARTICLES)
+    network = SampleNetwork()
+    did = network.add_account({POST: [{"text": "one"}]})
+    mappers = ("parity_dagster_tests.sample_mappers:Articles",)
+    with importing(settings, network, mappers=mappers) as (service, _):
+        service.import_user_collection(did, POST)
+        before = query(settings, "SELECT count(*) FROM articles")
+        keep(settings, did, entry_of(did, b'{"text":"fine by now"}'))
+        assert service.retry_failed_records() == (1, 0)
+        assert query(settings, "SELECT count(*) FROM articles") == [(before[0][0] + 1,)]
+        assert query(settings, "SELECT title FROM articles WHERE rkey = 'kept'") == [("fine by now",)]

@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 import pytest
-from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
 from parity_dagster.importing.models import ImportResult, ImportStatus
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
 PROGRAM = """
 import sys
@@ -175,7 +175,7 @@ def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: 
 def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 100})
-    with importing(settings, network, page_size=10, page_delay=1000) as (service, running):
+    with importing(settings, network, page_size=10, page_delay=1000) as (service, _):
         held: list[int] = []
 
         def locks() -> int:

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from parity_dagster_tests.imports import assert_equal, query, settings_for
-from parity_dagster_tests.test_claims import start_importer
 
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, query, settings_for
+from parity_dagster_tests.test_claims import start_importer
 
 RECORDS = 45
 PAGES = 6  # of 10 records, the last one is empty

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
 from parity_dagster import errors
 from parity_dagster.errors import ParityError, PermanentError, RateLimited, TransientError
@@ -16,6 +15,7 @@ from parity_dagster.importing.outcomes import MAX_ERROR_TEXT, failure
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, ParityError)]
 

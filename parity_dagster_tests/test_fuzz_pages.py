@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from parity_dagster_tests.imports import importing, loads, stored
 
 from parity_dagster.atproto.pages import parse_entry, parse_page
 from parity_dagster.errors import MalformedAnswer
 from parity_dagster.sample_network import ODD_KINDS, POST, Record, SampleNetwork
 from parity_dagster.sample_network.odd import make_odd
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import importing, loads, stored
 
 DID = "did:plc:ewvi7nxzyoun6zhxrhs64aaa"
 PREFIX = f"at://{DID}/{POST}/"

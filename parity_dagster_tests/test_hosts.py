@@ -13,7 +13,6 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from parity_dagster_tests.imports import importing
 
 from parity_dagster.atproto.hosts import BREAKER_FAILURES, HostPace, HostPaces, retry_after
 from parity_dagster.atproto.http import HttpClient
@@ -24,6 +23,7 @@ from parity_dagster.importing.events import ImportCompleted, ImportFailed
 from parity_dagster.importing.models import Pair
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster_tests.imports import importing
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ TABLES = (
 Changes = list[tuple[str, int]]
 CHANGE_LISTS = st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 10**6)), min_size=5, max_size=30)
 ODD = sorted(name for name, kind in ODD_KINDS.items() if kind.storable is not None and name not in ("wide", "big"))
-FAULTS = [
+FAULTS: list[dict[str, Any]] = [
     {"kind": "503"}, {"kind": "500"}, {"kind": "cut"}, {"kind": "reset"}, {"kind": "html"}, {"kind": "truncated-json"},
     {"kind": "long-length"}, {"kind": "bad-utf8"}, {"kind": "429", "seconds": 0},
     {"kind": "refuse-cursor", "with_cursor": True}, {"kind": "404"}, {"kind": "400", "message": "Could not find repo: x"}, {"kind": "latency", "seconds": 0.05},
@@ -188,7 +188,13 @@ class NetworkMachine(RuleBasedStateMachine):
     def import_while_it_changes(self, changes: Changes, refresh: bool, seed: int) -> None:
         self.network_changes(changes)
         rng = random.Random(seed)
-        self.run(refresh=refresh, change=lambda: (self.write(rng), self.delete(rng), self.update(rng)))
+
+        def change() -> None:
+            self.write(rng)
+            self.delete(rng)
+            self.update(rng)
+
+        self.run(refresh=refresh, change=change)
 
     @rule(changes=CHANGE_LISTS, refresh=st.booleans())
     def import_while_connections_drop(self, changes: Changes, refresh: bool) -> None:
@@ -308,7 +314,6 @@ class NetworkMachine(RuleBasedStateMachine):
             (count,) = self.conn.execute(f"SELECT count(*) FROM {table}").fetchone() or (None,)
             assert count == 0, f"{table} is empty when all is done"
 
-
     def difference(self, pair: Pair, found: dict[str, Any], truth: dict[str, Any], state: Any) -> str:
         wrong = {rkey for rkey in found.keys() | truth.keys() if found.get(rkey) != truth.get(rkey)}
         rows = self.conn.execute(
@@ -339,7 +344,7 @@ def explore(settings: Settings, examples: int, steps: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_whatever_happens_the_table_equals_the_network_in_the_end(settings: Settings) -> None:
-    explore(settings, examples=12, steps=30)
+    explore(settings, examples=12, steps=20)
 
 
 @pytest.mark.long

@@ -6,7 +6,6 @@ import logging
 from urllib.parse import urlsplit
 
 import pytest
-from parity_dagster_tests.imports import importing, query, settings_for
 
 from parity_dagster.errors import ParityError
 from parity_dagster.importing.events import ImportEvent
@@ -14,6 +13,7 @@ from parity_dagster.importing.models import Pair
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster_tests.imports import importing, query, settings_for
 
 PASSWORD = "s3cr3t-Pa%2Fss"
 HOSTILE = "bad\x1b[31m\r\nINFO  parity all is well\x07\x00‮‏" + "x" * 100_000

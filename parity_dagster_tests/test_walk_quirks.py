@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from parity_dagster_tests.imports import assert_equal, importing, query, settings_for, stored
 
 from parity_dagster.importing.models import ImportResult
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import DIALECTS, LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for, stored
 
 
 def run(settings: Settings, network: SampleNetwork, did: str, **changes: Any) -> ImportResult:
@@ -201,7 +201,7 @@ def test_q12_an_account_that_moves_in_the_middle_of_a_walk_is_followed(settings:
     network = SampleNetwork(hosts=2)
     did = network.add_account({POST: 57}, host="pds-1")
     with importing(settings, network, page_size=10) as (service, _):
-        moved = []
+        moved: list[Any] = []
 
         def on_progress(event: Any) -> None:
             if not moved and event.pages == 2:
@@ -269,7 +269,7 @@ def test_q21_record_keys_of_every_kind_are_stored(settings: Settings) -> None:
 def test_q23_records_written_during_a_walk_come_with_the_next_refresh(settings: Settings) -> None:
     network, did = one_account(57)
     with importing(settings, network, page_size=10) as (service, _):
-        written = []
+        written: list[str] = []
 
         def on_progress(event: Any) -> None:
             if not written:

@@ -210,9 +210,10 @@ class Engine:
 
     async def retry_failed_records(self, did: str | None) -> RetryResult:
         """See `importing.retrying`."""
-        from parity_dagster.importing.retrying import retry_failed_records
+        from parity_dagster.importing.mappers import Mappers
+        from parity_dagster.importing.retrying import Retry
 
-        return await retry_failed_records(self.database, self._settings.state_table, did)
+        return await Retry(self.database, self._settings.state_table, Mappers(self._settings.mappers)).run(did)
 
     @property
     def live(self) -> LiveWriter:

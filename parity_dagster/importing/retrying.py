@@ -9,46 +9,85 @@ from __future__ import annotations
 from functools import partial
 
 from parity_dagster.atproto.pages import RejectedRecord, parse_entry
-from parity_dagster.importing.database import Database
-from parity_dagster.importing.models import RetryResult
-from parity_dagster.store.rejects import count_retry, find_failed_records, store_failed_record
-from parity_dagster.store.sessions import REFUSED_DATA, first_line
+from parity_dagster.importing.database import Database, Session
+from parity_dagster.importing.mappers import Mappers
+from parity_dagster.importing.models import FailedRecord, RetryResult
+from parity_dagster.store.mapped import REFUSALS, MappedStore, MappedWrite
+from parity_dagster.store.rejects import (
+    count_retry,
+    find_failed_records,
+    skip_failed_record,
+    store_failed_record,
+)
+from parity_dagster.store.sessions import first_line
 
 CHUNK = 50
 """Records read at a time; each may be some megabytes."""
 
 
-async def retry_failed_records(database: Database, table: str, did: str | None) -> RetryResult:
-    """Store those failed records that can be stored now.
+class Retry:
+    """One attempt at all failed records, or at those of one account.
 
     Args:
         database: where they are.
         table: name of the state table.
-        did: only this account's; None for all.
-
-    Returns:
-        How many were stored, and how many are left.
-
-    Raises:
-        DatabaseError: Postgres failed; what was stored so far stays.
+        mappers: who has a say about them; what a mapper skips by now is failed no more.
     """
-    stored = left = last = 0
-    while True:
-        chunk = await database.run(partial(find_failed_records, did=did, after=last, limit=CHUNK))
-        if not chunk:
-            return RetryResult(stored, left)
-        last = chunk[-1].id
-        for failed in chunk:
-            entry = parse_entry(failed.body, failed.did, failed.collection)
-            if isinstance(entry, RejectedRecord):
-                reason, detail = entry.reason, entry.detail
-            else:
-                try:
-                    await database.run(partial(store_failed_record, table=table, failed=failed, row=entry))
-                except REFUSED_DATA as exc:
-                    reason, detail = "refused_by_postgres", first_line(exc)
-                else:
-                    stored += 1
-                    continue
-            await database.run(partial(count_retry, failed=failed, reason=reason, detail=detail))
-            left += 1
+
+    def __init__(self, database: Database, table: str, mappers: Mappers) -> None:
+        self._table = table
+        self._mappers = mappers
+        self._mapped = MappedStore(mappers.tables())
+        self._session: Session = database.session(self._mapped.prepare)
+
+    async def run(self, did: str | None) -> RetryResult:
+        """Store those failed records that can be stored now.
+
+        Args:
+            did: only this account's; None for all.
+
+        Returns:
+            How many were stored, and how many are left.
+
+        Raises:
+            DatabaseError: Postgres failed; what was stored so far stays.
+            SettingsError: a mapper's table cannot take its rows.
+        """
+        stored = left = last = 0
+        try:
+            while chunk := await self._session.run(partial(find_failed_records, did=did, after=last, limit=CHUNK)):
+                last = chunk[-1].id
+                for failed in chunk:
+                    problem = await self._store(failed)
+                    if problem is None:
+                        stored += 1
+                        continue
+                    reason, detail = problem
+                    await self._session.run(partial(count_retry, failed=failed, reason=reason, detail=detail))
+                    left += 1
+        finally:
+            await self._session.close()
+        return RetryResult(stored, left)
+
+    async def _store(self, failed: FailedRecord) -> tuple[str, str] | None:
+        """Store a record; the reason if it still cannot be."""
+        entry = parse_entry(failed.body, failed.did, failed.collection)
+        if isinstance(entry, RejectedRecord):
+            return entry.reason, entry.detail
+        save_more = None
+        if failed.collection in self._mappers:
+            page = self._mappers.sort(failed.did, failed.collection, [entry])
+            if page.rejected:
+                return page.rejected[0].reason, page.rejected[0].detail
+            if page.skipped:
+                await self._session.run(partial(skip_failed_record, table=self._table, failed=failed))
+                return None
+            write = MappedWrite(failed.did, failed.collection, page.mapped)
+            save_more = partial(self._mapped.save, writes=[write])
+        try:
+            await self._session.run(
+                partial(store_failed_record, table=self._table, failed=failed, row=entry, save_more=save_more)
+            )
+        except REFUSALS as exc:
+            return "refused_by_postgres", first_line(exc)
+        return None

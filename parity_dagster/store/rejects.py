@@ -6,7 +6,7 @@ from there to the records. What must not: writing pages, or deciding whether a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -74,7 +74,11 @@ async def find_failed_records(
 
 
 async def store_failed_record(
-    conn: AsyncConnection, table: str, failed: FailedRecord, row: tuple[str, str | None, bytes]
+    conn: AsyncConnection,
+    table: str,
+    failed: FailedRecord,
+    row: tuple[str, str | None, bytes],
+    save_more: Callable[[AsyncConnection], Awaitable[None]] | None = None,
 ) -> None:
     """Move a failed record that has turned out to be sound to the records, and correct its pair's counts.
 
@@ -83,44 +87,67 @@ async def store_failed_record(
         table: name of the state table.
         failed: the row of `parity_failed_records`.
         row: rkey, cid and JSON bytes.
+        save_more: called in the same transaction once the record is there.
 
     Raises:
         psycopg.Error: Postgres refuses the value; nothing was changed.
     """
     rkey, cid, value = row
-    states = sql.Identifier(table)
-    keys = {"did": failed.did, "collection": failed.collection, "rkey": rkey, "walk": failed.walk}
     async with conn.transaction():
-        cursor = await conn.execute(
-            sql.SQL("SELECT id, rev FROM {} WHERE did = %(did)s AND collection = %(collection)s FOR UPDATE").format(
-                states
-            ),
-            keys,
-        )
-        state = await cursor.fetchone()
+        state = await _lock_state(conn, table, failed)
         # What is there already came from a page or a live event that could be stored, so it is at least as new.
         cursor = await conn.execute(
             "INSERT INTO atproto_records (did, collection, rkey, cid, value, rev)"
-            " VALUES (%(did)s, %(collection)s, %(rkey)s, %(cid)s, %(value)s::jsonb, %(rev)s) ON CONFLICT DO NOTHING",
-            {**keys, "cid": cid, "value": value.decode(), "rev": state[1] if state else None},
+            " VALUES (%s, %s, %s, %s, %s::jsonb, %s) ON CONFLICT DO NOTHING",
+            (failed.did, failed.collection, rkey, cid, value.decode(), state[1] if state else None),
         )
         is_new = cursor.rowcount == 1
-        await conn.execute("DELETE FROM parity_failed_records WHERE id = %s", (failed.id,))
-        if state is None:
-            return
-        # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
-        await conn.execute(
-            "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE state_id = %(id)s AND page ="
-            " (SELECT max(page) FROM parity_walk_pages WHERE state_id = %(id)s)",
-            {**keys, "id": state[0]},
-        )
-        await conn.execute(
-            sql.SQL(
-                "UPDATE {} SET records_failed = records_failed - 1, records_synced = records_synced + %(new)s,"
-                " updated_at = now() WHERE id = %(id)s AND walk = %(walk)s AND records_failed > 0"
-            ).format(states),
-            {**keys, "id": state[0], "new": int(is_new)},
-        )
+        if is_new and save_more is not None:
+            await save_more(conn)
+        if state is not None:
+            # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
+            await conn.execute(
+                "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE state_id = %(id)s AND page ="
+                " (SELECT max(page) FROM parity_walk_pages WHERE state_id = %(id)s)",
+                {"rkey": rkey, "id": state[0]},
+            )
+        await _forget(conn, table, failed, synced=int(is_new))
+
+
+async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord) -> None:
+    """Drop a failed record that is not wanted any more, and count it as skipped.
+
+    Args:
+        conn: any connection, in no transaction.
+        table: name of the state table.
+        failed: the row of `parity_failed_records`.
+    """
+    async with conn.transaction():
+        await _lock_state(conn, table, failed)
+        await _forget(conn, table, failed, skipped=1)
+
+
+async def _lock_state(conn: AsyncConnection, table: str, failed: FailedRecord) -> tuple[int, str | None] | None:
+    cursor = await conn.execute(
+        sql.SQL("SELECT id, rev FROM {} WHERE did = %s AND collection = %s FOR UPDATE").format(sql.Identifier(table)),
+        (failed.did, failed.collection),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+async def _forget(
+    conn: AsyncConnection, table: str, failed: FailedRecord, *, synced: int = 0, skipped: int = 0
+) -> None:
+    await conn.execute("DELETE FROM parity_failed_records WHERE id = %s", (failed.id,))
+    await conn.execute(
+        sql.SQL(
+            "UPDATE {} SET records_failed = records_failed - 1, records_synced = records_synced + %s,"
+            " records_skipped = records_skipped + %s, updated_at = now()"
+            " WHERE did = %s AND collection = %s AND walk = %s AND records_failed > 0"
+        ).format(sql.Identifier(table)),
+        (synced, skipped, failed.did, failed.collection, failed.walk),
+    )
 
 
 async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> None:
