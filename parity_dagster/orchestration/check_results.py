@@ -1,6 +1,6 @@
-"""What the checks share: which pairs they look at, and how they tell what they found.
+"""What the checks share: their run config, which pairs they look at, and how they tell what they found.
 
-What lives here: scope, connection, and the form of a result. What must not: any particular check (`checks`).
+What lives here: config, scope, connection, and the form of a result. What must not: any particular check (`checks`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import dagster as dg
+from pydantic import Field
 
 from parity_dagster.importing.models import Pair
 from parity_dagster.orchestration.markdown import table
@@ -20,6 +21,21 @@ from parity_dagster.store.database import connect
 
 LISTED = 100
 """Rows that a check's tables show."""
+
+
+class AuditConfig(dg.Config):
+    """Run config of `sample_audit`."""
+
+    accounts: int = Field(5, ge=1, le=1000, description="accounts read again")
+    max_pages: int = Field(100, ge=1, description="pages read of each of their pairs")
+    seed: int = Field(0, description="of the draw; 0 draws anew each time")
+
+
+class FreshnessConfig(dg.Config):
+    """Run config of `import_freshness`."""
+
+    stuck_minutes: int = Field(60, ge=1, description="how long a pair may wait, or be in progress, without a change")
+    stale_days: int = Field(30, ge=1, description="how old the last complete reading of a pair may be")
 
 
 def scope(context: dg.AssetCheckExecutionContext) -> str | None:

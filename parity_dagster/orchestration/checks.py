@@ -16,13 +16,12 @@ from random import SystemRandom
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from pydantic import Field
 
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.importing.models import ImportStatus, Pair
 from parity_dagster.importing.service import ImportService
-from parity_dagster.orchestration.check_results import comparer, named, result, scope
-from parity_dagster.orchestration.markdown import account_link, link, partition_link, record_url
+from parity_dagster.orchestration.check_results import AuditConfig, FreshnessConfig, comparer, named, result, scope
+from parity_dagster.orchestration.markdown import link, partition_link, record_url
 from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.orchestration.plain_failures import plain_failures
 from parity_dagster.orchestration.rebuild import remembered_states
@@ -40,21 +39,6 @@ COMPARED_FIELDS = (
 """What a row and its metadata must agree on; the others change without an import."""
 
 Service = dg.ResourceParam[ImportService]
-
-
-class AuditConfig(dg.Config):
-    """Run config of `sample_audit`."""
-
-    accounts: int = Field(5, ge=1, le=1000, description="accounts read again")
-    max_pages: int = Field(100, ge=1, description="pages read of each of their pairs")
-    seed: int = Field(0, description="of the draw; 0 draws anew each time")
-
-
-class FreshnessConfig(dg.Config):
-    """Run config of `import_freshness`."""
-
-    stuck_minutes: int = Field(60, ge=1, description="how long a pair may wait, or be in progress, without a change")
-    stale_days: int = Field(30, ge=1, description="how old the last complete reading of a pair may be")
 
 
 @dg.asset_check(asset=RECORDS_KEY)
@@ -112,11 +96,11 @@ def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Se
             if found
             else f"None of {looked_at:,} pairs has failed."
         ),
-        headings=["partition", "account", "error", "#attempts", "next attempt (UTC)", "message"],
+        headings=["partition", "error", "message", "#attempts", "next attempt (UTC)"],
         rows=[
             [
-                partition_link(Pair(pair.did, pair.collection)), account_link(pair.did), pair.error_code,
-                pair.attempts, pair.next_attempt_at, pair.error,
+                partition_link(Pair(pair.did, pair.collection)), pair.error_code, pair.error, pair.attempts,
+                pair.next_attempt_at,
             ]
             for pair in found
         ],

@@ -84,13 +84,14 @@ def build_typed_asset(view: TypedView) -> dg.AssetsDefinition:
         description=(
             f"{view.comment or view.collection}\n\nA view over `atproto_records`, always up to date: materializing it "
             "brings its definition up to date and counts what it shows. A field of the wrong type is null, never an "
-            f"error.\n\n```sql\n{view.select()}\n```"
+            "error."
         ),
         metadata={
             "dagster/table_name": view.name,
             "dagster/column_schema": _schema(view),
             "dagster/column_lineage": _lineage(view),
             "collection": view.collection,
+            "definition": dg.MetadataValue.md(f"```sql\n{view.select()}\n```"),
         },
     )
     def typed_view(import_service: dg.ResourceParam[ImportService]) -> dg.MaterializeResult[None]:
