@@ -150,6 +150,11 @@ _WEBHOOK = re.compile(r"https?://[^\s/]+")
 _PYTHON_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
+def _shown(place: tuple[int | str, ...], given: object) -> str:
+    """What was given, unless it may be a secret."""
+    return "" if place[:1] in (("alert_webhook",), ("database_url",)) else f" (got {str(given)[:80]!r})"
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment.
 
@@ -167,7 +172,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as exc:
         problems = "; ".join(
             f"PARITY_{'_'.join(str(part) for part in error['loc'][:1]).upper()}: {error['msg']}"
-            f" (got {str(error['input'])[:80]!r})"
+            f"{_shown(error['loc'], error['input'])}"
             for error in exc.errors(include_url=False, include_context=False)
         )
         raise SettingsError(f"{problems}. Correct it and try again; README.md lists every setting.") from exc
