@@ -91,14 +91,14 @@ def ui(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for name, value in command_line.variables(settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    process = command_line.start("dev", "--port", str(port), cwd=tmp_path)
-    try:
-        found = Ui(port)
-        wait(60, found.is_up)
-        yield found
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+    with command_line.start("dev", "--port", str(port), cwd=tmp_path) as process:
+        try:
+            found = Ui(port)
+            wait(120, found.is_up)
+            yield found
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
 
 
 def test_every_cell_of_a_backfill_is_as_its_row_says(ui: Ui, settings: Settings, network: Running) -> None:
