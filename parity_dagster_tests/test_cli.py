@@ -8,10 +8,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 from parity_dagster.cli import parity
 from parity_dagster.cli.exits import ParityGroup
+from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 COMMANDS = sorted(parity.commands)
 UNREACHABLE = "postgresql://parity:s3cret-word@127.0.0.1:1/parity"

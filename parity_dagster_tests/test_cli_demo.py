@@ -9,10 +9,10 @@ import time
 import psycopg
 import pytest
 import yaml
-from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 from parity_dagster.cli.demo import _stretches
 from parity_dagster.sample_network import demo_network
+from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 READ_INSTANCE = """
 import json

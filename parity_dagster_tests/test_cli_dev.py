@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from parity_dagster_tests.command_line import PROGRAM, call, variables
 
 import parity_dagster
 from parity_dagster.cli.process_tree import ProcessTree
+from parity_dagster_tests.command_line import PROGRAM, call, variables
 
 # A program like Dagster at its worst: a child that ignores SIGTERM in a session of its own, an orphan whose
 # parent is gone, and a program that does not react to SIGTERM itself.
@@ -141,7 +141,8 @@ def test_dev_serves_the_ui_and_one_signal_ends_all_of_it(settings, tmp_path, num
         assert wait_for(lambda: not _listens(port), 5)
     finally:
         left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        for started in (process, *left):
+        process.kill()
+        for started in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 started.kill()
         process.wait()

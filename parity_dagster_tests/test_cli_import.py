@@ -6,9 +6,9 @@ import time
 
 import psycopg
 import pytest
-from parity_dagster_tests.command_line import call, start, variables
 
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
+from parity_dagster_tests.command_line import call, start, variables
 
 UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 

@@ -11,6 +11,7 @@ from termios import TIOCSWINSZ
 
 import psycopg
 import pytest
+
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 ALICE = "did:plc:z72i7hdynmk6r22z27h6tvur"

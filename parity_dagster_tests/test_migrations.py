@@ -52,10 +52,7 @@ MISSION_COLUMNS = {
 
 def tables(url: str) -> set[str]:
     with psycopg.connect(url) as connection:
-        return {
-            name
-            for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        }
+        return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
 
 
 def older_servers() -> list[Path]:
@@ -121,9 +118,7 @@ def test_the_state_table_has_the_missions_columns_and_constraints(settings: Sett
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'parity_import_states'"
         )
         assert {name for (name,) in columns} >= MISSION_COLUMNS
-        insert = (
-            "INSERT INTO parity_import_states (did, collection, status) VALUES ('did:plc:a', 'a.b.c', %s)"
-        )
+        insert = "INSERT INTO parity_import_states (did, collection, status) VALUES ('did:plc:a', 'a.b.c', %s)"
         with pytest.raises(psycopg.errors.CheckViolation):
             connection.execute(insert, ("done",))
         connection.execute(insert, ("pending",))
@@ -134,12 +129,9 @@ def test_the_state_table_has_the_missions_columns_and_constraints(settings: Sett
 def test_a_records_uri_is_derived_from_its_key(settings: Settings) -> None:
     with connect(settings) as connection:
         connection.execute(
-            "INSERT INTO atproto_records (did, collection, rkey, value)"
-            " VALUES ('did:plc:a', 'a.b.c', 'self', '{}')"
+            "INSERT INTO atproto_records (did, collection, rkey, value) VALUES ('did:plc:a', 'a.b.c', 'self', '{}')"
         )
-        assert connection.execute("SELECT uri FROM atproto_records").fetchone() == (
-            "at://did:plc:a/a.b.c/self",
-        )
+        assert connection.execute("SELECT uri FROM atproto_records").fetchone() == ("at://did:plc:a/a.b.c/self",)
 
 
 def test_every_table_explains_itself(settings: Settings) -> None:
@@ -165,9 +157,7 @@ def test_two_processes_that_migrate_at_once_both_succeed(empty_database_url: str
         " print(migrate(load_settings(database_url=sys.argv[1])))"
     )
     racing = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, empty_database_url], stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", script, empty_database_url], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     assert [process.communicate()[0].strip() for process in racing] == [SCHEMA_REVISION] * 3
@@ -215,9 +205,6 @@ def test_a_server_before_18_gets_the_same_tables(older_server: str) -> None:
     assert tables(older_server) == TABLES
     with connect(settings) as connection:
         connection.execute(
-            "INSERT INTO atproto_records (did, collection, rkey, value)"
-            " VALUES ('did:plc:a', 'a.b.c', 'self', '{}')"
+            "INSERT INTO atproto_records (did, collection, rkey, value) VALUES ('did:plc:a', 'a.b.c', 'self', '{}')"
         )
-        assert connection.execute("SELECT uri FROM atproto_records").fetchone() == (
-            "at://did:plc:a/a.b.c/self",
-        )
+        assert connection.execute("SELECT uri FROM atproto_records").fetchone() == ("at://did:plc:a/a.b.c/self",)

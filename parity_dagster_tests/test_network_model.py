@@ -45,7 +45,8 @@ ODD = sorted(name for name, kind in ODD_KINDS.items() if kind.storable is not No
 FAULTS: list[dict[str, Any]] = [
     {"kind": "503"}, {"kind": "500"}, {"kind": "cut"}, {"kind": "reset"}, {"kind": "html"}, {"kind": "truncated-json"},
     {"kind": "long-length"}, {"kind": "bad-utf8"}, {"kind": "429", "seconds": 0},
-    {"kind": "refuse-cursor", "with_cursor": True}, {"kind": "404"}, {"kind": "400", "message": "Could not find repo: x"}, {"kind": "latency", "seconds": 0.05},
+    {"kind": "refuse-cursor", "with_cursor": True}, {"kind": "404"}, {"kind": "latency", "seconds": 0.05},
+    {"kind": "400", "message": "Could not find repo: x"},
 ]  # fmt: skip
 
 processes = multiprocessing.get_context("forkserver")

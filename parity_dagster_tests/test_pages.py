@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -167,10 +168,8 @@ def test_what_is_no_page_is_a_malformed_answer(body: bytes) -> None:
 )
 def test_a_body_made_to_be_slow_to_read_is_not(body: bytes) -> None:
     began = time.perf_counter()
-    try:
+    with contextlib.suppress(MalformedAnswer):
         parse_page(body, DID, POST)
-    except MalformedAnswer:
-        pass
     assert time.perf_counter() - began < 4
 
 

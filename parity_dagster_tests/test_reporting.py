@@ -140,13 +140,18 @@ def test_the_command_line_can_load_the_reporter_without_loading_dagster() -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
+
 def test_a_service_with_settings_of_its_own_reports_to_the_instance_on_its_own_database(
     database_url: str, network: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the environment decides: without this, an embedded server would start in the current folder."""
     monkeypatch.chdir(tmp_path)
     own = load_settings(
-        database_url=database_url, home=tmp_path / "home", plc_url=network.plc_url, allow_private_hosts=True, page_delay=0
+        database_url=database_url,
+        home=tmp_path / "home",
+        plc_url=network.plc_url,
+        allow_private_hosts=True,
+        page_delay=0,
     )
     did = network.network.add_account({POST: 3})
     with ImportService(own) as service:

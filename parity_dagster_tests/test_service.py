@@ -163,7 +163,8 @@ def test_a_failed_import_goes_on_where_it_stopped(settings: Settings, how: str) 
     network = SampleNetwork()
     did = network.add_account({POST: 75})
     with run_in_thread(network) as running:
-        with interrupted(settings_for(settings, running, page_size=10), network, did) as service:
+        short = settings_for(settings, running, page_size=10)
+        with interrupted(short, network, did) as service:
             network.behave_normally()
             state = service.get_status(did, POST)
             assert state is not None

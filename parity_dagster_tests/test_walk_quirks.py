@@ -15,8 +15,7 @@ from parity_dagster_tests.imports import assert_equal, importing, query, setting
 
 def run(settings: Settings, network: SampleNetwork, did: str, **changes: Any) -> ImportResult:
     with importing(settings, network, **{"page_size": 10} | changes) as (service, _):
-        result = service.import_user_collection(did, POST)
-    return result
+        return service.import_user_collection(did, POST)
 
 
 def one_account(records: int = 57, **behaviour: Any) -> tuple[SampleNetwork, str]:

@@ -23,9 +23,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 # A last label that starts with a letter leaves no room for an IPv4 address in any spelling: decimal, octal,
 # hex (0x7f.1) and short forms (127.1) all end in a label that starts with a digit.
 _PUBLIC_URL = re.compile(rf"https://((?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?)(?::443)?/?", re.A)
-_PRIVATE_URL = re.compile(
-    rf"(https?)://((?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?/?", re.A
-)
+_PRIVATE_URL = re.compile(rf"(https?)://((?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?/?", re.A)
 _URL_PARTS = re.compile(r"([A-Za-z]+://[^/?#\\]*)(?:[/?][!-~]*)?")
 
 _BLOCKED_V4 = tuple(

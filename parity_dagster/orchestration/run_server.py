@@ -89,7 +89,7 @@ def _become_run(request: dict[str, Any]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run(request)
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a forked child must not return into the server, whatever happened
         traceback.print_exc()
     finally:
         # nothing of the server may be cleaned up by its child

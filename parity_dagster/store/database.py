@@ -211,9 +211,7 @@ def _checked(given: str) -> str:
     """
     found = _URL.match(given)
     if found is None:
-        raise SettingsError(
-            f"PARITY_DATABASE_URL must start with postgresql:// or postgres://, as {_URL_EXAMPLE}"
-        )
+        raise SettingsError(f"PARITY_DATABASE_URL must start with postgresql:// or postgres://, as {_URL_EXAMPLE}")
     url = f"postgresql://{found['rest']}"
     special = "special characters of a password have to be percent-encoded (@ is %40, / is %2F)"
     options = _options(url)

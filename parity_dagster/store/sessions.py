@@ -20,8 +20,7 @@ _SESSION = {
     "application_name": "parity_dagster",
 }
 _SERVER_KEEPALIVES = (
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4;"
-    " SET jit = off"
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4; SET jit = off"
 )
 
 PASSING = (

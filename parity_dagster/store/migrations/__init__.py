@@ -70,9 +70,7 @@ def _upgrade_to_head(connection: Connection, state_table: str) -> str:
     now = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
     revisions = [step.revision for step in script.walk_revisions()]
     if now is not None and now not in revisions:
-        raise MigrationNeeded(
-            f"the database has revision {now}, which this parity_dagster does not know: upgrade it"
-        )
+        raise MigrationNeeded(f"the database has revision {now}, which this parity_dagster does not know: upgrade it")
     command.upgrade(config, "head")
     exists = connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{state_table}"'}).scalar()
     if exists is None:

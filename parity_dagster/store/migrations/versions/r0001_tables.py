@@ -94,10 +94,7 @@ CREATE TABLE "{state_table}" (
 """,
     """CREATE INDEX ON "{state_table}" (status) WHERE status <> 'completed'""",
     """COMMENT ON TABLE "{state_table}" IS 'How far the import of each (did, collection) is'""",
-    *(
-        f"""COMMENT ON COLUMN "{{state_table}}".{column} IS '{comment}'"""
-        for column, comment in STATE_COLUMNS.items()
-    ),
+    *(f"""COMMENT ON COLUMN "{{state_table}}".{column} IS '{comment}'""" for column, comment in STATE_COLUMNS.items()),
 )
 
 WALK_PAGES = """
