@@ -45,9 +45,9 @@ def save(page: Page, name: str, height: float | None = None) -> None:
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1024:.0f} kB")
 
 
-def tall(page: Page, height: int) -> None:
-    """Give the page more room below."""
-    page.set_viewport_size({"width": WIDTH, "height": height})
+def tall(page: Page, height: int, width: int = WIDTH) -> None:
+    """Give the page more room."""
+    page.set_viewport_size({"width": width, "height": height})
 
 
 def overview(page: Page, ui: DagsterUI, name: str) -> None:
@@ -64,7 +64,7 @@ def overview(page: Page, ui: DagsterUI, name: str) -> None:
 
 def partitions(page: Page, ui: DagsterUI, name: str) -> None:
     """The matrix, and the metadata of one cell."""
-    tall(page, 1500)
+    tall(page, 1500, 1760)
     account = first_account(ui)
     page.goto(f"{ui.url}{TARGET}?view=partitions&partition={POST}%7C{account}")
     page.get_by_text("records_synced").first.wait_for()
@@ -100,7 +100,7 @@ def dialog(page: Page, ui: DagsterUI, name: str) -> None:
 
 def lineage(page: Page, ui: DagsterUI, name: str) -> None:
     """From the inbox to the overview."""
-    tall(page, 1100)
+    tall(page, 1150)
     page.goto(f"{ui.url}/assets/import_overview?view=lineage&lineageScope=upstream&lineageDepth=5")
     page.get_by_text("did_lists").first.wait_for()
     page.wait_for_timeout(2 * SETTLE)
@@ -127,7 +127,7 @@ def check(which: str) -> Callable[[Page, DagsterUI, str], None]:
 
 def typed(page: Page, ui: DagsterUI, name: str) -> None:
     """A typed view's page with its columns."""
-    tall(page, 1400)
+    tall(page, 1372)
     page.goto(f"{ui.url}/assets/posts")
     page.get_by_text("Column name").first.wait_for()
     page.wait_for_timeout(SETTLE)
