@@ -49,7 +49,7 @@ def test_a_revision_is_a_tid_of_our_time():
         {"cid": "bafy"},
         ["rev"],
     ],
-    ids=str,
+    ids=["no-tid", "from-the-future", "a-number", "none", "no-object"],
 )
 def test_anything_else_counts_as_unknown(answer):
     """A revision from the future would make every later live event of the account look old."""
