@@ -129,6 +129,8 @@ def test_an_interrupted_call_gives_its_pairs_back_at_once_and_the_service_goes_o
             service.import_pairs([(did, POST) for did in dids], on_event=stop)  # type: ignore[misc]
         assert time.monotonic() - began < 5
         states = service.find_states()
+        pages = {state.did: state.pages for state in states}
+        assert max(pages.values()) >= 2
         assert {state.status for state in states} == {ImportStatus.IN_PROGRESS}
         assert {state.importer_id for state in states} == {None}, "free for everybody"
         assert query(settings, "SELECT count(*) FROM parity_importers") == [(0,)]
@@ -136,7 +138,8 @@ def test_an_interrupted_call_gives_its_pairs_back_at_once_and_the_service_goes_o
             results = other.resume_all()
         assert [result.completed for result in results] == [True] * 5
         for did in dids:
-            assert network.log.cursors(did, POST).count(None) == 1
+            if pages[did]:
+                assert network.log.cursors(did, POST).count(None) == 1, "from where it was"
             assert_equal(settings, network, did, POST)
 
 
@@ -194,5 +197,5 @@ def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> N
                 held.append(locks())
 
         assert service.import_user_collection(did, POST, on_progress).completed
-        assert held[-1], "the lock is held again while the import goes on"
+        assert 1 in held[2:], "the lock is held again while the import goes on"
     assert_equal(settings, network, did, POST)

@@ -163,9 +163,9 @@ def test_killed_at_every_change_of_the_database_the_import_ends_as_if_nothing_ha
         if not caught:
             break
         finish(settings, network)
-        if number >= 12:
-            step = 3  # the statements of one page are much like those of the next
-    assert killed >= 15
+        if number >= 9:
+            step = 4  # the statements of one page are much like those of the next
+    assert killed >= 12
     assert_equal(settings, network.network, did, POST)
     wire.conn.close()
 

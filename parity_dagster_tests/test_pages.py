@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -167,10 +167,10 @@ def test_what_is_no_page_is_a_malformed_answer(body: bytes) -> None:
     ],
 )
 def test_a_body_made_to_be_slow_to_read_is_not(body: bytes) -> None:
-    began = time.perf_counter()
-    with contextlib.suppress(MalformedAnswer):
+    began = time.process_time()
+    with suppress(MalformedAnswer):
         parse_page(body, DID, POST)
-    assert time.perf_counter() - began < 4
+    assert time.process_time() - began < 4, "of the processor's time"
 
 
 def test_an_entry_alone_is_read_by_the_same_rules() -> None:

@@ -162,26 +162,27 @@ def interrupted(settings: Settings, network: SampleNetwork, did: str) -> ImportS
 def test_a_failed_import_goes_on_where_it_stopped(settings: Settings, how: str) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 75})
-    with run_in_thread(network) as running:
-        short = settings_for(settings, running, page_size=10)
-        with interrupted(short, network, did) as service:
-            network.behave_normally()
-            state = service.get_status(did, POST)
-            assert state is not None
-            assert state.can_resume
-            asked = network.log.cursors(did, POST)
-            network.log.clear()
-            if how == "resume":
-                result = service.resume(state)
-            elif how == "resume_all":
-                (result,) = service.resume_all()
-            else:
-                result = service.import_user_collection(did, POST)
-            assert (result.completed, result.records_synced) == (True, 75)
-            again = network.log.cursors(did, POST)
-            assert again[0] == state.cursor
-            assert not set(asked) & set(again), "no committed page is fetched again"
-            assert_equal(settings, network, did, POST)
+    with (
+        run_in_thread(network) as running,
+        interrupted(settings_for(settings, running, page_size=10), network, did) as service,
+    ):
+        network.behave_normally()
+        state = service.get_status(did, POST)
+        assert state is not None
+        assert state.can_resume
+        asked = network.log.cursors(did, POST)
+        network.log.clear()
+        if how == "resume":
+            result = service.resume(state)
+        elif how == "resume_all":
+            (result,) = service.resume_all()
+        else:
+            result = service.import_user_collection(did, POST)
+        assert (result.completed, result.records_synced) == (True, 75)
+        again = network.log.cursors(did, POST)
+        assert again[0] == state.cursor
+        assert not set(asked) & set(again), "no committed page is fetched again"
+        assert_equal(settings, network, did, POST)
 
 
 def test_a_reset_forgets_the_state_and_keeps_the_records(settings: Settings) -> None:
