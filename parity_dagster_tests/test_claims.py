@@ -177,7 +177,7 @@ def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: 
 
 def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
     network = SampleNetwork()
-    did = network.add_account({POST: 100})
+    did = network.add_account({POST: 140})
     with importing(settings, network, page_size=10, page_delay=1000) as (service, _):
         held: list[int] = []
 

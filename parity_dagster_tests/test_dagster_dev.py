@@ -252,6 +252,7 @@ def test_after_a_kill_everything_ends_complete_and_no_run_counts_as_running_for_
             assert state.records_synced == expected.get((state.did, state.collection), 0)
 
 
+@pytest.mark.long
 def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_repeat_it(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
@@ -271,6 +272,7 @@ def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_r
     assert all(network.network.log.cursors(did, POST).count(None) == 1 for did in dids)
 
 
+@pytest.mark.long
 def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:

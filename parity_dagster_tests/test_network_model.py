@@ -345,7 +345,7 @@ def explore(settings: Settings, examples: int, steps: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_whatever_happens_the_table_equals_the_network_in_the_end(settings: Settings) -> None:
-    explore(settings, examples=10, steps=20)
+    explore(settings, examples=6, steps=20)
 
 
 @pytest.mark.long
