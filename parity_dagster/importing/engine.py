@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from parity_dagster.importing.collector import fewer_collections
 from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
@@ -167,7 +168,8 @@ class Engine:
         resolver, repo = self._open_network()
         accounts = Accounts(resolver, repo, self.database)
         run = Run(self._settings, self.database, repo, accounts, emit, run_id=run_id, refresh=refresh)
-        await run.run(pairs)
+        with fewer_collections():
+            await run.run(pairs)
 
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle.
