@@ -158,9 +158,11 @@ class StateStore:
                     " importer_id IS NOT NULL AND importer_id IN ({live}) AS is_held,"
                     " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
                     "  FROM parity_importers i WHERE i.id = importer_id) AS holder,"
-                    " NOT EXISTS (SELECT FROM atproto_records r"
-                    "  WHERE r.did = s.did AND r.collection = s.collection) AND NOT EXISTS (SELECT"
-                    "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection) AS is_fresh"
+                    # not EXISTS, which may be planned as a scan of the whole table: one look into the index each
+                    " (SELECT true FROM atproto_records r"
+                    "  WHERE r.did = s.did AND r.collection = s.collection LIMIT 1) IS NULL AND (SELECT true"
+                    "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection LIMIT 1)"
+                    "  IS NULL AS is_fresh"
                     " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
                     " USING (did, collection) FOR UPDATE OF s"
                 ),
