@@ -35,7 +35,6 @@ PRELOADED = (
     "anyio._backends._asyncio",
     "aiohttp",
     "httpx",
-    "httpx_aiohttp",
     "msgspec",
     "dns.asyncresolver",
 )
