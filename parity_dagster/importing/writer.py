@@ -30,7 +30,7 @@ from parity_dagster.store.writes import LostClaim
 
 logger = logging.getLogger(__name__)
 
-BATCH_RECORDS = 2_000
+BATCH_RECORDS = 6_000
 """Records after which a transaction is closed; larger ones gain little and make waits longer."""
 BATCH_BYTES = 8 * 2**20
 QUEUED_BYTES = 16 * 2**20

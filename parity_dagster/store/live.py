@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, AsyncCursor, sql
 
 from parity_dagster.importing.models import Pair
 from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
@@ -77,25 +77,37 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
         )
 
 
-async def find_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> dict[Pair, set[str]]:
-    """Keys that a page must not bring back.
+async def ask_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> AsyncCursor:
+    """Ask for the keys that a page must not bring back.
 
     Args:
         conn: a connection that holds the pairs' locks.
         walks: did, collection, and the revision that the page's rows carry.
 
     Returns:
-        rkeys deleted after that revision, by pair; pairs without any are left out.
+        A cursor for `read_tombstones`.
     """
-    cursor = await conn.execute(
+    columns: Sequence[Sequence[str]] = list(zip(*walks, strict=True)) or ((), (), ())
+    return await conn.execute(
         "SELECT did, collection, t.rkey FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " JOIN parity_tombstones t USING (did, collection) WHERE t.rev > u.rev",
-        [list(column) for column in zip(*walks, strict=True)],
+        [list(column) for column in columns],
     )
-    found: dict[Pair, set[str]] = {}
-    for did, collection, rkey in await cursor.fetchall():
-        found.setdefault(Pair(did, collection), set()).add(rkey)
-    return found
+
+
+async def read_tombstones(found: AsyncCursor) -> dict[Pair, set[str]]:
+    """Read what was asked for.
+
+    Args:
+        found: the answer to `ask_tombstones`.
+
+    Returns:
+        rkeys deleted after that revision, by pair; pairs without any are left out.
+    """
+    deleted: dict[Pair, set[str]] = {}
+    for did, collection, rkey in await found.fetchall():
+        deleted.setdefault(Pair(did, collection), set()).add(rkey)
+    return deleted
 
 
 async def drop_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> None:

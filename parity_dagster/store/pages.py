@@ -13,13 +13,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import count
 
-from psycopg import AsyncConnection, sql
-from psycopg.rows import dict_row
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import DictRow, dict_row
 
 from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.store.announcements import note_endings
 from parity_dagster.store.copy_text import encode_array, encode_rows
-from parity_dagster.store.live import drop_tombstones, find_tombstones, lock_pairs
+from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapped import MappedStore, MappedWrite
 from parity_dagster.store.states import COLUMNS, state_from_row
 from parity_dagster.store.walk_pages import drop_page_rows, save_page_rows
@@ -68,17 +68,31 @@ class PageStore:
             LostClaim: some pairs are no longer this importer's; nothing was written.
             psycopg.Error: what Postgres said; nothing was written.
         """
+        direct = [write for write in writes if write.is_direct]
+        others = [write for write in writes if not write.is_direct]
+        ended = [write for write in writes if write.ending]
+        # Statements of a pipeline go out together; one by one, each would wait for its turn on a busy event loop.
         async with conn.transaction():
-            await self._update_states(conn, importer_id, writes)
-            await drop_page_rows(conn, writes)
-            await self._yield_to_live(conn, writes)
-            await self._copy(conn, "atproto_records", [write for write in writes if write.is_direct])
-            await self._merge(conn, [write for write in writes if not write.is_direct])
+            async with conn.pipeline():
+                updated = await self._update_states(conn, importer_id, writes)
+                await drop_page_rows(conn, writes)
+                await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)
+                deleted = await ask_tombstones(conn, [(w.did, w.collection, w.fence_rev) for w in writes if w.rows])
+                new = await self._ask_new(conn, others) if others else None
+            await _check_claims(updated, writes)
+            if new is not None:
+                await _keep_new(new, others)
+            await _drop_deleted(deleted, writes)
+            await self._copy(conn, "atproto_records", direct)
+            await self._merge(conn, others)
             if self.mapped:
                 await self.mapped.save(conn, [MappedWrite(w.did, w.collection, w.mapped) for w in writes])
-            await self._save_rejects(conn, writes)
-            await save_page_rows(conn, writes)
-            return await self._end(conn, importer_id, [write for write in writes if write.ending])
+            async with conn.pipeline():
+                await self._save_rejects(conn, writes)
+                await save_page_rows(conn, writes)
+                await self._end(conn, importer_id, ended)
+                states = await self._ask_states(conn, [write.state_id for write in ended]) if ended else None
+            return {} if states is None else await _read_states(states)
 
     async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
         """Rows by their ids.
@@ -90,13 +104,15 @@ class PageStore:
         Returns:
             The rows that exist.
         """
-        async with conn.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(self._sql("SELECT {columns} FROM {table} WHERE id = ANY(%s)"), (list(state_ids),))
-            return {row["id"]: state_from_row(row) for row in await cursor.fetchall()}
+        return await _read_states(await self._ask_states(conn, state_ids))
 
-    async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
+    async def _ask_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> AsyncCursor[DictRow]:
+        cursor = conn.cursor(row_factory=dict_row)
+        return await cursor.execute(self._sql("SELECT {columns} FROM {table} WHERE id = ANY(%s)"), (list(state_ids),))
+
+    async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> AsyncCursor:
         columns = list(zip(*(write.state_columns() for write in writes), strict=True))
-        cursor = await conn.execute(
+        return await conn.execute(
             self._sql(
                 "UPDATE {table} s SET pds = coalesce(u.pds, s.pds), rev = u.rev, walk = u.walk, pages = u.pages,"
                 " cursor = u.cursor, records_synced = u.synced, records_skipped = u.skipped, records_failed = u.failed,"
@@ -112,23 +128,22 @@ class PageStore:
             ),
             [*(list(column) for column in columns), importer_id],
         )
-        kept = {row[0] for row in await cursor.fetchall()}
-        lost = {write.state_id for write in writes} - kept
-        if lost:
-            raise LostClaim(lost)
 
-    async def _yield_to_live(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
-        """Keep live events of these pairs out until the commit, and drop rows that one has deleted meanwhile."""
-        await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)
-        walks = [(write.did, write.collection, write.fence_rev) for write in writes if write.rows]
-        if not walks:
-            return
-        deleted = await find_tombstones(conn, walks)
-        if not deleted:
-            return
-        for write in writes:
-            gone = deleted.get(Pair(write.did, write.collection), set())
-            write.rows = [row for row in write.rows if row[0] not in gone]
+    async def _ask_new(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> AsyncCursor:
+        """Ask which rows the table does not hold yet, so that an unchanged page costs one look-up."""
+        rows = [row for write in writes for row in write.rows]
+        return await conn.execute(
+            "SELECT n FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+            " WITH ORDINALITY AS u(did, collection, rkey, cid, n)"
+            " WHERE NOT EXISTS (SELECT FROM atproto_records r WHERE r.did = u.did AND r.collection = u.collection"
+            " AND r.rkey = u.rkey AND r.cid = u.cid AND r.active)",
+            (
+                encode_array([write.did for write in writes for _ in write.rows]),
+                encode_array([write.collection for write in writes for _ in write.rows]),
+                encode_array([row[0] for row in rows]),
+                encode_array([row[1] for row in rows]),
+            ),
+        )
 
     async def _copy(self, conn: AsyncConnection, table: str, writes: Sequence[PairWrite]) -> None:
         if not any(write.rows for write in writes):
@@ -143,41 +158,17 @@ class PageStore:
         writes = [write for write in writes if write.rows]
         if not writes:
             return
-        await self._drop_known(conn, writes)
-        if not any(write.rows for write in writes):
-            return
         await self._copy(conn, "parity_incoming", writes)
-        await conn.execute(
-            "INSERT INTO atproto_records AS r (did, collection, rkey, cid, value, rev)"
-            " SELECT did, collection, rkey, cid, value, rev FROM parity_incoming"
-            " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
-            " rev = EXCLUDED.rev, active = true, updated_at = now()"
-            " WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev) AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid"
-            " OR (EXCLUDED.cid IS NULL AND r.value IS DISTINCT FROM EXCLUDED.value))"
-        )
-        await conn.execute("TRUNCATE parity_incoming")
-
-    async def _drop_known(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
-        """Take rows out of the batch that the table holds already, so that an unchanged page costs one look-up."""
-        rows = [row for write in writes for row in write.rows]
-        cursor = await conn.execute(
-            "SELECT n FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
-            " WITH ORDINALITY AS u(did, collection, rkey, cid, n)"
-            " WHERE NOT EXISTS (SELECT FROM atproto_records r WHERE r.did = u.did AND r.collection = u.collection"
-            " AND r.rkey = u.rkey AND r.cid = u.cid AND r.active)",
-            (
-                encode_array([write.did for write in writes for _ in write.rows]),
-                encode_array([write.collection for write in writes for _ in write.rows]),
-                encode_array([row[0] for row in rows]),
-                encode_array([row[1] for row in rows]),
-            ),
-        )
-        new = {n for (n,) in await cursor.fetchall()}
-        if len(new) == len(rows):
-            return
-        numbers = count(1)
-        for write in writes:
-            write.rows = [row for row in write.rows if next(numbers) in new]
+        async with conn.pipeline():
+            await conn.execute(
+                "INSERT INTO atproto_records AS r (did, collection, rkey, cid, value, rev)"
+                " SELECT did, collection, rkey, cid, value, rev FROM parity_incoming"
+                " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
+                " rev = EXCLUDED.rev, active = true, updated_at = now() WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev)"
+                " AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid"
+                " OR (EXCLUDED.cid IS NULL AND r.value IS DISTINCT FROM EXCLUDED.value))"
+            )
+            await conn.execute("TRUNCATE parity_incoming")
 
     async def _save_rejects(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
         found = {}
@@ -198,11 +189,9 @@ class PageStore:
                 list(found.values()),
             )
 
-    async def _end(
-        self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
-    ) -> dict[int, ImportState]:
+    async def _end(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
         if not writes:
-            return {}
+            return
         for write in writes:
             ending = write.ending
             assert ending is not None
@@ -217,7 +206,6 @@ class PageStore:
         if complete:
             await drop_tombstones(conn, [(write.did, write.collection, write.fence_rev) for write in complete])
         await note_endings(conn, importer_id, [(write.did, write.collection, write.fetched) for write in writes])
-        return await self.find_states(conn, [write.state_id for write in writes])
 
     async def _recount(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
         """Make the counts exact; after complete walks, also drop what their page rows are no longer needed for."""
@@ -260,3 +248,28 @@ class PageStore:
             "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s AND walk < %(walk)s",
             keys,
         )
+
+
+async def _check_claims(updated: AsyncCursor, writes: Sequence[PairWrite]) -> None:
+    lost = {write.state_id for write in writes} - {row[0] for row in await updated.fetchall()}
+    if lost:
+        raise LostClaim(lost)
+
+
+async def _keep_new(found: AsyncCursor, writes: Sequence[PairWrite]) -> None:
+    new = {n for (n,) in await found.fetchall()}
+    numbers = count(1)
+    for write in writes:
+        write.rows = [row for row in write.rows if next(numbers) in new]
+
+
+async def _drop_deleted(found: AsyncCursor, writes: Sequence[PairWrite]) -> None:
+    """Take out rows that a live event has deleted meanwhile; the locks keep new events out until the commit."""
+    deleted = await read_tombstones(found)
+    for write in writes if deleted else ():
+        gone = deleted.get(Pair(write.did, write.collection), set())
+        write.rows = [row for row in write.rows if row[0] not in gone]
+
+
+async def _read_states(found: AsyncCursor[DictRow]) -> dict[int, ImportState]:
+    return {row["id"]: state_from_row(row) for row in await found.fetchall()}

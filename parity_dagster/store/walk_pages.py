@@ -87,13 +87,18 @@ async def save_page_rows(conn: AsyncConnection, writes: Iterable[PairWrite]) -> 
         conn: the writer's connection, in its transaction.
         writes: the batch.
     """
-    lines = [
-        f"{write.state_id}\t{page}\t{encode_array(rkeys)}\t{encode_array(skipped)}\n"  # no rkey needs an escape
+    rows = [
+        (write.state_id, page, encode_array(rkeys), encode_array(skipped))
         for write in writes
         for page, rkeys, skipped in write.page_rows
     ]
-    if not lines:
+    if not rows:
         return
-    statement = "COPY parity_walk_pages (state_id, page, rkeys, skipped_rkeys) FROM STDIN"
-    async with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        await copy.write("".join(lines))
+    # Arrays of arrays would have to be rectangular, so each page's keys travel as the text of an array.
+    state_ids, pages, rkeys, skipped = zip(*rows, strict=True)
+    await conn.execute(
+        "INSERT INTO parity_walk_pages (state_id, page, rkeys, skipped_rkeys)"
+        " SELECT state_id, page, rkeys::text[], skipped::text[] FROM unnest(%s::bigint[], %s::int[], %s::text[],"
+        " %s::text[]) AS u(state_id, page, rkeys, skipped)",
+        (list(state_ids), list(pages), encode_array(rkeys), encode_array(skipped)),
+    )
