@@ -11,10 +11,9 @@ keeps the exact bytes of what is rejected.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,17 +34,10 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROL_TO_SPACE = bytes.maketrans(b"\n\r\t", b"   ")
 
 
-class Record(NamedTuple):
-    """One record as the server shows it; its URI is rebuilt from the request, never taken from the answer."""
-
-    rkey: str
-    cid: str | None
-    value: bytes
-    """The record's JSON object, without newlines between its tokens."""
-
-
-# `Record._make` without its Python frame.
-_new_record = cast("Callable[[tuple[str, str | None, bytes]], Record]", partial(tuple.__new__, Record))
+# A plain tuple: made and freed by the hundred thousand, and let go by the garbage collector at its first look.
+Record = tuple[str, str | None, bytes]
+"""One record as the server shows it: rkey, cid and value. Its URI is rebuilt from the request, never taken from the
+answer; the value is the record's JSON object, without newlines between its tokens."""
 
 
 class RejectedRecord(NamedTuple):
@@ -156,8 +148,8 @@ def find_entries(body: bytes, did: str, collection: str, rkeys: Collection[str])
     prefix = f"at://{did}/{collection}/"
     for item in find_outline(body)[1]:
         entry = _read_entry(item, prefix)
-        if isinstance(entry, Record) and entry.rkey in rkeys:
-            found.setdefault(entry.rkey, item)
+        if not isinstance(entry, RejectedRecord) and entry[0] in rkeys:
+            found.setdefault(entry[0], item)
     return found
 
 
@@ -188,7 +180,7 @@ def _sift(body: bytes, entries: list[_Entry], prefix: str) -> list[Record] | Non
             if len(value) > 2 * MAX_DEPTH and value.count(b"[") + value.count(b"{") > MAX_DEPTH
         ]
     ):
-        return list(map(_new_record, zip(rkeys, [entry.cid for entry in entries], values, strict=True)))
+        return list(zip(rkeys, [entry.cid for entry in entries], values, strict=True))
     return _sift_singly(body, entries, prefix)
 
 
@@ -219,7 +211,7 @@ def _sift_singly(body: bytes, entries: list[_Entry], prefix: str) -> list[Record
                 return None
             _, cid, value = checked
         if rkey not in records:
-            records[rkey] = Record(rkey, cid, value)
+            records[rkey] = rkey, cid, value
     return list(records.values())
 
 
@@ -244,7 +236,7 @@ def _check(entry: _Entry, item: bytes, prefix: str) -> Record | RejectedRecord:
     if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return RejectedRecord(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
     # A CID never holds a NUL, which PostgreSQL cannot store either; without it the value itself is compared.
-    return Record(rkey, None if cid is not None and "\x00" in cid else cid, value)
+    return rkey, None if cid is not None and "\x00" in cid else cid, value
 
 
 def _unwrap(value: bytes, uri: str) -> bytes:
@@ -268,7 +260,7 @@ def _parse_by_record(body: bytes, prefix: str) -> Page:
         if isinstance(entry, RejectedRecord):
             rejected.append(entry)
         else:
-            records.setdefault(entry.rkey, entry)
+            records.setdefault(entry[0], entry)
     return Page(_checked_cursor(cursor), list(records.values()), rejected, body)
 
 

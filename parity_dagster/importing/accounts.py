@@ -40,6 +40,8 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._users: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._unsaved: dict[str, CachedIdentity] = {}
+        self._saving = asyncio.Lock()
 
     async def prefetch(self, dids: Iterable[str]) -> None:
         """Read the cache for several accounts at once, and note that one more pair of each is being worked on.
@@ -142,11 +144,18 @@ class Accounts:
 
     async def _resolve(self, did: str) -> Account:
         identity = await self._resolver.resolve_did(did)
-        cached = CachedIdentity(identity.did, identity.handle, identity.pds)
-        await self._database.run(lambda conn: save_identities(conn, [cached]))
+        self._unsaved[did] = CachedIdentity(identity.did, identity.handle, identity.pds)
+        await self._save_identities()
         old = self._accounts.get(did)
         account = old if old and old.pds == identity.pds else Account(did, identity.pds)
         account.is_resolved_now = True
         if did in self._users:
             self._accounts[did] = account
         return account
+
+    async def _save_identities(self) -> None:
+        """One commit for all that were resolved while the commit before was under way."""
+        async with self._saving:
+            if self._unsaved:
+                identities, self._unsaved = list(self._unsaved.values()), {}
+                await self._database.run(lambda conn: save_identities(conn, identities))

@@ -171,8 +171,8 @@ class _Auditor:
             page = await repo.list_records(
                 found.pds, state.did, state.collection, cursor=cursor, limit=self._settings.page_size
             )
-            rows = [row for row in page.records if row.rkey not in seen and row.rkey not in failed]
-            seen.update(row.rkey for row in page.records)
+            rows = [row for row in page.records if row[0] not in seen and row[0] not in failed]
+            seen.update(row[0] for row in page.records)
             seen.update(reject.rkey for reject in page.rejected if reject.rkey)
             rows = self._wanted(state, rows)
             found.compared += len(rows)
@@ -194,7 +194,7 @@ class _Auditor:
         if state.collection not in self._mappers:
             return rows
         kept = {row[0] for row in self._mappers.sort(state.did, state.collection, rows).kept}
-        return [row for row in rows if row.rkey in kept]
+        return [row for row in rows if row[0] in kept]
 
     def _count(self, found: PairAudit, problem: str, rkey: str, is_later: bool) -> None:
         if is_later:

@@ -176,7 +176,7 @@ class LiveWriter:
         parsed = parse_entry(entry, did, collection)
         if isinstance(parsed, RejectedRecord):
             return LiveReject(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
-        return LiveRow(did, collection, rkey, record.rev, parsed.cid, parsed.value)
+        return LiveRow(did, collection, rkey, record.rev, *parsed[1:])
 
 
 def _reject(row: LiveRow, reason: str, detail: str) -> LiveReject:

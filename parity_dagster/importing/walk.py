@@ -219,7 +219,7 @@ class Walker:
         if job.is_stopped:
             raise Interrupted("the pair was taken away from this importer")
         keys = frozenset([record[0] for record in page.records])
-        rows: list[Row] = list(page.records)
+        rows: list[Row] = page.records
         if not keys.isdisjoint(job.last_keys):
             rows = [record for record in rows if record[0] not in job.last_keys]
         is_new = bool(rows or page.rejected)

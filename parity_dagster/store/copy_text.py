@@ -13,6 +13,8 @@ from collections.abc import Sequence
 Row = tuple[str, str | None, bytes]
 """rkey, cid, and the value's JSON bytes."""
 
+_SPECIAL = ("\\", "\t", "\n", "\r", "\x00")
+
 
 def encode_rows(did: str, collection: str, rev: str, rows: Sequence[Row]) -> bytes:
     """Records of one pair as lines of (did, collection, rkey, cid, value, rev).
@@ -29,19 +31,18 @@ def encode_rows(did: str, collection: str, rev: str, rows: Sequence[Row]) -> byt
     """
     if not rows:
         return b""
-    cids: list[str | None] | list[str] = [row[1] for row in rows]
-    if None in cids or not _is_plain("".join(cids)):  # type: ignore[arg-type]
-        cids = ["\\N" if cid is None else _escape(cid) for cid in cids]
-    head = f"{did}\t{collection}\t"
-    lines = [f"{head}{row[0]}\t{cid}\t" for row, cid in zip(rows, cids, strict=True)]
-    values = [row[2] for row in rows]
+    rkeys, cids, values = zip(*rows, strict=True)
+    if None in cids or not _is_plain("".join(cids)):
+        cids = tuple("\\N" if cid is None else _escape(cid) for cid in cids)
     joined = b"\n".join(values)
     if b"\\" in joined:
-        values = joined.replace(b"\\", b"\\\\").split(b"\n")
-    parts = [b""] * (3 * len(rows))
-    parts[0::3] = "\n".join(lines).encode("utf-8", "replace").split(b"\n")
-    parts[1::3] = values
-    parts[2::3] = [b"\t" + _escape(rev).encode("utf-8", "replace") + b"\n"] * len(rows)
+        values = tuple(joined.replace(b"\\", b"\\\\").split(b"\n"))
+    # Whole columns at a time: what separates two fields comes with the text that is split again.
+    head, end = f"{did}\t{collection}\t", "\t\n"
+    parts = [b"\t" + _escape(rev).encode("utf-8", "replace") + b"\n"] * (4 * len(rows))
+    parts[0::4] = (head + (end + head).join(rkeys) + "\t").encode().split(b"\n")
+    parts[1::4] = (end.join(cids) + "\t").encode("utf-8", "replace").split(b"\n")
+    parts[2::4] = values
     return b"".join(parts)
 
 
@@ -71,7 +72,7 @@ def _quote(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    return text.isascii() and (not text or text.isalnum())
+    return text.isascii() and not any(special in text for special in _SPECIAL)
 
 
 def _escape(text: str) -> str:
