@@ -333,7 +333,8 @@ def _page(case: Scenario, did: str, state_id: int) -> PairWrite:
     return PairWrite(
         state_id=state_id, did=did, collection=POST, pds="https://pds", rev=_rev(case.fence),
         fence_rev=_rev(case.fence), walk=1, pages=1, cursor=None, synced=len(rows), skipped=0, failed=0, attempts=0,
-        is_new_walk=True, has_page_rows=True, is_direct=is_direct, is_fresh=not case.starts, rows=list(rows),
+        is_new_walk=True, has_page_rows=True, is_counted=False, is_direct=is_direct,
+        is_fresh=not case.starts, rows=list(rows),
         page_rows=[(1, [row[0] for row in rows], [])], ending=Ending(),
     )  # fmt: skip
 

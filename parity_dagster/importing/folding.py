@@ -6,6 +6,7 @@ What lives here: what a batch means for each of its pairs. What must not: the da
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import le
 
 from parity_dagster.atproto.pages import find_entries
 from parity_dagster.importing.events import ImportProgress
@@ -31,8 +32,10 @@ class Fold:
             fence_rev=job.fence(job.saved_walk, job.rev), walk=job.saved_walk, pages=job.saved_pages,
             cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
             attempts=state.attempts, is_new_walk=False, has_page_rows=job.has_page_rows,
+            is_counted=job.saved_pages == 0 or job.last_rkey is not None,
             is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
         )  # fmt: skip
+        self._last_rkey = job.last_rkey
         self._rows: dict[str, tuple[str, str | None, bytes]] = {}
         self._mapped: dict[str, MappedRow] = {}
 
@@ -52,6 +55,7 @@ class Fold:
             write.walk, write.pages, write.cursor = item.walk, 0, None
             write.synced = write.skipped = write.failed = 0
             write.is_new_walk, write.has_page_rows = True, False
+            write.is_counted, self._last_rkey = True, None
             if item.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
                 write.is_direct = write.is_fresh = self.job.is_direct = False
             write.page_rows.clear()
@@ -65,6 +69,7 @@ class Fold:
             return
         self.items.append(item)
         rkeys = [row[0] for row in item.rows]
+        self._check_order(rkeys, item)
         self._rows.update(zip(rkeys, item.rows, strict=True))
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
@@ -78,6 +83,13 @@ class Fold:
         write.failed += len(item.rejects)
         self.counts.append((write.synced, write.skipped, write.failed))
 
+    def _check_order(self, rkeys: list[str], item: PageItem) -> None:
+        """What descends all the way holds nothing twice, and need not be counted again at the end."""
+        seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]
+        if item.rejects or item.skipped or any(map(le, seen, seen[1:])):
+            self.write.is_counted = False
+        self._last_rkey = seen[-1] if seen else None
+
     def close(self) -> None:
         """Settle what only the whole batch shows."""
         write = self.write
@@ -86,11 +98,8 @@ class Fold:
         write.fetched = self.has_pages
         completes = write.ending is not None and write.ending.error is None
         starts = write.pages == len(write.page_rows)
-        if completes and write.is_fresh and write.walk == 1 and starts and not write.rejects:
-            distinct = {rkey for _, rkeys, _ in write.page_rows for rkey in rkeys}
-            skipped = {rkey for *_, rkeys in write.page_rows for rkey in rkeys}
-            if len(distinct) == write.synced and len(skipped) == write.skipped:
-                write.page_rows.clear()  # begun and ended in one transaction: nobody will need them
+        if completes and write.is_fresh and write.walk == 1 and starts and write.is_counted:
+            write.page_rows.clear()  # begun and ended in one transaction: nobody will need them
         write.has_page_rows = write.has_page_rows or bool(write.page_rows)
 
     @property
@@ -128,6 +137,7 @@ class Fold:
         job.saved_walk, job.saved_pages, job.saved_cursor = write.walk, write.pages, write.cursor
         job.synced, job.skipped, job.failed = write.synced, write.skipped, write.failed
         job.has_page_rows = write.has_page_rows
+        job.last_rkey = self._last_rkey if write.is_counted else None
         job.is_started = job.is_started or bool(self.items)
 
     def progress(self) -> list[ImportProgress]:

@@ -91,6 +91,8 @@ class Job:
     skipped: int = 0
     failed: int = 0
     has_page_rows: bool = False
+    last_rkey: str | None = None
+    """The last one stored, as long as every rkey of the walk was less than the one before; None if one was not."""
     is_direct: bool = False
     is_started: bool = False
     fences: dict[int, str] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from parity_dagster.store.announcements import note_endings
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapped import MappedStore, MappedWrite
+from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.states import COLUMNS, state_from_row
 from parity_dagster.store.walk_pages import drop_page_rows, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite
@@ -40,7 +41,7 @@ class PageStore:
         return self._composed[text]
 
     async def prepare(self, conn: AsyncConnection) -> None:
-        """Make the temporary table that upserts go through.
+        """Make a session ready for batches, among other things the temporary table that upserts go through.
 
         Args:
             conn: a session used by one writer only.
@@ -50,6 +51,7 @@ class PageStore:
             " value jsonb, rev text) ON COMMIT DELETE ROWS"
         )
         await self.mapped.prepare(conn)
+        enlarge_send_buffer(conn)
 
     async def save(
         self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
@@ -214,13 +216,15 @@ class PageStore:
         await conn.execute(
             # by byte: the order does not matter, and a locale's takes several times as long
             self._sql(
-                'UPDATE {table} s SET records_synced = (SELECT count(DISTINCT k COLLATE "C") FROM parity_walk_pages,'
-                ' unnest(rkeys) k WHERE state_id = s.id), records_skipped = (SELECT count(DISTINCT k COLLATE "C")'
-                " FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = s.id),"
-                " records_failed = (SELECT count(*) FROM parity_failed_records f WHERE f.did = s.did"
-                " AND f.collection = s.collection AND f.walk = s.walk) WHERE s.id = ANY(%s)"
+                "UPDATE {table} s SET records_synced = CASE WHEN is_counted THEN s.records_synced ELSE (SELECT"
+                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k WHERE state_id = s.id) END,'
+                " records_skipped = CASE WHEN is_counted THEN s.records_skipped ELSE (SELECT"
+                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = s.id)'
+                " END, records_failed = (SELECT count(*) FROM parity_failed_records f WHERE f.did = s.did"
+                " AND f.collection = s.collection AND f.walk = s.walk)"
+                " FROM unnest(%s::bigint[], %s::bool[]) AS u(id, is_counted) WHERE s.id = u.id"
             ),
-            ([write.state_id for write in writes],),
+            ([write.state_id for write in writes], [write.is_counted for write in writes]),
         )
         complete = [write for write in writes if write.ending is not None and write.ending.error is None]
         for write in complete:

@@ -50,6 +50,8 @@ class PairWrite:
     """Whether the page rows of an earlier walk are to be dropped."""
     has_page_rows: bool
     """Whether page rows of this walk are in the table after this write, so that they can be counted."""
+    is_counted: bool
+    """Whether the counts are exact as they are: the walk's rkeys descend strictly, so that none came twice."""
     is_direct: bool
     """Whether the table is known to hold no record of the pair that these rows could meet."""
     is_fresh: bool
