@@ -36,7 +36,7 @@ class Fold:
             is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
         )  # fmt: skip
         self._last_rkey = job.last_rkey
-        self._rows: dict[str, tuple[str, str | None, bytes]] = {}
+        self._rows: list[Row] = []
         self._mapped: dict[str, MappedRow] = {}
 
     @property
@@ -70,7 +70,7 @@ class Fold:
         self.items.append(item)
         rkeys = [row[0] for row in item.rows]
         self._check_order(rkeys, item)
-        self._rows.update(zip(rkeys, item.rows, strict=True))
+        self._rows += item.rows
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
         write.pds, write.rev = item.pds, item.rev
@@ -93,7 +93,9 @@ class Fold:
     def close(self) -> None:
         """Settle what only the whole batch shows."""
         write = self.write
-        write.rows = list(self._rows.values())
+        if not write.is_counted:
+            self._rows = list({row[0]: row for row in self._rows}.values())
+        write.rows = list(self._rows)
         write.mapped = list(self._mapped.values())
         write.fetched = self.has_pages
         completes = write.ending is not None and write.ending.error is None
@@ -105,7 +107,7 @@ class Fold:
     @property
     def records(self) -> list[Row]:
         """Every record of the batch, those included that turned out to be stored already."""
-        return list(self._rows.values())
+        return self._rows
 
     def reject(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
         """Move rows that Postgres refuses to the rejects.

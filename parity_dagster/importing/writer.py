@@ -34,8 +34,8 @@ BATCH_RECORDS = 10_000
 """Records after which a transaction is closed; it is closed before, whenever no page is waiting."""
 BATCH_BYTES = 8 * 2**20
 QUEUED_BYTES = 16 * 2**20
-"""Bytes of pages on their way to a commit, over all pairs; fetching pauses beyond. Full batches of both writers are half
-of it, so that more would only cost memory."""
+"""Bytes of pages on their way to a commit, over all pairs; fetching pauses beyond. Full batches of both writers are
+half of it, so that more would only cost memory."""
 
 Emit = Callable[[ImportEvent], None]
 

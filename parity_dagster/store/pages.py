@@ -154,7 +154,8 @@ class PageStore:
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             for write in writes:
                 if write.rows:
-                    await copy.write(encode_rows(write.did, write.collection, write.fence_rev, write.rows))
+                    rows = encode_rows(write.did, write.collection, write.fence_rev, write.rows)
+                    await copy.write(memoryview(rows))  # sent in pieces, which are no copies then
 
     async def _merge(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
         writes = [write for write in writes if write.rows]
