@@ -151,7 +151,7 @@ def write_report(results: Sequence[Results], machine: str, command: str, checks:
     Returns:
         The files written.
     """
-    lines = [BEGIN, "", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
+    lines = ["", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
     for one in results:
         rounds = max((len(turns) for turns in one.turns.values()), default=0)
         lines += [
@@ -167,10 +167,21 @@ def write_report(results: Sequence[Results], machine: str, command: str, checks:
             *(f"- {finding}" for finding in findings(one)),
             "",
         ]
-    lines += ["### Validation", "", f"{checks}.", "", END]
+    lines += ["### Validation", "", f"{checks}.", ""]
     page, picture = docs / "performance.md", docs / "performance.svg"
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(before + "\n".join(lines) + rest.partition(END)[2], encoding="utf-8")
+    replace_part(page, BEGIN, END, lines)
     picture.write_text(bars(results), encoding="utf-8")
     return [page, picture]
+
+
+def replace_part(page: Path, begin: str, end: str, lines: Sequence[str]) -> None:
+    """Put lines between two marks of a page.
+
+    Args:
+        page: a text file that has both marks.
+        begin: a line before them.
+        end: a line after them.
+        lines: without line breaks.
+    """
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text("\n".join([before + begin, *lines, end]) + rest.partition(end)[2], encoding="utf-8")

@@ -1,47 +1,27 @@
-"""Many small accounts through the whole of it: a dropped list, the sensors, the queue, the runs.
+"""The measurements: the crowd itself, the same without Dagster, stock Dagster, and the partition query.
 
-`python -m benchmarks.crowd` drops 10,000 accounts × 3 collections with 1 to 30 records each into the inbox of a fresh
-project and prints where the time went, what the processes needed, what Dagster's part of it is per pair, how stock
-Dagster does with one run per pair, and how fast the UI's partition query answers.
-
-What lives here: this one measurement. What must not: the importer's own (`benchmarks.__main__`).
+What lives here: one function each, and all of them together. What must not: how they are shown (`report`).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import random
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 
+from benchmarks.crowd.dagster_dev import PLACE, ask, dagster, free_port, started
+from benchmarks.crowd.processes import MARK, Processes
 from parity_dagster.store import embedded
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parent.parent.parent
 COLLECTIONS = ("app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow")
-MARK = "PARITY_CROWD"
-ROLES = {
-    "run_server": "run server and runs",
-    "dagster._daemon": "daemon",
-    "dagster_webserver": "webserver",
-    "api grpc": "code server",
-    "code-server": "code server's proxy",
-    "dagster dev": "dagster dev",
-    "postgres": "PostgreSQL",
-}
 CELLS = """{ assetNodeOrError(assetKey: {path: ["atproto", "records"]}) { ... on AssetNode {
   partitionStats { numPartitions numMaterialized numFailed numMaterializing }
   assetPartitionStatuses { ... on MultiPartitionStatuses { ranges { primaryDimStartKey secondaryDim {
@@ -49,7 +29,6 @@ CELLS = """{ assetNodeOrError(assetKey: {path: ["atproto", "records"]}) { ... on
 LAUNCH = """mutation($tags: [ExecutionTag!]!, $repository: String!, $location: String!) { launchRun(executionParams: {
   selector: {jobName: "import_partitions", repositoryName: $repository, repositoryLocationName: $location},
   runConfigData: {}, executionMetadata: {tags: $tags}}) { __typename ... on PythonError { message } } }"""
-PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 STOCK = """storage:
   postgres:
     postgres_url:
@@ -57,103 +36,6 @@ STOCK = """storage:
 telemetry:
   enabled: false
 """
-
-
-class Processes:
-    """The processes of a mark: their processor time and their largest memory."""
-
-    def __init__(self, mark: str, home: Path) -> None:
-        self._mark = mark
-        self._postmaster = int((embedded.data_folder(home) / "postmaster.pid").read_text().split()[0])
-        self._cpu: dict[tuple[int, float], float] = {}
-        self._peak: dict[tuple[int, float], tuple[str, float]] = {}
-
-    def look(self) -> None:
-        """Take a sample; what ends between two samples counts with its last one."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError, ValueError):
-                name = process.name()
-                if name == "postgres":
-                    if self._postmaster not in (process.pid, process.ppid()):
-                        continue
-                elif process.environ().get(MARK) != self._mark:
-                    continue
-                key = (process.pid, process.create_time())
-                times = process.cpu_times()
-                self._cpu[key] = times.user + times.system
-                if name != "postgres":
-                    status = Path(f"/proc/{process.pid}/status").read_text()
-                    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-                    words = " ".join(process.cmdline())
-                    role = next((role for part, role in ROLES.items() if part in words), words[:40])
-                    self._peak[key] = (role, peak)
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of all of them together."""
-        return sum(self._cpu.values())
-
-    @property
-    def peaks(self) -> dict[str, float]:
-        """Largest resident memory in MiB by role."""
-        peaks: dict[str, float] = {}
-        for role, peak in self._peak.values():
-            peaks[role] = max(peak, peaks.get(role, 0))
-        return peaks
-
-
-def free_port() -> int:
-    """A port nobody listens on, out of those that the system gives to nobody else by itself."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-@contextmanager
-def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that is ended with everything in its session."""
-    process = subprocess.Popen(command, start_new_session=True, text=True, **options)
-    try:
-        yield process
-    finally:
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signum)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-
-
-def ask(port: int, query: str, **variables: Any) -> Any:
-    """A GraphQL query."""
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        said = json.load(answer)
-    if "errors" in said:
-        raise RuntimeError(str(said["errors"])[:500])
-    return said["data"]
-
-
-@contextmanager
-def dagster(folder: Path, environment: dict[str, str]) -> Iterator[int]:
-    """`dagster dev` in a folder; gives the port of the UI once it answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        (folder / "dev.log").open("a") as log,
-        started(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
-    ):
-        deadline = time.monotonic() + 180
-        while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((folder / "dev.log").read_text()[-2000:])
-            with suppress(OSError, RuntimeError, ValueError):
-                if ask(port, PLACE)["repositoriesOrError"].get("nodes"):
-                    break
-            time.sleep(0.5)
-        yield port
 
 
 def crowd(url: str, environment: dict[str, str], folder: Path, dids: list[str]) -> dict[str, Any]:
@@ -308,19 +190,18 @@ def partition_query(environment: dict[str, str], folder: Path, dids: list[str]) 
     return {"first": seconds[0], "later": min(seconds[1:]), **found}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Many small accounts through the inbox, the queue and the runs.")
-    parser.add_argument("--scale", type=float, default=1.0, help="1.0 is 10,000 accounts")
-    parser.add_argument("--peer", type=int, default=20, help="pairs that stock Dagster imports; 0 for none")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="parity-crowd-") as temporary:
-        report = measure(Path(temporary), given.scale, given.peer)
-    print(json.dumps(report, indent=2, default=float))
+def measure(folder: Path, scale: float, peer: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """All of it, in folders below `folder`.
 
+    Args:
+        folder: an empty one.
+        scale: 1.0 is 10,000 accounts.
+        peer: pairs that stock Dagster imports; 0 for none.
+        tell: takes lines about the progress.
 
-def measure(folder: Path, scale: float, peer: int) -> dict[str, Any]:
-    """All of it, in folders below `folder`."""
+    Returns:
+        What `report` shows.
+    """
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import migrate
 
@@ -335,35 +216,35 @@ def measure(folder: Path, scale: float, peer: int) -> dict[str, Any]:
     }
     network = [sys.executable, "-m", "parity_dagster.sample_network", "--shape", "crowd", "--scale", str(scale)]
     network += ["--plc-port", str(plc), "--dids-file", str(folder / "all.txt")]
-    report: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+
+    def prepared(name: str) -> tuple[str, dict[str, str], Path]:
+        place = folder / name
+        place.mkdir()
+        home = place / "home"
+        url = embedded.acquire(home)
+        migrate(load_settings(home=home))
+        return url, {**environment, "PARITY_HOME": str(home), "PARITY_INBOX": str(place / "inbox"), MARK: name}, place
+
     with started(network, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         process.stdout.readline()
         dids = (folder / "all.txt").read_text().split()
-        for name in ("alone", "crowd", "stock"):
-            place = folder / name
-            place.mkdir()
-            home = place / "home"
-            url = embedded.acquire(home)
-            migrate(load_settings(home=home))
-            own = {**environment, "PARITY_HOME": str(home), "PARITY_INBOX": str(place / "inbox"), MARK: name}
-            if name == "alone":
-                report["alone"] = without_dagster(own, place, dids)
-            elif name == "crowd":
-                for file in ("dagster.yaml", "workspace.yaml"):
-                    (place / file).write_text((PROJECT / file).read_text())
-                report["crowd"] = crowd(url, own, place, dids)
-                report["query"] = partition_query(own, place, dids)
-            elif peer:
-                report["stock_seconds_per_pair"] = stock(url, own, place, dids, peer)
-            embedded.release(home)
-    pairs = report["crowd"]["pairs"]
-    report["orchestration_ms_per_pair"] = {
-        "processor": 1000 * (report["crowd"]["cpu"] - report["alone"]["cpu"]) / pairs,
-        "elapsed": 1000 * (report["crowd"]["seconds"] - report["alone"]["seconds"]) / pairs,
-    }
-    return report
-
-
-if __name__ == "__main__":
-    main()
+        tell(f"{len(dids):,} accounts × {len(COLLECTIONS)} collections by ImportService alone")
+        _, own, place = prepared("alone")
+        found["alone"] = without_dagster(own, place, dids)
+        embedded.release(place / "home")
+        tell("the same, dropped into the inbox of a running `dagster dev`")
+        url, own, place = prepared("crowd")
+        for file in ("dagster.yaml", "workspace.yaml"):
+            (place / file).write_text((PROJECT / file).read_text())
+        found["crowd"] = crowd(url, own, place, dids)
+        tell("the UI's partition query, with two more collections")
+        found["query"] = partition_query(own, place, dids)
+        embedded.release(place / "home")
+        if peer:
+            tell(f"stock Dagster, {peer} pairs, a run each")
+            url, own, place = prepared("stock")
+            found["stock"] = {"pairs": peer, "seconds per pair": stock(url, own, place, dids, peer)}
+            embedded.release(place / "home")
+    return found
