@@ -88,7 +88,7 @@ WORKLOADS = (
         "100 accounts × 3 collections × 1,000 records",
         "wide",
         (POST, LIKE, FOLLOW),
-        3,
+        5,
         0.1,
         (DOWNLOAD, COPY, PARALLEL_COPY, SERVICE, Turn("dagster", "parity, Dagster run"), *peers(0.1)),
     ),
