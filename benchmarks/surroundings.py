@@ -153,6 +153,7 @@ def network(shape: str, scale: float) -> Iterator[Network]:
     with tempfile.TemporaryDirectory(prefix="parity-bench-") as folder:
         listing = Path(folder) / "dids"
         command = [sys.executable, "-m", "parity_dagster.sample_network", "--shape", shape, "--scale", str(scale)]
+        command += ["--keep-pages", "300"]
         with subprocess.Popen([*command, "--dids-file", str(listing)], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None

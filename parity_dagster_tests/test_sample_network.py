@@ -37,6 +37,7 @@ from parity_dagster.sample_network import (
 from parity_dagster.sample_network.accounts import make_cid, make_did, make_tid
 from parity_dagster.sample_network.content import make_value
 from parity_dagster.sample_network.generated import Generated
+from parity_dagster.sample_network.paging import KeptPages
 
 
 @pytest.fixture
@@ -754,3 +755,19 @@ def test_shapes_have_the_sizes_they_are_named_for() -> None:
     assert (len(crowd), min(crowd.values()) >= 1, max(crowd.values()) <= 30) == (300, True, True)
     with pytest.raises(ValueError, match="no shape"):
         benchmark_network("round")  # type: ignore[arg-type]
+
+
+def test_a_kept_page_is_the_page_that_would_be_rendered(client: httpx.Client) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 250})
+    held = Generated(did, POST, 250)
+    kept = KeptPages(len(held.entries(0, 100)))
+    for start, stop in [(0, 100), (0, 100), (100, 200), (100, 200), (0, 99)]:
+        assert kept.entries(held, start, stop) == held.entries(start, stop)
+    network.kept_pages = KeptPages(10**6)
+    with run_in_thread(network) as running:
+        url = running.pds_urls["pds-1"]
+        for _ in range(2):
+            assert walk(client, url, did, POST) == truth(network, did, POST)
+        network.put_record(did, POST, {"text": "new"})
+        assert walk(client, url, did, POST) == truth(network, did, POST)

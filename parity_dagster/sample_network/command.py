@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from parity_dagster.sample_network.control import describe
+from parity_dagster.sample_network.paging import KeptPages
 from parity_dagster.sample_network.server import Running, serve
 from parity_dagster.sample_network.shapes import SHAPES, Shape, benchmark_network
 
@@ -27,6 +28,7 @@ from parity_dagster.sample_network.shapes import SHAPES, Shape, benchmark_networ
 @click.option("--dids-file", type=click.Path(dir_okay=False, path_type=Path), help="Write all DIDs here.")
 @click.option("--latency", type=click.FloatRange(min=0), help="Seconds before each answer.")
 @click.option("--rate-limit", type=click.IntRange(min=1), help="Requests per 5 minutes and host.")
+@click.option("--keep-pages", type=click.IntRange(min=0), default=0, help="MB of pages not rendered anew each time.")
 def main(
     shape: Shape,
     scale: float,
@@ -37,6 +39,7 @@ def main(
     dids_file: Path | None,
     latency: float | None,
     rate_limit: int | None,
+    keep_pages: int,
 ) -> None:
     """Serve a sample AT Protocol network on loopback until interrupted.
 
@@ -44,6 +47,8 @@ def main(
     (the first 1,000).
     """
     network = benchmark_network(shape, scale=scale, seed=seed)
+    if keep_pages:
+        network.kept_pages = KeptPages(keep_pages * 10**6)
     changes = {"latency": latency, "rate_limit": rate_limit}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     for name in network.hosts if given else ():

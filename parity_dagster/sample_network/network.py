@@ -15,6 +15,7 @@ from parity_dagster.sample_network.behaviour import Behaviour
 from parity_dagster.sample_network.content import PROFILE, encode, make_value
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.odd import ODD_KINDS, make_odd
+from parity_dagster.sample_network.paging import KeptPages
 from parity_dagster.sample_network.population import Population, Status
 from parity_dagster.sample_network.repo import Record
 from parity_dagster.sample_network.request_log import RequestLog
@@ -34,6 +35,7 @@ class SampleNetwork(Population):
     def __init__(self, *, hosts: int = 1, seed: int = 1, keep_log: int = 100_000) -> None:
         super().__init__(hosts=hosts, seed=seed)
         self.log = RequestLog(keep_log)
+        self.kept_pages: KeptPages | None = None
 
     def add_account(
         self,

@@ -38,6 +38,35 @@ class Page:
     cursor: str | None
 
 
+class KeptPages:
+    """Pages of generated records that were rendered before: what a benchmark asks for again and again costs little.
+
+    Args:
+        most: bytes; what comes beyond is rendered each time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._pages: dict[tuple[str, str, int, int], bytes] = {}
+
+    def entries(self, held: Generated, start: int, stop: int) -> bytes:
+        """Return what `held.entries` does.
+
+        Args:
+            held: the collection.
+            start: index of the first record.
+            stop: index after the last.
+        """
+        key = held.did, held.nsid, start, stop
+        page = self._pages.get(key)
+        if page is None:
+            page = held.entries(start, stop)
+            if len(page) <= self._left:
+                self._left -= len(page)
+                self._pages[key] = page
+        return page
+
+
 def list_page(
     repo: Repo,
     nsid: str,
@@ -48,6 +77,7 @@ def list_page(
     behaviour: Behaviour,
     number: int,
     shown_as: str,
+    kept: KeptPages | None = None,
 ) -> Page:
     """Cut one page.
 
@@ -60,6 +90,7 @@ def list_page(
         behaviour: dialect of the host.
         number: how many pages of the pair the host was asked for, this one included.
         shown_as: authority of the URIs.
+        kept: pages that need not be rendered.
 
     Raises:
         CursorRefused: the cursor has another form than this host's.
@@ -70,17 +101,20 @@ def list_page(
     plain = behaviour.order == "desc" and behaviour.cursor == "rkey" and not behaviour.inclusive
     tricky = behaviour.loop or behaviour.empty_every or behaviour.poison or reverse or shown_as != repo.did
     if plain and not tricky and (held is None or isinstance(held, Generated)):
-        return _generated_page(held, limit, cursor, behaviour)
+        return _generated_page(held, limit, cursor, behaviour, kept)
     return _Walk(repo.writable(nsid), nsid, behaviour, reverse).page(limit, cursor, number, shown_as)
 
 
-def _generated_page(held: Generated | None, limit: int, cursor: str | None, behaviour: Behaviour) -> Page:
+def _generated_page(
+    held: Generated | None, limit: int, cursor: str | None, behaviour: Behaviour, kept: KeptPages | None
+) -> Page:
     start = held.after(cursor) if held and cursor else 0
     stop = min(start + limit, held.count) if held else 0
     if held is None or start >= stop:
         return Page(b"", None)
     more = behaviour.last_cursor or stop < held.count
-    return Page(held.entries(start, stop), held.rkey(stop - 1) if more else None)
+    entries = kept.entries(held, start, stop) if kept else held.entries(start, stop)
+    return Page(entries, held.rkey(stop - 1) if more else None)
 
 
 class _Walk:

@@ -61,6 +61,7 @@ def list_records(network: SampleNetwork, host: Host, query: Query, scope: Scope)
             behaviour=behaviour,
             number=number,
             shown_as=query["repo"] if behaviour.echo_repo else repo.did,
+            kept=network.kept_pages,
         )
     except CursorRefused:
         return error(400, "InvalidRequest", "Malformed cursor")
