@@ -50,7 +50,7 @@ class Processes:
                     status = Path(f"/proc/{process.pid}/status").read_text()
                     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
                     words = " ".join(process.cmdline())
-                    role = next((role for part, role in ROLES.items() if part in words), words[:40])
+                    role = next((role for part, role in ROLES.items() if part in words), name)
                     self._peak[key] = (role, peak)
 
     @property
