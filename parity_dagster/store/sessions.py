@@ -23,8 +23,11 @@ _SESSION = {
     "connect_timeout": 10,
     "application_name": "parity_dagster",
 }
-_SERVER_KEEPALIVES = (
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4; SET jit = off"
+# The pipeline looks rows up by their keys. A table that has just been made is empty to the planner, which would read it
+# as a whole for each row of a batch, and keep to that while the table grows.
+_SERVER_SETTINGS = (
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4; SET jit = off;"
+    " SET enable_seqscan = off"
 )
 
 SEND_BUFFER = 2 * 2**20
@@ -66,7 +69,7 @@ async def open_session(url: str) -> AsyncConnection:
     """
     try:
         conn = await AsyncConnection.connect(url, autocommit=True, **_SESSION)  # type: ignore[arg-type]
-        await conn.execute(_SERVER_KEEPALIVES)
+        await conn.execute(_SERVER_SETTINGS)
     except (psycopg.Error, OSError) as exc:
         raise DatabaseUnreachable(
             f"no connection to PostgreSQL ({first_line(exc)}); check PARITY_DATABASE_URL and that the server runs"
