@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -28,6 +29,9 @@ GIVEN_DSN = os.environ.get("PARITY_TEST_DSN")
 # What the person running the tests has set must not decide what they see.
 for _name in [name for name in os.environ if name.startswith("PARITY_") or name == "DAGSTER_HOME"]:
     del os.environ[_name]
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which the programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVERS = Path(tempfile.gettempdir())
 # Nothing in a test outlives a crash of the machine, so nothing waits for the disk.
