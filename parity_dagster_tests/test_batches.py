@@ -124,3 +124,21 @@ def test_accounts_that_are_resolved_at_the_same_time_are_saved_together(settings
     ((accounts,),) = query(settings, "SELECT count(*) FROM parity_identities")
     assert accounts == len(dids)
     assert 1 <= statements < len(dids) / 2
+
+
+def test_a_table_that_is_empty_to_the_planner_is_looked_up_by_key(database_url: str) -> None:
+    explain = (
+        "EXPLAIN UPDATE parity_import_states s SET updated_at = now() FROM unnest(ARRAY[1, 2, 3]::bigint[]) u(id)"
+        " WHERE s.id = u.id"
+    )
+
+    async def plan() -> str:
+        conn = await open_session(database_url)
+        lines = await (await conn.execute(explain)).fetchall()
+        await conn.close()
+        return str(lines)
+
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("VACUUM ANALYZE parity_import_states")
+        assert "Seq Scan" in str(conn.execute(explain).fetchall()), "what there would be to avoid"
+    assert "Seq Scan" not in asyncio.run(plan())

@@ -74,9 +74,6 @@ def crowd(url: str, environment: dict[str, str], folder: Path, dids: list[str]) 
             "SELECT extract(epoch FROM create_timestamp)::float8, start_time, end_time FROM dagster.runs"
             " WHERE pipeline_name = 'import_records' ORDER BY start_time"
         ).fetchall()
-        (first_queued,) = conn.execute(
-            "SELECT extract(epoch FROM min(created_at))::float8 FROM parity_import_states"
-        ).fetchone() or (None,)
     importing, end = 0.0, 0.0
     for _, start, stop in runs:
         importing += max(0.0, stop - max(start, end))
@@ -87,7 +84,6 @@ def crowd(url: str, environment: dict[str, str], folder: Path, dids: list[str]) 
         "runs": len(runs),
         "seconds": float(last) - dropped,
         "sensor": queued - dropped,
-        "first_row": first_queued - dropped,
         "planning": sum(max(0.0, start - created) for created, start, _ in runs) / len(runs),
         "waiting": runs[0][1] - queued,
         "importing": importing,
