@@ -203,6 +203,19 @@ def test_what_changes_after_the_import_is_no_loss(
     assert (account.changed, account.missing, account.different, account.surplus) == (3, 0, 0, 0)
 
 
+def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    for did in accounts:
+        run(settings, instance, tags=one(Pair(did, LIKE)))
+    absurd = Fault(kind="headers", message="RateLimit-Remaining: nan\nRateLimit-Reset: -inf\nRetry-After: 1e999")
+    network.network.behave(did=accounts[0], faults=(absurd,))
+    report = audit(settings, accounts=len(accounts))
+    assert {pair.did for pair in report.pairs} == set(accounts)
+    assert [pair.error for pair in report.pairs if pair.error] == []
+    assert report.lost == 0 < report.compared
+
+
 def test_an_account_that_cannot_be_read_again_is_a_warning(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:

@@ -7,7 +7,7 @@ import time
 import psycopg
 import pytest
 
-from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Fault, SampleNetwork, run_in_thread
 from parity_dagster_tests.command_line import call, start, variables
 
 UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
@@ -72,6 +72,14 @@ def test_an_account_nobody_knows_fails_alone_and_says_why(env, network, settings
     assert results(result.stdout) == {(UNKNOWN, POST): "failed", (did, POST): "completed"}
     assert "check the DID" in result.stdout
     assert records(settings) == 3
+
+
+def test_headers_that_are_no_numbers_do_no_harm(env, network, settings):
+    did = network.network.add_account({POST: 3})
+    network.network.behave(faults=(Fault(kind="headers", message="RateLimit-Remaining: nan"),))
+    result = call("import", did, "--collection", POST, env=env)
+    assert result.exit_code == 0, result.output
+    assert results(result.stdout) == {(did, POST): "completed"}
 
 
 def test_a_handle_that_leads_nowhere_fails_alone(env, network):

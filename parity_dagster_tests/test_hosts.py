@@ -34,7 +34,12 @@ from parity_dagster_tests.imports import importing
         ({"retry-after": "-5"}, 1, 1),
         ({"retry-after": "999999999"}, 86_400, 86_400),
         ({"retry-after": "nan"}, 60, 60),
-        ({"retry-after": "inf"}, 86_400, 86_400),
+        ({"retry-after": "inf"}, 60, 60),
+        ({"retry-after": "1e308"}, 86_400, 86_400),
+        ({"retry-after": "nan", "ratelimit-reset": "45"}, 45, 45),
+        ({"ratelimit-reset": "-inf", "ratelimit-remaining": "nan"}, 60, 60),
+        ({"ratelimit-reset": "1e308"}, 86_400, 86_400),
+        ({"ratelimit-reset": "-1e308"}, 1, 1),
         ({"retry-after": "a date in 40 s"}, 30, 41),
         ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 1, 1),
         ({"retry-after": "soon"}, 60, 60),
@@ -52,6 +57,31 @@ def test_how_long_a_429_asks_to_wait(headers: dict[str, str], low: float, high: 
         "an epoch in 45 s": str(int(time.time()) + 45),
     }
     assert low <= retry_after({name: moments.get(value, value) for name, value in headers.items()}) <= high
+
+
+@pytest.mark.parametrize("remaining", ["nan", "-inf", "inf", "1e400", "1e308", "-1e308", "-5", "5e-324", "x", ""])
+@pytest.mark.parametrize("reset", ["nan", "-inf", "1e308", "-1e308", "0", "5"])
+@pytest.mark.parametrize("status", [200, 429])
+def test_whatever_a_host_says_of_its_limit_is_survived(status: int, remaining: str, reset: str) -> None:
+    pace = HostPace("https://pds.test", 10)
+    pace.answered(status, {"ratelimit-remaining": remaining, "ratelimit-reset": reset, "retry-after": remaining})
+    pace.answered(200, {})
+
+
+def test_numbers_that_are_none_do_not_slow_a_host_down() -> None:
+    pace = HostPace("https://pds.test", 10)
+    pace.answered(200, {"ratelimit-remaining": "nan", "ratelimit-reset": "300"})
+    assert not pace.is_resting
+
+
+def test_a_host_that_rests_is_remembered_however_many_others_are_met() -> None:
+    paces = HostPaces(10)
+    limited = paces["https://limited.test"]
+    limited.answered(429, {"retry-after": "300"})
+    for number in range(25_000):
+        paces[f"https://{number}.test"].answered(200, {})
+    assert paces["https://limited.test"] is limited
+    assert len(paces._paces) <= 10_001
 
 
 def drive(work: Callable[[], Awaitable[Any]]) -> Any:

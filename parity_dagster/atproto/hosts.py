@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import random
 import time
 from collections import deque
@@ -19,6 +20,10 @@ from parity_dagster.errors import HostPaused, RateLimited
 INITIAL_CONCURRENCY = 4
 LONGEST_WAIT = 900.0
 """Seconds an import waits for a rate limit to open; the window of the reference PDS is 300 s."""
+LONGEST_ASKED = 86_400.0
+"""Most seconds that a host's headers can make us stay away."""
+MOST_QUIET = 10_000
+"""Hosts remembered before those that are neither asked nor resting are forgotten."""
 BREAKER_FAILURES = 5
 """Connection failures in a row after which a host is left alone."""
 BREAKER_REST = 30.0
@@ -139,9 +144,14 @@ class HostPace:
             self._rest(BREAKER_REST)
 
     @property
+    def is_resting(self) -> bool:
+        """Whether the host is not to be asked for a while, whatever the reason."""
+        return self._not_before > time.monotonic()
+
+    @property
     def is_paused(self) -> bool:
         """Whether the breaker is open: the host failed too often and rests."""
-        return self._failures >= BREAKER_FAILURES and self._not_before > time.monotonic()
+        return self._failures >= BREAKER_FAILURES and self.is_resting
 
     def _rest(self, seconds: float) -> None:
         self._not_before = max(self._not_before, time.monotonic() + seconds)
@@ -154,13 +164,15 @@ class HostPaces:
         self._max_concurrency = max_concurrency
         self.longest_wait = longest_wait
         self._paces: dict[str, HostPace] = {}
+        self._tidy_at = MOST_QUIET
 
     def __getitem__(self, origin: str) -> HostPace:
         pace = self._paces.get(origin)
         if pace is None:
-            if len(self._paces) > 10_000:
-                # What a quiet host taught us is cheap to learn again; the table must not grow for ever.
-                self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_paused}
+            if len(self._paces) >= self._tidy_at:
+                # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
+                self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_resting}
+                self._tidy_at = max(MOST_QUIET, 2 * len(self._paces))
             pace = self._paces[origin] = HostPace(origin, self._max_concurrency, self.longest_wait)
         return pace
 
@@ -176,35 +188,29 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
     Source: RFC 9110 section 10.2.3; the reference PDS sends RateLimit-Reset as epoch seconds.
     """
-    seconds: float | None = None
-    value = headers.get("retry-after", "").strip()
-    if value:
-        try:
-            seconds = float(value)
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError, OverflowError):
-                seconds = None
+    seconds = _number(headers, "retry-after")
     if seconds is None:
-        seconds = _window(headers)[1]
-    if seconds is None or seconds != seconds:
-        seconds = 60.0
-    return min(max(seconds, 1.0), 86_400.0)
+        try:
+            seconds = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            seconds = _window(headers)[1]
+    return min(max(60.0 if seconds is None else seconds, 1.0), LONGEST_ASKED)
 
 
 def _window(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
     """Requests left in the host's window and seconds until it opens again."""
-
-    def number(name: str) -> float | None:
-        try:
-            return float(headers[name])
-        except (KeyError, ValueError):
-            return None
-
-    remaining, reset = number("ratelimit-remaining"), number("ratelimit-reset")
-    if reset is not None and reset > 1_000_000_000:  # an epoch, not a span
-        reset -= time.time()
+    remaining, reset = _number(headers, "ratelimit-remaining"), _number(headers, "ratelimit-reset")
     if reset is not None:
-        reset = min(max(reset, 0.0), 86_400.0)
-    return (None if remaining is None else int(min(remaining, 1e9))), reset
+        if reset > 1_000_000_000:  # an epoch, not a span
+            reset -= time.time()
+        reset = min(max(reset, 0.0), LONGEST_ASKED)
+    return (None if remaining is None else int(min(max(remaining, 0.0), 1e9))), reset
+
+
+def _number(headers: Mapping[str, str], name: str) -> float | None:
+    """A header's number; None if it is missing or none to reckon with, as `nan` and `inf` are."""
+    try:
+        number = float(headers[name])
+    except (KeyError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

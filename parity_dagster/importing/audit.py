@@ -27,6 +27,7 @@ from parity_dagster.errors import ParityError
 from parity_dagster.importing.job import tid_of
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.importing.outcomes import unexpected
 from parity_dagster.settings import Settings
 from parity_dagster.store.comparing import Comparer, differing, failed_keys, stored_keys
 from parity_dagster.store.database import connect
@@ -119,6 +120,17 @@ def audit(
             return AuditReport(portal.call(auditor.audit, states))
 
 
+def _error(exc: Exception) -> str:
+    """What is written of one account's failure, whatever it is: the others are audited all the same.
+
+    Raises:
+        psycopg.Error: the database is the one that failed, and would for the others too.
+    """
+    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+        raise exc
+    return str(exc if isinstance(exc, ParityError | Refusal) else unexpected(exc))
+
+
 class _Auditor:
     def __init__(self, settings: Settings, conn: psycopg.Connection[Any], max_pages: int) -> None:
         self._settings = settings
@@ -147,16 +159,16 @@ class _Auditor:
         try:
             pds = (await resolver.resolve_did(did)).pds
             rev = await repo.latest_rev(pds, did)
-        except ParityError as exc:
+        except Exception as exc:  # noqa: BLE001 - see _error
             for found in audits:
-                found.error = str(exc)
+                found.error = _error(exc)
             return audits
         for found, state in zip(audits, states, strict=True):
             found.pds = pds
             try:
                 await self._pair(found, state, rev, repo)
-            except (ParityError, Refusal) as exc:
-                found.error = str(exc)
+            except Exception as exc:  # noqa: BLE001 - see _error
+                found.error = _error(exc)
         return audits
 
     async def _pair(self, found: PairAudit, state: ImportState, rev: str | None, repo: RepoClient) -> None:

@@ -13,6 +13,15 @@ MAX_ERROR_TEXT = 500
 """Characters of an error kept on the row."""
 
 
+def unexpected(error: Exception) -> ParityError:
+    """What nobody foresaw, as an error of the one account or pair that it came from.
+
+    Args:
+        error: anything.
+    """
+    return ParityError(f"unexpected {type(error).__name__}: {error}")
+
+
 def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:
     """Decide what becomes of a pair whose walk ended with an error.
 

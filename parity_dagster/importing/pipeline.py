@@ -26,7 +26,7 @@ from parity_dagster.importing.events import ImportCompleted, ImportFailed, Impor
 from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
-from parity_dagster.importing.outcomes import failure
+from parity_dagster.importing.outcomes import failure, unexpected
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
@@ -152,7 +152,7 @@ class Run:
             ending, attempts = failure(exc, attempts, self._settings)
         except Exception as exc:
             logger.exception("importing %s of %s failed unexpectedly", job.collection, job.did)
-            ending, attempts = failure(ParityError(f"unexpected {type(exc).__name__}: {exc}"), attempts, self._settings)
+            ending, attempts = failure(unexpected(exc), attempts, self._settings)
         finally:
             self._accounts.release(job.did)
         if not job.is_stopped:

@@ -6,6 +6,7 @@ listeners in the caller's thread. What must not: Dagster, and anything the pipel
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -31,7 +32,10 @@ from parity_dagster.importing.models import (
     ImportState,
     Pair,
 )
+from parity_dagster.importing.outcomes import unexpected
 from parity_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[ImportProgress], None]
 
@@ -228,11 +232,18 @@ class ImportService(Bookkeeping):
             InvalidIdentifier: neither a DID nor a handle.
             HandleNotFound: no DID behind the handle.
             TransientError: nobody could be asked.
+            ParityError: something else went wrong with this account; no other exception comes from what servers say.
         """
         name = parse_account(account, allow_private=self.settings.allow_private_hosts)
         if name.startswith("did:"):
             return name
-        return self._call(lambda engine: engine.resolve_handle(name))
+        try:
+            return self._call(lambda engine: engine.resolve_handle(name))
+        except ParityError:
+            raise
+        except Exception as exc:
+            logger.exception("looking up %s failed unexpectedly", name)
+            raise unexpected(exc) from exc
 
     def _find_listeners(self) -> tuple[Listener, ...]:
         reporters = installed_reporters(self.settings) if self._report else ()

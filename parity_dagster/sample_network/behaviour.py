@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 FaultKind = Literal[
     "500", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
     "truncated-json", "html", "short-length", "long-length", "drip", "hang", "latency", "padded", "redirect",
-    "refuse-cursor", "many-headers", "gzip-bomb", "bad-utf8", "wrong-shape", "empty-body",
+    "refuse-cursor", "many-headers", "gzip-bomb", "bad-utf8", "wrong-shape", "empty-body", "headers",
 ]  # fmt: skip
 
 
@@ -32,7 +32,7 @@ class Fault:
         seconds: Retry-After of a 429, added wait of a latency, whole duration of a drip.
         size: bytes of padding, of a bomb, or sent before a cut (0: half of the answer).
         location: target of a redirect.
-        message: text of a 400, 404 or 5xx.
+        message: text of a 400, 404 or 5xx; the header lines that `headers` adds.
     """
 
     kind: FaultKind

@@ -89,6 +89,10 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
         case "many-headers":
             lines = [b"X-Header-%d: %b\r\n" % (number, b"x" * 100) for number in range(fault.size or 5000)]
             return replace(answer, headers=lines)
+        case "headers":
+            return replace(
+                answer, headers=[*answer.headers, *(b"%b\r\n" % one.encode() for one in fault.message.splitlines())]
+            )
         case "redirect":
             return Answer(302, b"", "text/plain", [b"Location: %b\r\n" % fault.location.encode()])
     raise AssertionError(f"the fault {kind!r} has no effect")
