@@ -100,6 +100,45 @@ def gzipped(body: bytes, data: bytes | None = None) -> bytes:
     return response(gzip.compress(body) if data is None else data, "Content-Encoding: gzip")
 
 
+# --- answers that nobody asked for
+
+
+def test_what_a_server_sends_while_its_connection_is_idle_is_nobodys_answer() -> None:
+    async def scenario() -> None:
+        pushed = asyncio.Event()
+
+        async def answer(request: str, writer: asyncio.StreamWriter) -> None:
+            path = request.split()[1]
+
+            def push() -> None:
+                writer.write(response(b"pushed after " + path.encode()))
+                pushed.set()
+
+            writer.write(response(path.encode()))
+            asyncio.get_running_loop().call_later(0.02, push)
+
+        async with talking(answer) as (client, raw):
+            for path in ("/a", "/b", "/c"):
+                pushed.clear()
+                assert (await client.get(raw.url + path, max_bytes=LIMIT)).body == path.encode()
+                await pushed.wait()
+                await asyncio.sleep(0.05)
+            assert raw.connections == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_without_surprises_is_used_again() -> None:
+    async def scenario() -> None:
+        async with talking(response(b"{}")) as (client, raw):
+            for _ in range(3):
+                await client.get(raw.url + "/", max_bytes=LIMIT)
+                await asyncio.sleep(0.02)
+            assert raw.connections == 1
+
+    asyncio.run(scenario())
+
+
 # --- what arrives
 
 

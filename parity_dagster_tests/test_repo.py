@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -12,11 +14,17 @@ from parity_dagster.atproto.hosts import HostPaces
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import XrpcClient
+from parity_dagster.errors import MalformedAnswer
 from parity_dagster.importing.job import tid_of
 from parity_dagster.settings import load_settings
 
+T = TypeVar("T")
 
-async def _latest_rev(answer: object) -> str | None:
+
+DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
+
+
+async def _ask(answer: object, question: Callable[[RepoClient, str], Awaitable[T]]) -> T:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         body = json.dumps(answer).encode()
@@ -29,10 +37,14 @@ async def _latest_rev(answer: object) -> str | None:
     try:
         port = server.sockets[0].getsockname()[1]
         repo = RepoClient(XrpcClient(http, HostPaces(10)), max_page_bytes=2**20)
-        return await repo.latest_rev(f"http://127.0.0.1:{port}", "did:plc:z72i7hdynmk6r22z27h6tvur")
+        return await question(repo, f"http://127.0.0.1:{port}")
     finally:
         await http.aclose()
         server.close()
+
+
+async def _latest_rev(answer: object) -> str | None:
+    return await _ask(answer, lambda repo, origin: repo.latest_rev(origin, DID))
 
 
 def test_a_revision_is_a_tid_of_our_time():
@@ -48,9 +60,20 @@ def test_a_revision_is_a_tid_of_our_time():
         {"rev": 5},
         {"cid": "bafy"},
         ["rev"],
+        {"rev": tid_of(datetime.now(UTC)), "did": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"},
     ],
-    ids=["no-tid", "from-the-future", "a-number", "none", "no-object"],
+    ids=["no-tid", "from-the-future", "a-number", "none", "no-object", "of-another-account"],
 )
 def test_anything_else_counts_as_unknown(answer):
     """A revision from the future would make every later live event of the account look old."""
     assert asyncio.run(_latest_rev(answer)) is None
+
+
+def test_a_status_of_another_account_says_nothing_about_this_one():
+    def ask(answer: object) -> bool:
+        return asyncio.run(_ask(answer, lambda repo, origin: repo.check_status(origin, DID)))
+
+    assert ask({"did": DID, "active": True})
+    assert ask({"active": True})
+    with pytest.raises(MalformedAnswer, match="answered about did:plc:aaaa"):
+        ask({"did": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "active": False, "status": "deleted"})

@@ -22,6 +22,8 @@ from urllib.parse import urlencode
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from parity_dagster.atproto.addresses import SystemResolver
@@ -38,6 +40,8 @@ IDLE_TIMEOUT = 30.0
 """Seconds without a byte after which a body is given up."""
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which Node servers close theirs."""
+MOST_REFUSED = 10
+"""Connections refused for one request because something unread waits in them."""
 MAX_HEADERS = 100
 """Header fields of one answer, each of at most 8,190 bytes (aiohttp's default)."""
 
@@ -142,7 +146,7 @@ class HttpClient:
             await self._session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=0,  # callers limit how many requests are in flight
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=300,
@@ -172,6 +176,24 @@ class HttpClient:
                 raise OSError(str(exc)) from exc
         _attempts.get().append(None)
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool whose connections have nothing to say before they are asked.
+
+    What a server sends while its connection is idle would be taken for the answer to the next question, and every
+    later answer for the one after it; on a host of many accounts that mixes them up.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        for _ in range(MOST_REFUSED):
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+        raise aiohttp.ClientConnectionError("answers before it is asked")
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -56,10 +56,12 @@ _ACCOUNT_ERRORS: dict[str, type[AccountUnavailable | RepoNotFound]] = {
 
 class _Commit(msgspec.Struct):
     rev: str
+    did: str | None = None  # not in the lexicon; compared where a host gives it
 
 
 class _Status(msgspec.Struct):
     active: bool
+    did: str | None = None
     status: str | None = None
 
 
@@ -128,7 +130,9 @@ class RepoClient:
             answer = await self.xrpc.get(
                 origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did}, max_bytes=2**16
             )
-            rev = msgspec.json.decode(answer.body, type=_Commit).rev
+            commit = msgspec.json.decode(answer.body, type=_Commit)
+            _check_did(commit.did, did, origin)
+            rev = commit.rev
             # One far in the future would make every later live event of the account look old.
             is_plausible = is_valid_tid(rev) and tid_time(rev) < datetime.now(UTC) + MAX_CLOCK_SKEW
             return rev if is_plausible else None
@@ -159,6 +163,7 @@ class RepoClient:
         try:
             answer = await self.xrpc.get(origin, "/xrpc/com.atproto.sync.getRepoStatus", {"did": did}, max_bytes=2**16)
             status = msgspec.json.decode(answer.body, type=_Status)
+            _check_did(status.did, did, origin)
         except Refusal as refusal:
             if error := account_error(refusal, origin, did):
                 raise error from refusal
@@ -175,6 +180,12 @@ class RepoClient:
             shown = escape(word, 40) or "inactive"
             raise kind(f"{origin} says that {did} is {shown}; it is not imported while that lasts")
         return True
+
+
+def _check_did(answered: str | None, asked: str, origin: str) -> None:
+    """An answer about somebody else, as of a host that mixes its answers up, says nothing about this account."""
+    if answered is not None and answered != asked:
+        raise MalformedAnswer(f"{origin} was asked about {asked} and answered about {escape(answered, 80)}")
 
 
 def account_error(refusal: Refusal, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:
