@@ -44,6 +44,28 @@ class Articles(RecordMapper):
         }
 
 
+class Unreadable(Exception):
+    """An exception whose text is no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Hostile(RecordMapper):
+    """Refuses records with texts that no column of PostgreSQL holds."""
+
+    collection = POST
+
+    def validate(self, record: SourceRecord) -> None:
+        match record.value["text"]:
+            case "nul":
+                raise ValueError("a\x00b")
+            case "surrogate":
+                raise ValueError("a\ud800b")
+            case "unreadable":
+                raise Unreadable
+
+
 class NoLikes(RecordMapper):
     """Takes nothing."""
 

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from parity_dagster.errors import SettingsError
-from parity_dagster.importing.models import ImportResult
+from parity_dagster.importing.live import LiveRecord
+from parity_dagster.importing.models import ImportResult, Pair
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
@@ -132,6 +133,63 @@ def test_a_record_that_the_mapper_or_its_table_refuses_costs_only_itself(
     assert row is not None
     assert row[:3] == (did, rkey, "mapper_refused")
     assert network.network.records(did, POST)[rkey][1].decode() in row[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nul", "Hostile, validate: ValueError: a\\x00b"),
+        ("surrogate", "Hostile, validate: ValueError: a\\ud800b"),
+        ("unreadable", "Hostile, validate: Unreadable: its text cannot be read"),
+    ],
+)
+def test_a_mapper_whose_error_is_no_text_costs_one_record(
+    settings: Settings, network: Running, conn: Connection, text: str, why: str
+) -> None:
+    here = settings.model_copy(update={"mappers": (f"{HERE}:Hostile",)})
+    did = network.network.add_account({POST: [post("good"), post(text), post("better")]})
+    others = [network.network.add_account({POST: 3}) for _ in range(20)]
+    with ImportService(here, report=False) as service:
+        results = service.import_pairs([Pair(account, POST) for account in (did, *others)])
+        assert [counts(result) for result in results] == [(2, 0, 1), *[(3, 0, 0)] * 20]
+        assert all(result.is_success for result in results)
+        assert failures(conn) == {"mapper_refused": why}
+        assert service.retry_failed_records() == (0, 1)
+        assert failures(conn) == {"mapper_refused": why}
+        uri = f"at://{did}/{POST}/3jzfcijpj2z2a"
+        assert service.upsert_records([LiveRecord(uri, "3kbbbbbbbbb2a", "bafylive", post(text))]) == 1
+    assert conn.execute("SELECT detail FROM parity_failed_records").fetchall() == [(why,)] * 2
+
+
+def test_a_page_that_is_refused_for_no_records_sake_costs_one_pair(
+    settings: Settings, network: Running, conn: Connection
+) -> None:
+    """A trigger of the user's, for one: the pair says so, those that came in the same transaction are stored."""
+    dids = [network.network.add_account({LIKE: 3}) for _ in range(30)]
+    conn.execute(
+        f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.did = '{dids[7]}' THEN
+                RAISE EXCEPTION 'not this one' USING ERRCODE = 'data_exception';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON atproto_records FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    here = settings.model_copy(update={"mappers": (), "writers": 1})
+    with ImportService(here, report=False) as service:
+        results = service.import_pairs([Pair(did, LIKE) for did in dids])
+        assert [result.did for result in results if not result.is_success] == [dids[7]]
+        assert "not this one" in (results[7].error or "")
+        state = service.get_status(dids[7], LIKE)
+        assert state is not None
+        assert (state.status, state.error_code, state.next_attempt_at) == ("failed", "database", None)
+        assert stored(conn, LIKE) == 29 * 3
+        conn.execute("DROP TRIGGER refuse ON atproto_records")
+        assert service.resume(state).is_success
+        assert stored(conn, LIKE) == 30 * 3
 
 
 def test_a_row_follows_its_record_through_changes_and_deletion(

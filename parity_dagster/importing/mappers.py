@@ -192,7 +192,10 @@ def _row(mapper: RecordMapper, source: SourceRecord) -> tuple[Any, ...]:
 
 
 def _refused(mapper: RecordMapper, step: str, error: Exception, body: bytes, rkey: str) -> RejectedRecord:
-    text = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    try:
+        text = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    except Exception:  # noqa: BLE001 - an exception whose text raises another one
+        text = "its text cannot be read"
     return RejectedRecord(rkey, REFUSED, f"{type(mapper).__name__}, {step}: {type(error).__name__}: {text}", body)
 
 

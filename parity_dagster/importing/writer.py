@@ -19,14 +19,14 @@ from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database, Session
 from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.folding import Fold, Item, fold
-from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
 from parity_dagster.store.mapped import REFUSALS, MappedWrite
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.rejects import find_unstorable
-from parity_dagster.store.sessions import first_line
-from parity_dagster.store.writes import LostClaim
+from parity_dagster.store.sessions import first_line, storable
+from parity_dagster.store.writes import Ending, LostClaim
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,9 @@ class Writer:
             await self._session.close()
 
     async def _commit(self, batch: Sequence[Item]) -> None:
-        folds = fold([item for item in batch if not item.job.is_stopped])
+        await self._write(fold([item for item in batch if not item.job.is_stopped]))
+
+    async def _write(self, folds: list[Fold]) -> None:
         try:
             while folds:
                 try:
@@ -134,12 +136,17 @@ class Writer:
                         for item in direct:
                             item.write.is_direct = item.job.is_direct = False
                         continue
-                    await self._session.run(partial(self._set_aside, folds, first_line(exc)))
+                    if not await self._session.run(partial(self._set_aside, folds)):
+                        await self._write_singly(folds, exc)
+                        return
             else:
                 return
         except DatabaseError as exc:
             for item in folds:
                 self._give_up(item.job, str(exc), exc.code)
+            return
+        except Exception as exc:  # noqa: BLE001 - whatever a stranger's data did, it must cost one pair
+            await self._write_singly(folds, exc)
             return
         for item in folds:
             item.settle()
@@ -147,6 +154,28 @@ class Writer:
                 self._emit(event)
             if item.write.ending is not None:
                 self._finish(item.job, ended[item.write.state_id], fetched=item.has_pages)
+
+    async def _write_singly(self, folds: Sequence[Fold], error: Exception) -> None:
+        """Write the pairs of a batch that fails for no record's sake one by one; one that fails alone is failed."""
+        if len(folds) > 1:
+            for item in folds:
+                await self._write([item])
+            return
+        (item,) = folds
+        logger.error("a page of %s of %s cannot be written", item.job.collection, item.job.did, exc_info=error)
+        said = (
+            f"PostgreSQL refuses a page ({type(error).__name__}: {storable(first_line(error))}) but none of its"
+            " records; please report this"
+        )
+        # What was committed stays; the row says why nothing follows.
+        ending = EndItem(item.job, item.job.saved_walk, Ending(said, DatabaseError.code), item.write.attempts + 1)
+        (bare,) = fold([ending])
+        try:
+            ended = await self._session.run(partial(self._save, [bare]))
+        except Exception:  # noqa: BLE001 - the claim is lost, or so is the database: the row stays as it is
+            self._give_up(item.job, said, DatabaseError.code)
+        else:
+            self._finish(item.job, ended[bare.write.state_id], fetched=item.job.is_started)
 
     async def _prepare(self, conn: AsyncConnection) -> None:
         await self._store.prepare(conn)
@@ -180,8 +209,8 @@ class Writer:
                 )
         return [item for item in folds if item.write.state_id not in lost]
 
-    async def _set_aside(self, folds: Sequence[Fold], reason: str, conn: AsyncConnection) -> None:
-        """Find the values that Postgres refuses and keep them as failed records instead."""
+    async def _set_aside(self, folds: Sequence[Fold], conn: AsyncConnection) -> int:
+        """Find the values that Postgres refuses, keep them as failed records instead, and tell how many there are."""
         found = 0
         for item in folds:
             bad = await find_unstorable(conn, item.write.rows)
@@ -193,8 +222,7 @@ class Writer:
                 bad = await self._store.mapped.find_refused(conn, rows, item.records)
                 found += len(bad)
                 item.reject(bad, REFUSED)
-        if not found:
-            raise DatabaseError(f"PostgreSQL refuses a batch ({reason}) but none of its records; please report this")
+        return found
 
     def _finish(self, job: Job, state: ImportState, *, fetched: bool) -> None:
         job.is_stopped = True

@@ -26,6 +26,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 
 from parity_dagster.importing.models import Pair
 from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
+from parity_dagster.store.sessions import storable
 
 LOCK_CLASS = 1_885_434_490
 """First key of these advisory locks; the second is the pair's bucket."""
@@ -278,4 +279,4 @@ async def _keep(conn: AsyncConnection, table: str, reject: LiveReject) -> None:
         " ON CONFLICT (did, collection, fingerprint) DO UPDATE SET walk = EXCLUDED.walk, last_seen_at = now()"
     ).format(sql.Identifier(table))
     fingerprint = hashlib.sha256(reject.body).hexdigest()
-    await conn.execute(statement, {**reject._asdict(), "detail": reject.detail[:500], "fingerprint": fingerprint})
+    await conn.execute(statement, {**reject._asdict(), "detail": storable(reject.detail), "fingerprint": fingerprint})

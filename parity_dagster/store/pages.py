@@ -21,7 +21,7 @@ from parity_dagster.store.announcements import note_endings
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapped import MappedStore, MappedWrite
-from parity_dagster.store.sessions import enlarge_send_buffer
+from parity_dagster.store.sessions import enlarge_send_buffer, storable
 from parity_dagster.store.states import COLUMNS, state_from_row
 from parity_dagster.store.walk_pages import drop_page_rows, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite
@@ -181,7 +181,8 @@ class PageStore:
             for rkey, reason, detail, body in write.rejects:
                 fingerprint = hashlib.sha256(body).hexdigest()
                 found[write.state_id, fingerprint] = (
-                    write.did, write.collection, rkey, fingerprint, reason, detail[:500], body, write.pds, write.walk,
+                    write.did, write.collection, rkey, fingerprint, reason, storable(detail), body, write.pds,
+                    write.walk,
                 )  # fmt: skip
         if not found:
             return

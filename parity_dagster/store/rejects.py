@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
 from parity_dagster.importing.models import FailedRecord
-from parity_dagster.store.sessions import REFUSED_DATA, first_line
+from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
 
 
 async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str | None, bytes]]) -> dict[str, str]:
@@ -161,5 +161,5 @@ async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, 
     """
     await conn.execute(
         "UPDATE parity_failed_records SET retries = retries + 1, reason = %s, detail = %s WHERE id = %s",
-        (reason, detail[:500], failed.id),
+        (reason, storable(detail), failed.id),
     )

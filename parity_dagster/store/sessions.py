@@ -115,6 +115,19 @@ def failed(exc: BaseException) -> DatabaseError:
     )
 
 
+def storable(text: str, limit: int = 500) -> str:
+    """A stranger's text as PostgreSQL can hold it: what is no character becomes its escape.
+
+    Args:
+        text: anything, NUL characters and halves of surrogate pairs included.
+        limit: most characters kept.
+
+    Returns:
+        A text that every column of type text takes.
+    """
+    return text[:limit].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:limit]
+
+
 def first_line(exc: BaseException) -> str:
     """The gist of a driver's message.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
+from parity_dagster.store.sessions import storable
 
 Reject = tuple[str | None, str, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""
@@ -73,7 +74,8 @@ class PairWrite:
             end: tuple[object, ...] = ("in_progress", None, None, self.attempts, None)
         else:
             status = "completed" if ending.error is None else "failed"
-            end = (status, ending.error, ending.error_code, self.attempts, ending.retry_in)
+            error = None if ending.error is None else storable(ending.error)
+            end = (status, error, ending.error_code, self.attempts, ending.retry_in)
         return (
             self.state_id, self.pds, self.rev, self.walk, self.pages, self.cursor,
             self.synced, self.skipped, self.failed, *end,
