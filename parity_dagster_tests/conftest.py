@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test, and settings that no environment variable can change.
+"""A real PostgreSQL for every test, surroundings that are the same on every machine, and who runs when.
 
 The server is the embedded one in a temporary folder, shared by the workers of one run, or the one that
 PARITY_TEST_DSN names. Each test gets a database of its own, copied from a migrated template.
@@ -6,15 +6,18 @@ PARITY_TEST_DSN names. Each test gets a database of its own, copied from a migra
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -24,11 +27,23 @@ from psycopg import sql
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import embedded, migrations
 from parity_dagster.store.database import MIGRATION_LOCK, migrate
+from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
 
 GIVEN_DSN = os.environ.get("PARITY_TEST_DSN")
-# What the person running the tests has set must not decide what they see.
-for _name in [name for name in os.environ if name.startswith("PARITY_") or name == "DAGSTER_HOME"]:
-    del os.environ[_name]
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+# What the person running the tests has set must not decide what they see: no locale, PG*, PYTHON*, proxy, CI or
+# PARITY_* gets through. Kept is what finds programs and libraries, and what is meant for the tests.
+KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME")
+MEANT_FOR_TESTS = ("PARITY_TEST_", "PYTEST_", "COVERAGE_")
+if not IS_WORKER:  # workers inherit what is left
+    for _name in [name for name in os.environ if name not in KEPT and not name.startswith(MEANT_FOR_TESTS)]:
+        del os.environ[_name]
+    os.environ["HOME"] = tempfile.mkdtemp(prefix="parity-home-")
+    atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+    # Nobody's zone, so that a time whose zone was forgotten is wrong on every machine.
+    os.environ["TZ"] = "<+0545>-5:45"
+time.tzset()
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which the programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,6 +52,62 @@ SERVERS = Path(tempfile.gettempdir())
 # Nothing in a test outlives a crash of the machine, so nothing waits for the disk.
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 LEFTOVER_AGE = 3600  # seconds
+
+# Words in the command line of a program that stays until it is told to end.
+DAEMONS = {"dev", "sample-network", "parity_dagster.sample_network", "--serve", "dagster-webserver", "dagster._daemon"}
+DAEMONS |= {"dagster-daemon", "dagster_webserver", "demo"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out `long` unless -m asks for it, whatever else -m says, and `processes` beside other tests."""
+    left_out = {"processes"} if IS_WORKER else set()
+    if "long" not in config.option.markexpr:
+        left_out.add("long")
+    chosen, dropped = [], []
+    for item in items:
+        (dropped if any(mark.name in left_out for mark in item.iter_markers()) else chosen).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run a test in the browser where there is one."""
+    if item.get_closest_marker("browser") and find_chromium() is None:
+        if os.environ.get("PARITY_TEST_BROWSER") == "required":
+            pytest.fail(NO_CHROMIUM, pytrace=False)
+        pytest.skip(NO_CHROMIUM)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what did not run, and how it will."""
+    browser = [report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords]
+    if browser:
+        terminalreporter.section("BROWSER TESTS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.write_line(f"{len(browser)} not run: {NO_CHROMIUM}.")
+    if config.getoption("numprocesses", None) and "processes" not in config.option.markexpr:
+        terminalreporter.section("TESTS THAT START DAEMONS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.write_line("They run one after the other, without -n: pytest -m processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let only tests marked `processes` start what stays: it disturbs tests beside it, and they disturb it."""
+    _unmarked[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        _unmarked.clear()
+
+
+_unmarked: list[str] = []
+
+
+def _refuse_daemons(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and _unmarked and DAEMONS & {os.fsdecode(word) for word in arguments[1]}:
+        raise RuntimeError(f"{_unmarked[0]} starts {arguments[1]}: mark it with pytest.mark.processes")
+
+
+sys.addaudithook(_refuse_daemons)
 
 
 def database_of(url: str, name: str) -> str:

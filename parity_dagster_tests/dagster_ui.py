@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from playwright.sync_api import BrowserContext, sync_playwright
 
 from parity_dagster.sample_network import Running
+from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
 
 T = TypeVar("T")
-CHROMIUM_CANDIDATES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,25 +35,15 @@ CHROMIUM_FLAGS = [
 ]
 
 
-def find_chromium() -> str:
-    """Path of the browser; PARITY_TEST_CHROMIUM names another one."""
-    given = os.environ.get("PARITY_TEST_CHROMIUM")
-    for path in (given,) if given else CHROMIUM_CANDIDATES:
-        if Path(path).exists():
-            return path
-    raise RuntimeError(
-        "no Chromium found: install it (apt-get install chromium), or name one in PARITY_TEST_CHROMIUM; this test is "
-        "never skipped"
-    )
-
-
 @contextmanager
 def browser(folder: Path, *, dark: bool = False, width: int = 1440, height: int = 900) -> Iterator[BrowserContext]:
     """A browser with an empty profile that talks to this machine only."""
+    program = find_chromium()
+    assert program is not None, NO_CHROMIUM
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             str(folder),
-            executable_path=find_chromium(),
+            executable_path=program,
             headless=True,
             args=CHROMIUM_FLAGS,
             viewport={"width": width, "height": height},

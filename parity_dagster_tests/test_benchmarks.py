@@ -14,6 +14,8 @@ from benchmarks.surroundings import Database, database
 from benchmarks.turns import Results, run_workload
 from benchmarks.workloads import WORKLOADS
 
+pytestmark = [pytest.mark.processes, pytest.mark.long]
+
 TINY = {"wide": 0.01, "whale": 0.003, "refresh": 0.01}
 OTHERS = {"sdk": "atproto", "dlt": "dlt"}
 OWN = {"download", "copy", "service", "refresh"}
@@ -62,8 +64,6 @@ def test_a_refresh_rewrites_what_changed_and_nothing_else(results: dict[str, Res
 
 
 def test_the_other_ways_store_the_same_records(bench_database: Database) -> None:
-    for module in OTHERS.values():
-        pytest.importorskip(module)
     wide = next(workload for workload in WORKLOADS if workload.name == "wide")
     turns = tuple(
         type(turn)(**{**{name: getattr(turn, name) for name in turn.__slots__}, "share": 1.0})

@@ -12,6 +12,8 @@ from playwright.sync_api import Locator, Page, expect
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
 from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui
 
+pytestmark = [pytest.mark.processes, pytest.mark.browser]
+
 COUNTS = {POST: 231, LIKE: 120, REPOST: 15, FOLLOW: 42, PROFILE: 1}
 SECONDS = 1000  # playwright counts milliseconds
 expect.set_options(timeout=30 * SECONDS)

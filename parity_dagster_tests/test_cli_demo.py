@@ -35,6 +35,7 @@ def demo_env(settings):
     return {**env, "DAGSTER_HOME": ""}
 
 
+@pytest.mark.processes
 def test_the_demo_imports_by_a_dagster_run_and_can_be_repeated(demo_env, tmp_path):
     began = time.monotonic()
     first = run("demo", env=demo_env, cwd=tmp_path, timeout=120)
@@ -67,6 +68,7 @@ def test_the_demo_imports_by_a_dagster_run_and_can_be_repeated(demo_env, tmp_pat
     assert told["partitions"] == counts
 
 
+@pytest.mark.processes
 def test_prune_drops_log_entries_of_successful_runs_and_no_memory_of_any_import(demo_env, settings, tmp_path):
     run("demo", env=demo_env, cwd=tmp_path, timeout=120)
     assert "Dropped 0 log entries of 0 successful runs" in run("prune", env=demo_env, cwd=tmp_path).stdout
@@ -95,6 +97,7 @@ def test_prune_drops_log_entries_of_successful_runs_and_no_memory_of_any_import(
     assert "25 completed; 3,000 records" in status
 
 
+@pytest.mark.processes
 def test_the_demo_also_works_after_some_of_its_accounts_were_imported_singly(demo_env, tmp_path):
     with start("sample-network", "--json", env=demo_env) as network:
         assert network.stdout is not None
@@ -121,6 +124,7 @@ def test_ranges_cover_the_accounts_and_no_other_in_whatever_order_dagster_lists_
     assert _stretches(known, ["a", "b", "c"]) == ranges
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_sample_network_tells_how_to_import_from_it_and_ends_on_a_signal(settings, tmp_path, number):
     config, listed = tmp_path / "import.yaml", tmp_path / "dids.txt"
@@ -145,6 +149,7 @@ def test_the_sample_network_tells_how_to_import_from_it_and_ends_on_a_signal(set
     assert errors == ""
 
 
+@pytest.mark.processes
 def test_a_port_that_is_taken_is_one_line(settings):
     with start("sample-network", "--json", env=variables(settings)) as network:
         assert network.stdout is not None

@@ -19,6 +19,8 @@ import parity_dagster
 from parity_dagster.cli.process_tree import ProcessTree
 from parity_dagster_tests.command_line import PROGRAM, call, variables
 
+pytestmark = pytest.mark.processes
+
 # A program like Dagster at its worst: a child that ignores SIGTERM in a session of its own, an orphan whose
 # parent is gone, and a program that does not react to SIGTERM itself.
 STUBBORN = """

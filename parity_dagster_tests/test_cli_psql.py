@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def _psql(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("parity")
@@ -25,6 +27,7 @@ def test_psql_opens_the_database_in_use(database_url):
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
+@pytest.mark.processes
 def test_psql_starts_the_embedded_server_if_it_has_to(tmp_path):
     done = _psql("-Atc", "SELECT current_database()", PARITY_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr

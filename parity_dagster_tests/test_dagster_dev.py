@@ -31,6 +31,8 @@ from parity_dagster.settings import DEFAULT_COLLECTIONS, Settings, load_settings
 from parity_dagster.store import embedded
 from parity_dagster_tests.command_line import PROGRAM, variables
 
+pytestmark = pytest.mark.processes
+
 PROJECT = Path(__file__).parent.parent
 MARK = "PARITY_TEST_PROJECT"
 

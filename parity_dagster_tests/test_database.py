@@ -198,6 +198,7 @@ def test_the_check_leaves_the_callers_transaction_as_it_was(empty_database_url: 
         connection.execute("INSERT INTO mine VALUES (1)")
 
 
+@pytest.mark.processes
 def test_without_a_url_a_migrated_durable_server_runs_under_home(home: Path) -> None:
     settings = load_settings(home=home)
     with connect(settings) as connection:
@@ -220,6 +221,7 @@ def test_without_a_url_a_migrated_durable_server_runs_under_home(home: Path) -> 
     assert not answers(url)
 
 
+@pytest.mark.processes
 def test_an_empty_url_means_the_embedded_server(home: Path) -> None:
     assert f"host={quote(str(home))}" in connection_url(load_settings(home=home, database_url=" "))
     assert embedded.release(home)
@@ -236,6 +238,7 @@ def test_a_home_too_deep_for_a_socket_works(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.processes
 def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(home: Path) -> None:
     with process_using(home) as (first, url), process_using(home) as (second, other_url):
         assert url == other_url
@@ -247,6 +250,7 @@ def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(h
     assert not answers(url)
 
 
+@pytest.mark.processes
 def test_many_processes_racing_for_a_new_home_all_get_the_server(home: Path) -> None:
     script = USER_OF_SERVER.replace("sys.stdin.read()", "")
     racing = [
@@ -258,6 +262,7 @@ def test_many_processes_racing_for_a_new_home_all_get_the_server(home: Path) -> 
     assert not answers(urls.pop().strip())
 
 
+@pytest.mark.processes
 def test_a_killed_process_is_forgotten_and_the_next_one_stops_the_server(home: Path) -> None:
     with process_using(home) as (process, url):
         process.kill()
@@ -269,6 +274,7 @@ def test_a_killed_process_is_forgotten_and_the_next_one_stops_the_server(home: P
     assert not answers(url)
 
 
+@pytest.mark.processes
 def test_a_forked_child_keeps_the_server_running_after_its_parent(home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",
@@ -295,6 +301,7 @@ if os.fork() == 0:
     assert not answers(url)
 
 
+@pytest.mark.processes
 def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) -> None:
     settings = load_settings(home=home)
     with connect(settings) as connection:
@@ -306,6 +313,7 @@ def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) ->
     assert embedded.release(home)
 
 
+@pytest.mark.processes
 def test_a_pid_file_from_before_a_reboot_that_names_a_living_stranger_is_no_obstacle(home: Path) -> None:
     settings = load_settings(home=home)
     connection_url(settings)
@@ -327,6 +335,7 @@ def test_a_home_that_cannot_be_made_is_a_setting_to_correct(tmp_path: Path) -> N
         connection_url(load_settings(home=tmp_path / "file" / "home"))
 
 
+@pytest.mark.processes
 def test_a_server_that_does_not_start_says_why(home: Path) -> None:
     settings = load_settings(home=home)
     connection_url(settings)
@@ -340,6 +349,7 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
     configuration.write_text(good)
 
 
+@pytest.mark.processes
 def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",

@@ -37,6 +37,7 @@ def own_server(tmp_path: Path) -> Iterator[Settings]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@pytest.mark.processes
 def test_a_restart_of_postgres_in_the_middle_is_waited_out(own_server: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 150, LIKE: 40}) for _ in range(4)]
@@ -58,6 +59,7 @@ def test_a_restart_of_postgres_in_the_middle_is_waited_out(own_server: Settings)
             assert_equal(own_server, network, did, LIKE)
 
 
+@pytest.mark.processes
 def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumable(own_server: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 60}) for _ in range(3)]

@@ -152,6 +152,7 @@ def test_the_command_prints_metrics_once(settings: Settings) -> None:
     assert values(done.stdout)[key("parity_pairs", status="completed")] == 0
 
 
+@pytest.mark.processes
 def test_the_command_serves_metrics_until_it_is_told_to_stop(settings: Settings) -> None:
     with start("metrics", "--serve", "--port", "0", env=variables(settings)) as process:
         assert process.stderr is not None

@@ -680,6 +680,7 @@ def start_process(*arguments: str, code: str = "") -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_a_process_it_prints_where_it_is_and_ends_on_a_signal(
     number: signal.Signals, tmp_path: Path, client: httpx.Client
@@ -699,6 +700,7 @@ def test_as_a_process_it_prints_where_it_is_and_ends_on_a_signal(
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.processes
 def test_it_serves_without_uvloop_too(client: httpx.Client) -> None:
     code = "import sys; sys.modules['uvloop'] = None\nfrom parity_dagster.sample_network.command import main; main()"
     process = start_process(code=code)
@@ -718,6 +720,7 @@ def test_it_serves_without_uvloop_too(client: httpx.Client) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.processes
 def test_a_taken_port_is_one_line_that_names_the_cure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start_process("--plc-port", str(taken.getsockname()[1]))

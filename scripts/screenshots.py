@@ -3,8 +3,8 @@
     python scripts/screenshots.py
 
 Starts the sample network and `parity dev` on an embedded database, imports some accounts, some of them with planted
-failures, and photographs the UI with headless Chromium into docs/images. Needs `pip install -e .[test]` and Chromium
-(Debian: apt-get install chromium).
+failures, and photographs the UI with headless Chromium into docs/images. Needs `pip install -e .[test,dev]` and
+Chromium (Debian: apt-get install chromium).
 """
 
 from __future__ import annotations
