@@ -59,10 +59,10 @@ DAEMONS |= {"dagster-daemon", "dagster_webserver", "demo"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out `long` unless -m asks for it, whatever else -m says, and `processes` beside other tests."""
-    left_out = {"processes"} if IS_WORKER else set()
-    if "long" not in config.option.markexpr:
-        left_out.add("long")
+    """Leave out `long` and `soak` unless -m names them, whatever else it says, and `processes` beside other tests."""
+    left_out = {name for name in ("long", "soak") if name not in config.option.markexpr}
+    if IS_WORKER:
+        left_out.add("processes")
     chosen, dropped = [], []
     for item in items:
         (dropped if any(mark.name in left_out for mark in item.iter_markers()) else chosen).append(item)

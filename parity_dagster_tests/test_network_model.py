@@ -348,7 +348,7 @@ def test_whatever_happens_the_table_equals_the_network_in_the_end(settings: Sett
     explore(settings, examples=6, steps=20)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_whatever_happens_for_hours_the_table_equals_the_network_in_the_end(settings: Settings) -> None:
     explore(settings, examples=500, steps=50)
