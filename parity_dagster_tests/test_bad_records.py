@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from parity_dagster.importing.live import LiveRecord
 from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import ODD_KINDS, POST, Record, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
@@ -36,7 +37,7 @@ def test_every_odd_record_is_stored_or_kept_and_its_neighbours_are_stored(settin
     assert result.records_failed == len(failed) == len(truth) - len(rows)
 
 
-UNSTORABLE = b'{"$type":"x","n":1e999999, "text":"a number that no numeric holds",\n "f":1.5}'
+UNSTORABLE = b'{"$type":"x","n":' + b"9" * 140_000 + b', "text":"a number that no numeric holds",\n "f":1.5}'
 
 
 def test_what_only_postgres_refuses_is_kept_byte_for_byte_and_costs_one_record(settings: Settings) -> None:
@@ -51,6 +52,37 @@ def test_what_only_postgres_refuses_is_kept_byte_for_byte_and_costs_one_record(s
         assert (failed.did, failed.rkey, failed.reason) == (did, rkey, "refused_by_postgres")
         assert failed.body == Record(rkey, network.records(did, POST)[rkey][0], UNSTORABLE).as_entry(did, POST)
         assert service.find_failed_records(other) == []
+
+
+LONG = [
+    b'{"n":1e1000}',
+    b'{"n":[1,-2.5E-999 ]}',
+    b'{"n":{"a":1e99999999999}}',
+    b'{"n":[%b]}' % b",".join([b"9e307"] * 4000),
+]
+"""Small on the wire, and more than a thousand digits each, or a million together, for whoever reads them."""
+SHORT = [b'{"n":1e400,"m":-1.5E-300}', b'{"n":"1e131071, 1e131071]"}', b'{"n":[1e0000000000000000001]}']
+
+
+def test_numbers_that_grow_without_end_when_they_are_read_are_kept_aside(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 30})
+    for value in (*LONG, *SHORT):
+        network.put_record(did, POST, value)
+    network.add_odd(did, POST, ["exploding-numbers"])
+    with importing(settings, network) as (service, _):
+        result = service.import_user_collection(did, POST)
+        assert (result.records_synced, result.records_failed) == (33, 5)
+        assert {record.reason for record in service.find_failed_records()} == {"number_too_long"}
+        kept = {record.body[record.body.index(b'"value":') + 8 : -1] for record in service.find_failed_records()}
+        assert kept > set(LONG), "byte for byte"
+        assert service.retry_failed_records() == (0, 5)
+        uri = f"at://{did}/{POST}/3jzfcijpj2z2a"
+        assert service.upsert_records([LiveRecord(uri, "3kbbbbbbbbb2a", "bafylive", LONG[0])]) == 1
+        assert [record.reason for record in service.find_failed_records()] == ["number_too_long"] * 6
+    ((longest,),) = query(settings, "SELECT max(length(value::text)) FROM atproto_records")
+    assert longest < 10_000
+    assert query(settings, "SELECT count(created_at) > 0 FROM posts") == [(True,)]
 
 
 def test_a_corrected_record_leaves_the_failed_ones_with_the_next_refresh(settings: Settings) -> None:
@@ -130,7 +162,7 @@ def test_a_retry_stores_what_can_be_stored_now_and_counts_up_the_rest(settings: 
         service.import_user_collection(did, POST)
         keep(settings, did, entry_of(did, b'{"text":"fine by now"}'))
         keep(settings, did, entry_of(did, b'{"text":"\\u0000"}'))
-        keep(settings, did, entry_of(did, b'{"n":1e999999}'))
+        keep(settings, did, entry_of(did, b'{"n":%b}' % (b"9" * 140_000)))
         assert service.retry_failed_records("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa") == (0, 0)
         assert service.retry_failed_records(did) == (1, 2)
         assert stored(settings, did, POST)["kept"] == ("bafykept", {"text": "fine by now"})

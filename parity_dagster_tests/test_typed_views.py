@@ -189,6 +189,26 @@ def test_no_value_whatever_makes_a_view_fail(conn: psycopg.Connection[Any]) -> N
     holds()
 
 
+def test_a_field_that_is_no_string_is_never_written_out(conn: psycopg.Connection[Any]) -> None:
+    """Ten thousand numbers of eight bytes are more than a gigabyte of digits, which no view may ask for."""
+    conn.execute(
+        "INSERT INTO atproto_records (did, collection, rkey, value) SELECT %s, %s, 'grows', jsonb_build_object("
+        "'createdAt', jsonb_agg(n), 'text', jsonb_agg(n))"
+        " FROM (SELECT 1e131071::numeric AS n FROM generate_series(1, 10000)) numbers",
+        (DID, POST),
+    )
+    row = conn.execute("SELECT created_at, text, langs FROM posts").fetchone()
+    assert row == (None, None, None)
+
+
+def test_a_new_definition_with_the_same_columns_leaves_what_depends_on_the_view(conn: psycopg.Connection[Any]) -> None:
+    assert make_view(conn, TypedView("events", "com.example.event", (Column("name", "name"),)))
+    conn.execute("CREATE VIEW mine AS SELECT name FROM events")
+    assert make_view(conn, TypedView("events", "com.example.event", (Column("name", "title"),)))
+    store(conn, "com.example.event", {"title": "x"})
+    assert conn.execute("SELECT name FROM mine").fetchone() == ("x",)
+
+
 def test_a_new_definition_replaces_the_view(conn: psycopg.Connection[Any]) -> None:
     before = TypedView("events", "com.example.event", (Column("name", "name"),))
     after = TypedView("events", "com.example.event", (Column("size", "size", "integer"),), "Events")

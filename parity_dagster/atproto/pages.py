@@ -28,6 +28,15 @@ MAX_ENTRIES = 10_000
 MAX_CURSOR = 8_192
 """Characters of a cursor; it has to fit into a URL."""
 
+MAX_DIGITS = 1_000
+"""Digits of the longest number; `1e131071` are eight bytes that the database, its dumps and its readers write out."""
+MAX_DIGITS_TOGETHER = 1_000_000
+"""Digits that the numbers of one record with an exponent may have, written out."""
+
+# What a page without long numbers almost never holds, an `e` of a CID included; one byte first, which is looked for at
+# the speed of the memory.
+_LONG_EXPONENTS = (re.compile(rb"e[0-9+-][0-9][0-9]+[\]},\s]"), re.compile(rb"E[0-9+-][0-9][0-9]+[\]},\s]"))
+_NUMBERS = re.compile(STRING + rb"|-?([0-9]+)(?:\.([0-9]+))?[eE]([+-]?)0*([0-9]*)", re.DOTALL)
 _OPENERS = re.compile(STRING + rb"|[\[\]{}]", re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -168,6 +177,7 @@ def _sift(body: bytes, entries: list[_Entry], prefix: str) -> list[Record] | Non
         values = [value.translate(_CONTROL_TO_SPACE) for value in values]
     if (
         not (b"\\" in body and b"\\u0000" in body)
+        and not _may_hold_long_numbers(body)
         and "\n".join(uris) == prefix + f"\n{prefix}".join(rkeys)
         and are_valid_rkeys(rkeys)
         and len(set(rkeys)) == len(rkeys)
@@ -188,7 +198,7 @@ def _sift_singly(body: bytes, entries: list[_Entry], prefix: str) -> list[Record
     """The same, record by record: something on the page needs a closer look."""
     start = len(prefix)
     # Page-wide looks that spare the per-record ones: most pages hold neither escapes nor line breaks.
-    suspicious = b"\\u0000" in body
+    suspicious = b"\\u0000" in body or _may_hold_long_numbers(body)
     pretty = b"\n" in body or b"\t" in body or b"\r" in body
     deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
     records: dict[str, Record] = {}
@@ -235,6 +245,8 @@ def _check(entry: _Entry, item: bytes, prefix: str) -> Record | RejectedRecord:
         return RejectedRecord(rkey, "nul_character", "PostgreSQL cannot store the character U+0000 in jsonb", item)
     if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         return RejectedRecord(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+    if _may_hold_long_numbers(value) and (problem := _find_long_number(value)):
+        return RejectedRecord(rkey, "number_too_long", problem, item)
     # A CID never holds a NUL, which PostgreSQL cannot store either; without it the value itself is compared.
     return rkey, None if cid is not None and "\x00" in cid else cid, value
 
@@ -290,6 +302,33 @@ def _rkey_of(item: bytes, prefix: str) -> str | None:
     """The rkey of an entry that does not parse, if its uri can be made out."""
     match = re.search(rb'"uri"\s*:\s*"' + re.escape(prefix.encode()) + rb'([A-Za-z0-9._:~-]+)"', item)
     return match[1].decode() if match and is_valid_rkey(match[1].decode()) else None
+
+
+def _may_hold_long_numbers(json: bytes) -> bool:
+    return any(pattern.search(json) for pattern in _LONG_EXPONENTS)
+
+
+def _find_long_number(value: bytes) -> str | None:
+    """What is wrong with a record's numbers, if anything.
+
+    A number without an exponent is as long as it was sent, so only the others can grow.
+    """
+    together = 0
+    for match in _NUMBERS.finditer(value):
+        whole, fraction, sign, exponent = match.groups(default=b"")
+        if not whole:
+            continue  # a string
+        shift = int(exponent or b"0") if len(exponent) <= 6 else 10**6
+        if sign == b"-":
+            shift = -shift
+        digits = max(1, len(whole) + shift) + max(0, len(fraction) - shift)
+        if digits > MAX_DIGITS:
+            shown = match[0][:40].decode("ascii")
+            return f"{shown} has more than {MAX_DIGITS:,} digits when it is written out"
+        together += digits
+    if together > MAX_DIGITS_TOGETHER:
+        return f"its numbers have more than {MAX_DIGITS_TOGETHER:,} digits together when they are written out"
+    return None
 
 
 def _depth(value: bytes) -> int:

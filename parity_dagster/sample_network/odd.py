@@ -98,6 +98,7 @@ def _register_values() -> None:
     simple("huge-int", True, spliced(b'"n":9007199254740993'))
     simple("giant-int", None, spliced(b'"n":' + b"9" * 5000))
     simple("huge-exponent", None, spliced(b'"n":1e400'))
+    simple("exploding-numbers", False, spliced(b'"createdAt":[' + b",".join([b"1e131071"] * 10_000) + b"]"))
     simple("deep", True, spliced(b'"deep":' + b"[" * 200 + b"]" * 200))
     simple("very-deep", None, spliced(b'"deep":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000))
     simple("wide", True, lambda nsid: encode(_value(nsid, many=list(range(50_000)))))

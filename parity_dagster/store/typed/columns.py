@@ -30,14 +30,15 @@ _PATH = re.compile(r"[A-Za-z0-9$_-]+(\.[A-Za-z0-9$_-]+)*")
 
 _EXPRESSIONS: dict[Kind, str] = {
     "text": "CASE WHEN jsonb_typeof({json}) = 'string' THEN {text} END",
-    "timestamp": "parity_timestamp({text})",
+    # only a string's text: an array of a few bytes can be gigabytes of digits
+    "timestamp": "CASE WHEN jsonb_typeof({json}) = 'string' THEN parity_timestamp({text}) END",
     "texts": (
         "CASE WHEN jsonb_typeof({json}) = 'array' THEN ARRAY(SELECT item #>> '{{}}'"
         " FROM jsonb_array_elements({json}) item WHERE jsonb_typeof(item) = 'string') END"
     ),
     # 18 digits always fit into a bigint
     "integer": ("CASE WHEN jsonb_typeof({json}) = 'number' AND {text} ~ '^-?[0-9]{{1,18}}$' THEN ({text})::bigint END"),
-    "number": "CASE WHEN jsonb_typeof({json}) = 'number' THEN ({text})::numeric END",
+    "number": "CASE WHEN jsonb_typeof({json}) = 'number' THEN ({json})::numeric END",
     "boolean": "CASE WHEN jsonb_typeof({json}) = 'boolean' THEN ({text})::boolean END",
     "json": "{json}",
 }

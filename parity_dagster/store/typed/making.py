@@ -75,6 +75,19 @@ def make_missing_views(conn: psycopg.Connection[Any], views: Iterable[TypedView]
             _make(conn, view)
 
 
+def update_views(conn: psycopg.Connection[Any], views: Iterable[TypedView] = BLUESKY_VIEWS) -> None:
+    """Bring those views to their present definition that an earlier version has made and nobody has dropped.
+
+    Args:
+        conn: a connection to a migrated database, in a transaction.
+        views: which; their columns are as before, so that what depends on them stays.
+    """
+    for view in views:
+        found = _found(conn, view)
+        if found is not None and _is_ours(*found):
+            _make(conn, view)
+
+
 def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
     """Bring a view to its present definition.
 
@@ -96,13 +109,19 @@ def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
             kind, comment = found
             if comment.endswith(view.mark()):
                 return False
-            if kind != "v" or "[parity_dagster " not in comment:
+            if not _is_ours(kind, comment):
                 what = {"v": "view", "r": "table", "m": "materialized view"}.get(kind, "relation")
                 raise SettingsError(
                     f"the database has a {what} called {view.name} that parity_dagster did not make, so its typed "
                     f"view cannot be made: rename that {what}, or give parity_dagster a schema of its own (CREATE "
                     "SCHEMA parity, add ?options=-csearch_path%3Dparity to PARITY_DATABASE_URL, `parity migrate`)"
                 )
+            try:
+                with conn.transaction():
+                    _make(conn, view)  # what depends on it, and who may read it, stays
+                return True
+            except psycopg.errors.InvalidTableDefinition:
+                pass  # other columns than before
             try:
                 conn.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(view.name)))
             except psycopg.errors.DependentObjectsStillExist as exc:
@@ -122,6 +141,10 @@ def _found(conn: psycopg.Connection[Any], view: TypedView) -> tuple[str, str] | 
         (view.name,),
     ).fetchone()
     return (row[0], row[1]) if row else None
+
+
+def _is_ours(kind: str, comment: str) -> bool:
+    return kind == "v" and "[parity_dagster " in comment
 
 
 def _make(conn: psycopg.Connection[Any], view: TypedView) -> None:

@@ -89,7 +89,7 @@ class TypedView:
 
     def statements(self) -> Iterator[str]:
         """What makes the view, with its comments."""
-        yield f"CREATE VIEW {self.name} AS\n{self.select()}"
+        yield f"CREATE OR REPLACE VIEW {self.name} AS\n{self.select()}"
         for name, _, comment in self.described_columns():
             yield f"COMMENT ON COLUMN {self.name}.{name} IS {quoted(comment)}"
         yield f"COMMENT ON VIEW {self.name} IS {quoted(f'{self.comment} {self.mark()}'.strip())}"
