@@ -21,6 +21,7 @@ from parity_dagster.orchestration.storage import parity_instance
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.dagster_runs import remembered, row
+from parity_dagster_tests.imports import query
 
 
 @pytest.fixture
@@ -96,6 +97,31 @@ def test_many_pairs_are_reported_in_batches_and_each_once(
     service.import_pairs(Pair(did, POST) for did in dids)
     assert instance.get_materialized_partitions(RECORDS_KEY) == {str(to_partition_key(Pair(did, POST))) for did in dids}
     assert len(instance.fetch_materializations(RECORDS_KEY, limit=2 * len(dids)).records) == len(dids)
+
+
+def test_complete_pairs_that_nobody_reads_leave_dagsters_log_as_it_is(
+    service: ImportService, instance: dg.DagsterInstance, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3, LIKE: 1})
+    pairs = [Pair(did, POST), Pair(did, LIKE)]
+    for refresh in (False, False, True, True, False):
+        service.import_pairs(pairs, refresh=refresh)
+        for pair in pairs:  # a refresh that found nothing new writes the row, so it is told; the others are not
+            assert remembered(instance, pair) == row(service.settings, pair)
+    assert len(instance.fetch_materializations(RECORDS_KEY, limit=100).records) == len(pairs) * 3
+
+
+def test_a_complete_pair_that_dagster_does_not_know_or_has_wrong_is_reported_without_being_read(
+    service: ImportService, instance: dg.DagsterInstance, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3, LIKE: 1})
+    with ImportService(service.settings, report=False) as silent:
+        silent.import_user_collection(did, POST)
+    service.import_user_collection(did, LIKE)
+    query(service.settings, "UPDATE parity_import_states SET pages = 7 WHERE collection = %s", LIKE)
+    service.import_user(did)
+    for pair in (Pair(did, POST), Pair(did, LIKE)):
+        assert remembered(instance, pair) == row(service.settings, pair)
 
 
 def test_calls_from_several_threads_report_everything(
