@@ -111,6 +111,27 @@ def test_an_unknown_handle_says_to_give_the_did(env):
     assert "give its DID" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [("reset",), ("import-status",), ("failed-records",), ("failed-records", "--retry")], ids=" ".join
+)
+def test_a_handle_that_several_accounts_claim_is_nobodys(env, settings, command):
+    """Anybody's DID document may claim alice's handle, also later than hers."""
+    name, *options = command
+    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO parity_identities (did, handle, pds, resolved_at)"
+            " VALUES (%s, 'alice.example.com', 'https://x', now() + interval '1 s')",
+            (BOB,),
+        )
+        before = connection.execute(f"SELECT did, collection FROM {settings.state_table}").fetchall()
+        result = call(name, "alice.example.com", *options, env=env)
+        assert result.exit_code == 2, result.output
+        assert f"Several accounts claim the handle alice.example.com: {ALICE}, {BOB}" in result.stderr
+        assert result.stdout == ""
+        assert connection.execute(f"SELECT did, collection FROM {settings.state_table}").fetchall() == before
+        assert call(name, ALICE, *options, env=env).exit_code != 2
+
+
 @pytest.mark.parametrize("width", [160, 80, 40])
 def test_a_terminal_of_any_width_shows_whole_dids_coloured_states_and_errors(env, width):
     main, terminal = pty.openpty()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from parity_dagster.settings import Settings
 
+_MOST_NAMED = 5
+"""Accounts named that claim the same handle."""
 _MOST_REPORTED = 100
 """Invalid lines printed; of a file that is no list at all, more would only bury what matters."""
 
@@ -71,17 +73,23 @@ def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> 
 
     Raises:
         InvalidIdentifier: it is neither a DID nor a handle.
-        click.UsageError: no import has met the handle.
+        click.UsageError: no import has met the handle, or several accounts claim it.
     """
-    from parity_dagster.store.listing import find_known_did
+    from parity_dagster.store.listing import find_claimants
 
     account = parse_account(name, allow_private=settings.allow_private_hosts)
     if account.startswith("did:"):
         return account
-    did = find_known_did(connection, account)
-    if did is None:
+    dids = find_claimants(connection, account, _MOST_NAMED + 1)
+    if not dids:
         raise click.UsageError(f"No account with the handle {account} was imported yet; give its DID.")
-    return did
+    if len(dids) > 1:
+        # any account may claim any handle, and to ask the network which one has it is not for a look into a table
+        named = ", ".join(dids[:_MOST_NAMED]) + (" and more" if len(dids) > _MOST_NAMED else "")
+        raise click.UsageError(
+            f"Several accounts claim the handle {account}: {named}; give the DID of the one you mean."
+        )
+    return dids[0]
 
 
 class AccountFile:

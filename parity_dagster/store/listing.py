@@ -84,20 +84,23 @@ def count_records(connection: psycopg.Connection, dids: Collection[str]) -> list
     ).fetchall()
 
 
-def find_known_did(connection: psycopg.Connection, handle: str) -> str | None:
-    """Look up the DID behind a handle among the accounts that were met before.
+def find_claimants(connection: psycopg.Connection, handle: str, limit: int) -> list[str]:
+    """Look up who claims a handle among the accounts that were met before.
+
+    A DID document may claim any handle, and whether the handle's domain names the account back is not known here.
 
     Args:
         connection: any connection.
         handle: in lower case.
+        limit: most DIDs returned.
 
     Returns:
-        The DID that had the handle last, or None if no import has met it.
+        The DIDs whose documents claim the handle, the one met first first.
     """
-    row = connection.execute(
-        "SELECT did FROM parity_identities WHERE handle = %s ORDER BY resolved_at DESC LIMIT 1", (handle,)
-    ).fetchone()
-    return None if row is None else row[0]
+    rows = connection.execute(
+        "SELECT did FROM parity_identities WHERE handle = %s ORDER BY resolved_at, did LIMIT %s", (handle, limit)
+    )
+    return [did for (did,) in rows.fetchall()]
 
 
 def _stream(
