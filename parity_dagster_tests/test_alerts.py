@@ -18,7 +18,7 @@ from parity_dagster.importing.models import Pair
 from parity_dagster.importing.service import ImportService
 from parity_dagster.orchestration import alerts
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import one, run
 
@@ -114,6 +114,23 @@ def test_a_failed_run_is_posted_once_with_what_failed(
         assert said in body["text"]
 
 
+def test_what_a_server_says_pings_nobody_and_plants_no_link(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
+) -> None:
+    did = network.network.add_account({POST: 5})
+    register_dids(instance, [did])
+    bait = Fault(kind="400", method="listRecords", message="<!channel> & <https://evil.test|log in again>")
+    network.network.behave(did=did, faults=(bait,))
+    ticker = Ticker(settings, instance, "alert_on_run_failure")
+    ticker.tick()
+    assert not run(settings, instance, tags=one(Pair(did, POST))).success
+    ticker.tick()
+    (body,) = listener.bodies
+    assert "&lt;!channel&gt; &amp; &lt;https://evil.test|log in again&gt;" in body["text"]
+    assert "<" not in body["text"]
+    assert "<!channel>" in body["message"], "what programs read is as it was said"
+
+
 def test_a_run_that_succeeds_is_not_posted(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:
@@ -181,7 +198,7 @@ def test_an_alert_about_a_check_waits_for_a_webhook_that_is_down(
 def test_a_webhook_that_stumbles_gets_the_alert_all_the_same(settings: Settings, listener: Listener) -> None:
     listener.answers = [500, 429]
     assert alerts.post_alert(settings, "hello", {"event": "test"})
-    assert listener.bodies == [{"text": "hello", "source": "parity_dagster", "event": "test"}]
+    assert listener.bodies == [{"text": "hello", "unfurl_links": False, "source": "parity_dagster", "event": "test"}]
 
 
 @pytest.mark.parametrize("url", ["{listener}", "http://127.0.0.1:9/hooks/s3cret", "http://[::bad/hooks/s3cret"])

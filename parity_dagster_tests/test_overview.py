@@ -140,6 +140,20 @@ def test_what_strangers_write_cannot_become_markup() -> None:
     ElementTree.fromstring(chart[0])
 
 
+@pytest.mark.parametrize("address", ["https://evil.test/login", "HTTP://evil.test", "www.evil.test", "a@evil.test"])
+def test_an_address_in_a_strangers_sentence_does_not_become_a_link(address: str) -> None:
+    # the patterns of mdast-util-gfm-autolink-literal, which looks at the text after all escapes are undone
+    automatic = re.compile(r"(https?://|www(?=\.))[-.\w]+|[-.\w+]+@[-\w]+(\.[-\w]+)+", re.IGNORECASE)
+    shown = re.sub(r"\\(.)", r"\1", markdown.text(f"pds.test answered 400: your session ended, go to {address} now"))
+    assert not automatic.search(shown)
+    assert shown.replace("\u2060", "").endswith(f"go to {address} now")
+
+
+def test_identifiers_are_shown_as_they_can_be_copied() -> None:
+    for plain in ("did:web:www.example.com", "https://pds.example.com", "at://did:plc:x/app.bsky.feed.post/3k"):
+        assert re.sub(r"\\(.)", r"\1", markdown.text(plain)) == plain
+
+
 def test_a_chart_of_one_point_or_of_none_can_be_drawn() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert "Nothing" in time_chart("x", [])

@@ -15,6 +15,9 @@ PROFILE_URL = "https://bsky.app/profile/{did}"
 EXPLORER_URL = "https://pdsls.dev/at://{path}"
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~!&$])")
+# Where Dagster's UI (remark-gfm) makes a link by itself, even of what is escaped; an invisible joiner keeps it text.
+_AUTOMATIC_LINK = re.compile(r"(?<=://)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+_JOINER = "\u2060"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
@@ -26,7 +29,8 @@ def text(value: object, limit: int = 120) -> str:
         limit: characters shown of a text.
 
     Returns:
-        Text on one line in which no character means anything to markdown or HTML.
+        Text on one line in which no character means anything to markdown or HTML, and no address
+        within a sentence becomes a link.
     """
     if value is None:
         return "–"
@@ -41,6 +45,8 @@ def text(value: object, limit: int = 120) -> str:
     plain = _CONTROL.sub(" ", str(value)).strip()
     if len(plain) > limit:
         plain = plain[: limit - 1] + "…"
+    if " " in plain:  # a sentence, such as an error; an identifier or an address alone can still be copied as it is
+        plain = _AUTOMATIC_LINK.sub(_JOINER, plain)
     return _SPECIAL.sub(r"\\\1", plain)
 
 
