@@ -119,9 +119,17 @@ class HostPaused(HostUnreachable):
 
 
 class ServerFailure(TransientError):
-    """The server answered with a 5xx status."""
+    """The server answered with a 5xx status, or its answers contradict each other.
+
+    Attributes:
+        status: HTTP status of the answer; None if it is not a single answer that fails.
+    """
 
     code = "server_error"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RateLimited(TransientError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from parity_dagster.errors import ParityError, PermanentError, RateLimited, Tran
 from parity_dagster.importing.models import ImportResult, ImportState
 from parity_dagster.importing.outcomes import MAX_ERROR_TEXT, failure
 from parity_dagster.importing.service import ImportService
-from parity_dagster.sample_network import LIKE, POST, SampleNetwork
+from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
@@ -159,7 +161,7 @@ def test_a_429_for_longer_than_an_import_waits_comes_back_when_the_host_said(set
 def test_get_repo_status_is_asked_before_not_found_or_empty_is_believed(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 25})
-    network.behave(host="pds-1", faults=[{"kind": "400", "method": "listRecords", "message": "Could not find repo: x"}])
+    network.behave(host="pds-1", faults=[{"kind": "400", "method": "listRecords", "name": "RepoNotFound"}])
     result, state = run(settings, network, did)
     assert result.error_code == "server_error", "the host contradicts itself, which may pass"
     assert state.next_attempt_at is not None
@@ -171,6 +173,39 @@ def test_get_repo_status_is_asked_before_not_found_or_empty_is_believed(settings
     assert (result.completed, result.error_code) == (False, "server_error"), "not believed without an answer"
     network.behave_normally()
     assert run(settings, network, empty)[0].is_success
+
+
+def free_port_with_501() -> int:
+    port: int
+    for port in (*range(50100, 50200), *range(25010, 25020), 10501, 11501, 12501, 13501):
+        with socket.socket() as door, suppress(OSError):
+            door.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port with 501 in it")
+
+
+@pytest.mark.parametrize("where", ["text", "port"])
+def test_a_503_is_no_501_whatever_else_has_a_501_in_it(settings: Settings, where: str) -> None:
+    """Only a host that lacks getRepoStatus (501) may leave an empty list unconfirmed."""
+    network = SampleNetwork()
+    message = "upstream timed out after 1501 ms, see ticket 501" if where == "text" else ""
+    port = free_port_with_501() if where == "port" else 0
+    known, fresh = network.add_account({POST: 25}), network.add_account({POST: 25})
+    with (
+        run_in_thread(network, pds_port=port) as running,
+        ImportService(settings_for(settings, running), report=False) as service,
+    ):
+        assert service.import_user_collection(known, POST).completed
+        for did in (known, fresh):
+            network.drop_repo(did)
+        methods = ("getLatestCommit", "getRepoStatus")
+        faults = [{"kind": "503", "method": method, "message": message} for method in methods]
+        network.behave(host="pds-1", unknown_repo="empty", faults=faults)
+        for did in (known, fresh):
+            result = service.import_user_collection(did, POST, refresh=True)
+            assert (result.completed, result.error_code) == (False, "server_error")
+            assert "501" in (result.error or "")
+    assert query(settings, "SELECT did, count(*) FROM atproto_records GROUP BY 1") == [(known, 25)]
 
 
 def test_attempts_grow_with_each_failed_call_and_a_success_forgets_them(settings: Settings) -> None:

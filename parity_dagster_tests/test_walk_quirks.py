@@ -370,7 +370,8 @@ def test_a_did_document_just_under_the_cap_is_read(settings: Settings) -> None:
 
 
 def test_a_cursor_that_is_refused_restarts_the_walk_once(settings: Settings) -> None:
-    network, did = one_account(57, faults=[{"kind": "refuse-cursor", "with_cursor": True, "skip": 2, "times": 1}])
+    # Three times: a page that is refused is asked for in smaller pieces first.
+    network, did = one_account(57, faults=[{"kind": "refuse-cursor", "with_cursor": True, "skip": 2, "times": 3}])
     result = run(settings, network, did)
     assert (result.completed, result.records_synced) == (True, 57)
     assert network.log.cursors(did, POST).count(None) == 2

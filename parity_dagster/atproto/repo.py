@@ -23,7 +23,6 @@ from parity_dagster.errors import (
     MalformedAnswer,
     RepoNotFound,
     ServerFailure,
-    TransientError,
 )
 
 USUAL_BYTES = 2 * 2**20
@@ -170,8 +169,8 @@ class RepoClient:
             return False
         except UNDECODABLE as exc:
             raise MalformedAnswer(f"{origin}: getRepoStatus did not answer with a status") from exc
-        except TransientError as exc:
-            if "501" in str(exc):
+        except ServerFailure as exc:
+            if exc.status == 501:
                 return False
             raise
         if not status.active:
@@ -200,8 +199,6 @@ def account_error(refusal: Refusal, origin: str, did: str) -> AccountUnavailable
         An error in our words, or None if the refusal is about something else.
     """
     kind = _ACCOUNT_ERRORS.get(refusal.name.lower())
-    if kind is None and "could not find repo" in refusal.text.lower():
-        kind = RepoNotFound
     if kind is None:
         return None
     if kind is RepoNotFound:

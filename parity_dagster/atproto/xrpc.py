@@ -110,7 +110,9 @@ class XrpcClient:
                     name, text = error_of(answer)
                     if answer.status < 500:
                         raise Refusal(answer.status, name, text)
-                    failure = ServerFailure(f"{origin} answered {answer.status} {name} {text}".rstrip())
+                    failure = ServerFailure(
+                        f"{origin} answered {answer.status} {name} {text}".rstrip(), status=answer.status
+                    )
                     if answer.status == 501:
                         raise failure  # the host lacks the method, and will in a second
             attempt += 1

@@ -102,9 +102,9 @@ def usage_line(exc: click.UsageError) -> str:
     Returns:
         The sentence, such as `No such option: --fil. Did you mean --file? See parity import --help.`
     """
-    message = exc.format_message().strip()
+    sentence = exc.format_message().strip()
     path = exc.ctx.command_path if exc.ctx else "parity"
-    return f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See `{path} --help`."
+    return f"{sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'} See `{path} --help`."
 
 
 @contextmanager

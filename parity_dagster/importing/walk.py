@@ -8,6 +8,7 @@ suspiciously. What must not: storage (pages go to a sink) and retrying later (`o
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 from parity_dagster.atproto.pages import Page
@@ -113,7 +114,7 @@ class Walker:
                         f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
                     ) from exc.refusal
                 may_restart = False
-            except (HostUnreachable, RepoNotFound, AccountUnavailable) as exc:
+            except (HostUnreachable, RepoNotFound, AccountUnavailable, RequestRefused) as exc:
                 moved = await self._moved(account, exc) if moves < MOVES else None
                 if moved is None:
                     job.return_to(place)
@@ -242,7 +243,7 @@ class Walker:
         smaller = max(SMALLEST_LIMIT, limit // 2)
         can_shrink = smaller < limit
         if isinstance(error, ServerFailure):
-            if can_shrink and "answered 500" in str(error):
+            if can_shrink and error.status == 500:
                 return smaller
             # Some servers answer 500 for an account they do not have: the status endpoint knows better.
             await self._ask_status(job, error)
@@ -255,13 +256,17 @@ class Walker:
         if denial is not None:
             await self._ask_status(job, denial)
             raise denial
-        if job.cursor and "cursor" in f"{error.name} {error.text}".lower():
-            raise _CursorRefused(error)
+        # The reference PDS says "InvalidRequest" for a repository it does not have, for a cursor it cannot read and
+        # for a record it cannot show, each time in other words. Its status endpoint has a name for the first.
         if error.status == 400 and can_shrink:
+            with suppress(TransientError):
+                await self._ask_status(job, None)
             return smaller
         if job.cursor:
+            with suppress(TransientError):
+                await self._ask_status(job, None)
             raise _CursorRefused(error)
-        await self._ask_status(job, None)  # "repo not found" comes in many words
+        await self._ask_status(job, None)
         raise RequestRefused(
             f"{job.pds} refuses to list {job.collection} of {job.did}: {error}; ask its operator why"
         ) from error

@@ -32,6 +32,7 @@ class Fault:
         seconds: Retry-After of a 429, added wait of a latency, whole duration of a drip.
         size: bytes of padding, of a bomb, or sent before a cut (0: half of the answer).
         location: target of a redirect.
+        name: XRPC error name of a 400, 404, 500 or 503.
         message: text of a 400, 404 or 5xx; the header lines that `headers` adds.
     """
 
@@ -45,6 +46,7 @@ class Fault:
     seconds: float = 1.0
     size: int = 0
     location: str = "http://169.254.169.254/latest/meta-data/"
+    name: str = ""
     message: str = ""
 
     def __post_init__(self) -> None:

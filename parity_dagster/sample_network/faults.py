@@ -48,7 +48,7 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
     body = answer.body
     if kind in _STATUS_ERRORS:
         status, name, message = _STATUS_ERRORS[kind]
-        return error(status, name, fault.message or message)
+        return error(status, fault.name or name, fault.message or message)
     if kind in ("429", "429-date", "429-reset", "429-bare"):
         return _too_many(fault)
     match kind:

@@ -184,7 +184,7 @@ def _embedded_url(settings: Settings) -> str:
 
     from parity_dagster.store import embedded
 
-    deadline = time.monotonic() + CONNECT_TIMEOUT
+    deadline: float | None = None
     while True:
         url = embedded.acquire(settings.home)
         try:
@@ -193,11 +193,12 @@ def _embedded_url(settings: Settings) -> str:
         except MigrationNeeded:
             _migrate(url, settings)
         except psycopg.OperationalError as exc:
-            if f'"{embedded.DATABASE}" does not exist' in str(exc):
-                _create_database(url)
-            elif time.monotonic() > deadline:
-                raise _unreachable(url, exc) from None
-            else:  # a killed server's socket answers for a moment; `acquire` then starts it again
+            # A new server has no such database yet. A killed one's socket answers for a moment; `acquire` then starts
+            # it again.
+            if not _create_database(url):
+                deadline = deadline or time.monotonic() + CONNECT_TIMEOUT
+                if time.monotonic() > deadline:
+                    raise _unreachable(url, exc) from None
                 time.sleep(0.05)
             continue
         return url
@@ -276,29 +277,35 @@ def _reach(url: str, *, autocommit: bool = False) -> psycopg.Connection:
 
 
 def _unreachable(url: str, exc: psycopg.Error) -> DatabaseUnreachable:
+    from parity_dagster.store.sessions import first_line
+
     options = _options(url)
-    # "connection failed: connection to server at … failed: FATAL:  the reason", then hints.
-    first = str(exc).strip().partition("\n")[0]
-    reason = redact(re.split(r" failed: (?:FATAL: +)?", first)[-1]) or type(exc).__name__
+    reason = redact(first_line(exc))
     if password := options.get("password"):
         reason = reason.replace(password, "***")
     return DatabaseUnreachable(
-        f"cannot connect to PostgreSQL at {_place(options)}: {reason}. Check that the server runs, "
+        f"cannot connect to PostgreSQL at {_place(options)} ({reason}). Check that the server runs, "
         f"and host, database, user and password in PARITY_DATABASE_URL"
     )
 
 
-def _create_database(url: str) -> None:
+def _create_database(url: str) -> bool:
+    """Create the embedded server's database; False if it is there already, or nobody answers."""
     import psycopg
 
     from parity_dagster.store.embedded import DATABASE
 
-    with _reach(url.replace(f"/{DATABASE}?", "/postgres?", 1), autocommit=True) as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
-        if found is None:
-            # Another process may create it at the same moment.
-            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                connection.execute(f"CREATE DATABASE {DATABASE}")
+    # libpq tells no code of why a connection was refused, so the list of databases is asked.
+    try:
+        with _open(url.replace(f"/{DATABASE}?", "/postgres?", 1), autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+            if found is None:
+                # Another process may create it at the same moment.
+                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+    except psycopg.OperationalError:
+        return False
+    return found is None
 
 
 def _migrate(url: str, settings: Settings) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -29,6 +30,14 @@ MAX_SOCKET_PATH = 103
 # After a crash the server replays its log before it is ready; with max_wal_size = 4GB that can take minutes.
 START_TIMEOUT = 300
 STOP_TIMEOUT = 60
+# Time, process, SQLSTATE: a code says what a message means, in whatever words or language.
+LOG_PREFIX = "%m [%p] %e "
+_LOG_LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] ([0-9A-Z]{5}) (LOG|FATAL|PANIC): +(.*)", re.MULTILINE)
+DISK_FULL = "53100"
+CONFIG_FILE_ERROR = "F0000"
+LOCK_FILE_EXISTS = "F0001"
+# Bytes; a segment of the write-ahead log. With less not even the server's log may hold the reason.
+NEEDED_TO_START = 16 * 2**20
 
 
 def _postmaster(data: Path) -> tuple[int, Path, str] | None:
@@ -81,7 +90,7 @@ def start(data: Path, settings: Mapping[str, str]) -> Path:
     folder = _socket_folder(data)
     # A quoted folder name in a list, inside an option, inside a shell command (pg_ctl uses /bin/sh).
     sockets = "." if folder == data else '"' + str(folder).replace('"', '""') + '"'
-    options = f"-p {PORT} -k {shlex.quote(sockets)}"
+    options = f"-p {PORT} -k {shlex.quote(sockets)} -c {shlex.quote(f'log_line_prefix={LOG_PREFIX}')}"
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         for lock in (data / "postmaster.pid", folder / f".s.PGSQL.{PORT}.lock"):
@@ -91,14 +100,16 @@ def start(data: Path, settings: Mapping[str, str]) -> Path:
         found = listening(data)
         if found is not None:
             return found
-        reason = _reason(data / "log", old_log) or problem or "it gave no reason"
+        code, reason = _reason(data / "log", old_log)
         # Backends of a killed server hold its shared memory for a moment, and a server that another process
         # began to start, or asked to stop, keeps its file until that is done.
-        busy = "still in use" in reason or _postmaster(data) is not None
+        busy = code == LOCK_FILE_EXISTS or _postmaster(data) is not None
         if not busy or time.monotonic() > deadline:
+            is_full = code == DISK_FULL or shutil.disk_usage(data).free < NEEDED_TO_START
+            cure = "free some disk space" if is_full else "PARITY_DATABASE_URL names another server to use instead"
             raise DatabaseUnreachable(
-                f"the embedded PostgreSQL in {data} does not start: {reason}. Its log is {data / 'log'}; "
-                f"PARITY_DATABASE_URL names another server to use instead"
+                f"the embedded PostgreSQL in {data} does not start: {reason or problem or 'it gave no reason'}. "
+                f"Its log is {data / 'log'}; {cure}"
             )
         time.sleep(0.2)
 
@@ -151,19 +162,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _reason(log: Path, start: int) -> str:
-    """Return what the lines since `start` say about why the server did not start."""
+def _reason(log: Path, start: int) -> tuple[str, str]:
+    """Return the SQLSTATE and the text in which the lines since `start` say why the server did not start."""
     if not log.exists():
-        return ""
+        return "", ""
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode(errors="replace")
-    messages = re.findall(r"(LOG|FATAL|PANIC): +(.*)", text)
-    final = [message for level, message in messages if level != "LOG"]
+    lines = _LOG_LINE.findall(text)
+    final = [(code, message) for code, level, message in lines if level != "LOG"]
     # An error in the configuration is named before the final message.
-    if not final or "contains errors" in final[0]:
-        final = [message for _, message in messages]
-    return final[0].strip() if final else ""
+    if not final or final[0][0] == CONFIG_FILE_ERROR:
+        final = [(code, message) for code, _, message in lines]
+    return (final[0][0], final[0][1].strip()) if final else ("", "")
 
 
 def _socket_folder(data: Path) -> Path:

@@ -176,8 +176,7 @@ def _programs() -> Path:
 
 
 def _call(account: pwd.struct_passwd | None, folder: Path, output: int, *command: str) -> int:
-    # PGPORT, PGDATA and the like would change what the programs do. Messages stay English, because
-    # store.embedded reads some of them.
+    # PGPORT, PGDATA and the like would change what the programs do. English messages go with ours.
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
     return subprocess.run(  # noqa: S603
         command,

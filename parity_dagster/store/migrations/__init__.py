@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from parity_dagster.errors import DatabaseError, MigrationNeeded
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import MIGRATION_LOCK, VERSION_TABLE, redact
+from parity_dagster.store.sessions import first_line
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -48,7 +49,7 @@ def upgrade(url: str, settings: Settings) -> str:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             return _upgrade_to_head(connection, settings.state_table)
     except DBAPIError as exc:
-        reason = redact(str(exc.orig).strip().partition("\n")[0], settings)
+        reason = redact(first_line(exc.orig or exc), settings)
         raise DatabaseError(
             f"the migration failed and nothing was changed: {reason}. The database user must be allowed "
             f"to create tables (GRANT CREATE ON SCHEMA public TO …)"
