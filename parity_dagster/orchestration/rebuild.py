@@ -48,16 +48,17 @@ def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
     return restored
 
 
-def remembered_states(instance: dg.DagsterInstance) -> Iterator[ImportState]:
+def remembered_states(instance: dg.DagsterInstance, partitions: set[str] | None = None) -> Iterator[ImportState]:
     """The newest row that Dagster remembers of each pair.
 
     Args:
         instance: whose events are read.
+        partitions: only these partition keys; None for all.
 
     Yields:
         One state per partition that was ever materialized or observed and not wiped since.
     """
-    newest = newest_events(instance)
+    newest = newest_events(instance, partitions)
     ids = {
         kind: [event_id for event_id, of_kind in newest.values() if of_kind is kind]
         for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION)
@@ -67,18 +68,21 @@ def remembered_states(instance: dg.DagsterInstance) -> Iterator[ImportState]:
             yield from _states(instance, kind, event_ids[start : start + EVENTS_PER_QUERY])
 
 
-def newest_events(instance: dg.DagsterInstance) -> dict[str, tuple[int, dg.DagsterEventType]]:
+def newest_events(
+    instance: dg.DagsterInstance, partitions: set[str] | None = None
+) -> dict[str, tuple[int, dg.DagsterEventType]]:
     """Which event is the last word on each partition.
 
     Args:
         instance: whose events are read; one query per kind, whatever their number.
+        partitions: only these partition keys; None for all.
 
     Returns:
         Number and kind of the newest event by partition key.
     """
     newest: dict[str, tuple[int, dg.DagsterEventType]] = {}
     for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION):
-        by_partition = instance.event_log_storage.get_latest_storage_id_by_partition(RECORDS_KEY, kind)
+        by_partition = instance.event_log_storage.get_latest_storage_id_by_partition(RECORDS_KEY, kind, partitions)
         for partition, event_id in by_partition.items():
             if partition is not None and event_id > newest.get(partition, (0, kind))[0]:
                 newest[partition] = (event_id, kind)

@@ -15,11 +15,11 @@ import importlib
 import threading
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from parity_dagster.errors import TransientError
 from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
-from parity_dagster.importing.models import ImportState
+from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class DagsterReporter:
         self._instance = instance
         self._settings = settings
         self._owns_instance = instance is None
-        self._ended: list[ImportState] = []
+        self._ended: list[_Ended] = []
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._loading: threading.Thread | None = None
@@ -61,7 +61,7 @@ class DagsterReporter:
         if not isinstance(event, ImportCompleted | ImportFailed) or event.state is None:
             return
         with self._lock:
-            self._ended.append(event.state)
+            self._ended.append(_Ended(event.state, isinstance(event, ImportFailed) or event.fetched))
             is_full = len(self._ended) % BATCH_SIZE == 0
         if is_full:
             # the service calls flush in the end, too, and wants to know then
@@ -76,19 +76,19 @@ class DagsterReporter:
         """
         with self._writing:
             with self._lock:
-                states = self._ended[:]
-            if not states:
+                ended = self._ended[:]
+            if not ended:
                 return
             try:
-                self._report(states)
+                self._report(ended)
             except Exception as exc:  # noqa: BLE001 - whatever is wrong with Dagster must not break an import
                 reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
                 raise ReportDelayed(
-                    f"{len(states):,} imported pairs are not shown in Dagster yet ({reason}); "
+                    f"{len(ended):,} imported pairs are not shown in Dagster yet ({reason}); "
                     "they will be by the next import that reaches it"
                 ) from None
             with self._lock:
-                del self._ended[: len(states)]
+                del self._ended[: len(ended)]
 
     def close(self) -> None:
         """Report what is left, if possible, and let go of the instance."""
@@ -107,7 +107,7 @@ class DagsterReporter:
                 )
                 self._loading.start()
 
-    def _report(self, states: list[ImportState]) -> None:
+    def _report(self, ended: list[_Ended]) -> None:
         from parity_dagster.orchestration.partitions import register_dids
         from parity_dagster.orchestration.recording import report_without_run
 
@@ -115,8 +115,29 @@ class DagsterReporter:
             from parity_dagster.orchestration.storage import parity_instance
 
             self._instance = parity_instance(self._settings)
-        register_dids(self._instance, (state.did for state in states))
-        report_without_run(self._instance, states)
+        register_dids(self._instance, (state.did for state, _ in ended))
+        known = _known(self._instance, [state for state, is_news in ended if not is_news])
+        report_without_run(self._instance, [state for state, is_news in ended if is_news or state.pair not in known])
+
+
+class _Ended(NamedTuple):
+    state: ImportState
+    is_news: bool
+    """Something was read or has failed; a pair that was complete already is told only if Dagster has it wrong."""
+
+
+def _known(instance: dg.DagsterInstance, unread: list[ImportState]) -> set[Pair]:
+    """Of pairs that were not read, those that Dagster remembers exactly so: written again, they would only fill its
+    log, with an event per pair for each import of the same list."""
+    from parity_dagster.orchestration.partitions import to_partition_key
+    from parity_dagster.orchestration.rebuild import remembered_states
+
+    known: set[Pair] = set()
+    for start in range(0, len(unread), BATCH_SIZE):
+        now = {state.pair: state for state in unread[start : start + BATCH_SIZE]}
+        remembered = remembered_states(instance, {to_partition_key(pair) for pair in now})
+        known.update(state.pair for state in remembered if now.get(state.pair) == state)
+    return known
 
 
 @cache
