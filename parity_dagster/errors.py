@@ -18,6 +18,7 @@ business of the module that raises it) or when a retry happens (`store.states`).
     │   ├── ServerFailure            server_error         5xx
     │   ├── RateLimited              rate_limited         429, for longer than an import waits
     │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
+    │   ├── PagesMissing             pages_missing        what a walk has seen is not all known; it begins again
     │   └── Interrupted              interrupted          this process was told to stop; the cursor is kept
     └── PermanentError               (the answer will be the same until somebody changes something)
         ├── DidNotFound              did_not_found        neither the PLC directory nor the host knows the DID
@@ -150,6 +151,12 @@ class MalformedAnswer(TransientError):
     """The body is not what the lexicon promises: cut, not JSON, wrong shape, or over the size cap."""
 
     code = "malformed_answer"
+
+
+class PagesMissing(TransientError):
+    """Rows of `parity_walk_pages` are gone, so that nobody can tell what the list no longer shows."""
+
+    code = "pages_missing"
 
 
 class Interrupted(TransientError):

@@ -72,11 +72,11 @@ cuts = st.lists(st.booleans(), min_size=7, max_size=7)
 @example([["d", "c"], ["b", "a"]], [False] * 7)
 def test_counts_that_are_called_exact_are(shown: list[list[str]], ends_batch: list[bool]) -> None:
     job = a_job()
-    job.begin("https://pds", None)
+    job.begin("https://pds", None, None)
     batch: list[PageItem | EndItem] = []
     for number, (keys, ends) in enumerate(zip(shown, ends_batch, strict=False), 1):
         rows: list[Row] = [(key, "bafy", b"{}") for key in keys]
-        batch.append(PageItem(job, 1, number, "https://pds", None, "next", rows, [], [], 10, b""))
+        batch.append(PageItem(job, 1, number, "https://pds", None, "3jzfcijpj2z2a", "next", rows, [], [], 10, b""))
         if ends:
             (folded,) = fold(batch)
             folded.settle()

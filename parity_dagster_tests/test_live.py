@@ -23,7 +23,7 @@ from parity_dagster.store.live import LiveBatch, LiveRow, delete_live, prune_tom
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
-from parity_dagster.store.writes import Ending, PairWrite
+from parity_dagster.store.writes import Ending, PageRow, PairWrite
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
@@ -333,9 +333,9 @@ def _page(case: Scenario, did: str, state_id: int) -> PairWrite:
     return PairWrite(
         state_id=state_id, did=did, collection=POST, pds="https://pds", rev=_rev(case.fence),
         fence_rev=_rev(case.fence), walk=1, pages=1, cursor=None, synced=len(rows), skipped=0, failed=0, attempts=0,
-        is_new_walk=True, has_page_rows=True, is_counted=False, is_direct=is_direct,
+        is_new_walk=True, is_counted=False, is_direct=is_direct,
         is_fresh=not case.starts, rows=list(rows),
-        page_rows=[(1, [row[0] for row in rows], [])], ending=Ending(),
+        page_rows=[PageRow(1, [row[0] for row in rows], [], [])], ending=Ending(),
     )  # fmt: skip
 
 

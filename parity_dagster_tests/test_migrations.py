@@ -14,12 +14,21 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
+from psycopg.types.json import Json
+from pydantic import SecretStr
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
-from parity_dagster.errors import DatabaseError, MigrationNeeded
+from parity_dagster.errors import DatabaseError, MigrationNeeded, SettingsError
+from parity_dagster.importing.models import Pair
+from parity_dagster.importing.service import ImportService
+from parity_dagster.sample_network import POST, Running, SampleNetwork
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
 from parity_dagster.store.database import SCHEMA_REVISION, connect, migrate
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
 TABLES = {
     "atproto_records",
@@ -30,6 +39,7 @@ TABLES = {
     "parity_identities",
     "parity_tombstones",
     "parity_announcements",
+    "parity_state_tables",
     "parity_alembic_version",
 }
 # The mission's schema of the state table.
@@ -176,6 +186,164 @@ def test_a_database_of_a_newer_version_is_left_alone(settings: Settings) -> None
         connection.execute("UPDATE parity_alembic_version SET version_num = '9999'")
     with pytest.raises(MigrationNeeded, match="9999"):
         migrate(settings)
+
+
+def bring_to(url: str, revision: str, *state_tables: str) -> None:
+    """Make the tables as an earlier version did, for projects with these state tables one after the other."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+    with engine.begin() as connection:
+        for name in state_tables:
+            config = migrations._config(connection, name)
+            command.upgrade(config, revision)
+            if connection.exec_driver_sql(f"SELECT to_regclass('{name}')").scalar() is None:
+                for step in reversed(list(ScriptDirectory.from_config(config).walk_revisions("base", revision))):
+                    for statement in getattr(step.module, "STATE_TABLE", ()):
+                        connection.exec_driver_sql(statement.format(state_table=name))
+    engine.dispose()
+
+
+def described(url: str) -> list[tuple[object, ...]]:
+    """Every column, index, constraint, option and comment of every table."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "SELECT c.relname, c.relkind::text, c.reloptions, obj_description(c.oid),"
+            " ARRAY(SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, attcollation,"
+            " attidentity, attgenerated, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))"
+            " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+            " WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum),"
+            " ARRAY(SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = c.oid ORDER BY 1),"
+            " ARRAY(SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = c.oid ORDER BY 1)"
+            " FROM pg_class c WHERE relnamespace = 'public'::regnamespace ORDER BY 1, 2"
+        ).fetchall()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+def test_upgraded_tables_are_the_same_as_new_ones(revision: str, database_url: str, empty_database_url: str) -> None:
+    bring_to(empty_database_url, revision, "parity_import_states")
+    assert migrate(load_settings(database_url=empty_database_url)) == SCHEMA_REVISION
+    assert described(empty_database_url) == described(database_url)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0005"])
+def test_two_projects_that_share_a_database_are_upgraded_one_after_the_other(
+    revision: str, empty_database_url: str
+) -> None:
+    bring_to(empty_database_url, revision, "ours", "theirs")
+    ours, theirs = (load_settings(database_url=empty_database_url, state_table=name) for name in ("ours", "theirs"))
+    assert migrate(ours) == SCHEMA_REVISION
+    connect(ours).close()
+    with pytest.raises(MigrationNeeded, match=r"theirs .* run `parity migrate`"):
+        connect(theirs)
+    assert migrate(theirs) == SCHEMA_REVISION
+    for each in (ours, theirs):
+        with connect(each) as connection:
+            connection.execute(f"SELECT batch, fence_rev FROM {each.state_table}")
+
+
+def test_a_state_table_that_an_upgrade_has_passed_by_is_brought_up(empty_database_url: str) -> None:
+    """The database was upgraded with another table's name, and the old name is used again."""
+    bring_to(empty_database_url, "0003", "before")
+    bring_to(empty_database_url, "0005", "after")
+    before = load_settings(database_url=empty_database_url, state_table="before")
+    with ImportService(before, report=False) as service, pytest.raises(MigrationNeeded, match="run `parity migrate`"):
+        service.enqueue([Pair("did:plc:z72i7hdynmk6r22z27h6tvur", "app.bsky.feed.post")])
+    migrate(before)
+    with ImportService(before, report=False) as service:
+        assert service.enqueue([Pair("did:plc:z72i7hdynmk6r22z27h6tvur", "app.bsky.feed.post")])
+
+
+def test_a_state_table_brought_back_from_a_backup_is_taken_up_again(settings: Settings) -> None:
+    with connect(settings) as connection:
+        connection.execute("CREATE TABLE copy (LIKE parity_import_states INCLUDING ALL)")
+        connection.execute("DROP TABLE parity_import_states")
+        connection.execute("ALTER TABLE copy RENAME TO parity_import_states")
+    with pytest.raises(MigrationNeeded, match="run `parity migrate`"):
+        connect(settings)
+    assert migrate(settings) == SCHEMA_REVISION
+    connect(settings).close()
+
+
+def test_a_table_of_somebody_else_is_not_taken_for_a_state_table(settings: Settings) -> None:
+    with connect(settings) as connection:
+        connection.execute("CREATE TABLE orders (id integer)")
+    with pytest.raises(SettingsError, match=r"orders is not one of parity_dagster's.*PARITY_STATE_TABLE"):
+        migrate(settings.model_copy(update={"state_table": "orders"}))
+
+
+def copy_interrupted(settings: Settings, url: str, table: str) -> None:
+    """Copy what an interrupted import has left into the tables of revision 0005."""
+    for name, target, columns in (
+        ("atproto_records", "atproto_records", "did, collection, rkey, cid, value, rev, active"),
+        ("parity_identities", "parity_identities", "did, handle, pds, resolved_at"),
+        ("parity_failed_records", "parity_failed_records",
+         "did, collection, rkey, fingerprint, reason, detail, body, pds, walk"),
+        ("parity_walk_pages", "parity_walk_pages", "state_id, page, rkeys, skipped_rkeys"),
+        ("parity_import_states", table,
+         "id, did, collection, status, cursor, records_synced, records_skipped, records_failed, started_at, error, pds,"
+         " rev, walk, pages, attempts, error_code, refresh"),
+    ):  # fmt: skip
+        rows = query(settings, f"SELECT {columns} FROM {name}")
+        marks = ", ".join(["%s"] * len(columns.split(",")))
+        with psycopg.connect(url) as connection, connection.cursor() as cursor:
+            is_identity = "OVERRIDING SYSTEM VALUE" if columns.startswith("id,") else ""
+            cursor.executemany(
+                f"INSERT INTO {target} ({columns}) {is_identity} VALUES ({marks}) ON CONFLICT DO NOTHING",
+                [[Json(value) if isinstance(value, dict) else value for value in row] for row in rows],
+            )
+
+
+@pytest.fixture
+def interrupted(settings: Settings) -> Iterator[tuple[Settings, Running, str]]:
+    """A second walk that broke off after three of six pages; two records could not be stored."""
+    network = SampleNetwork()
+    did = network.add_account({POST: 45})
+    network.add_odd(did, POST, ["nul", "value-null"])
+    with importing(settings, network, page_size=10) as (service, running):
+        service.import_user_collection(did, POST)
+        for rkey in sorted(network.records(did, POST).keys() - network.odd_records(did, POST).keys())[::9]:
+            network.delete_record(did, POST, rkey)
+        network.behave(faults=[{"kind": "503", "method": "listRecords", "skip": 3, "times": 9}])
+        assert service.import_user_collection(did, POST, refresh=True).error_code == "server_error"
+        network.behave_normally()
+        yield settings, running, did
+
+
+def test_an_interrupted_walk_of_the_revision_before_goes_on_after_the_upgrade(
+    interrupted: tuple[Settings, Running, str], empty_database_url: str
+) -> None:
+    settings, running, did = interrupted
+    bring_to(empty_database_url, "0005", "parity_import_states")
+    copy_interrupted(settings, empty_database_url, "parity_import_states")
+    upgraded = settings_for(settings, running, database_url=SecretStr(empty_database_url), page_size=10)
+    migrate(upgraded)
+    running.network.log.clear()
+    with ImportService(upgraded, report=False) as service:
+        assert service.import_user_collection(did, POST).completed
+        assert len(service.find_failed_records()) == 2
+    assert None not in running.network.log.cursors(did, POST), "no committed page is read again"
+    assert_equal(upgraded, running.network, did, POST)
+
+
+@pytest.mark.parametrize("problem", ["a page is missing", "whose?", "newer rows"])
+def test_an_interrupted_walk_that_cannot_go_on_after_the_upgrade_begins_again(
+    problem: str, interrupted: tuple[Settings, Running, str], empty_database_url: str
+) -> None:
+    settings, running, did = interrupted
+    bring_to(empty_database_url, "0005", "parity_import_states", *["theirs"] * (problem == "whose?"))
+    copy_interrupted(settings, empty_database_url, "parity_import_states")
+    upgraded = settings_for(settings, running, database_url=SecretStr(empty_database_url), page_size=10)
+    if problem == "a page is missing":
+        query(upgraded, "DELETE FROM parity_walk_pages WHERE page = 2")
+    elif problem == "newer rows":
+        newer = "UPDATE atproto_records SET rev = '3zzzzzzzzzz2a' WHERE rkey = (SELECT min(rkey) FROM atproto_records)"
+        query(upgraded, newer)
+    migrate(upgraded)
+    running.network.log.clear()
+    with ImportService(upgraded, report=False) as service:
+        assert service.import_user_collection(did, POST).completed
+    assert running.network.log.cursors(did, POST)[0] is None
+    if problem != "newer rows":
+        assert_equal(upgraded, running.network, did, POST)
 
 
 @pytest.mark.parametrize("name", ["imports_2", "user"])

@@ -232,7 +232,9 @@ class Engine:
 
     async def forget_endings(self, told: list[Told]) -> None:
         """See `store.announcements.forget_endings`."""
-        await self.database.run(lambda conn: forget_endings(conn, told), patience=ANNOUNCING_PATIENCE)
+        await self.database.run(
+            lambda conn: forget_endings(conn, self._settings.state_table, told), patience=ANNOUNCING_PATIENCE
+        )
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -14,7 +14,7 @@ from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.models import ImportState, ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
-from parity_dagster.store.writes import PairWrite
+from parity_dagster.store.writes import PageRow, PairWrite, fingerprint
 
 Item = PageItem | EndItem
 
@@ -29,9 +29,9 @@ class Fold:
         state = job.claim.state
         self.write = PairWrite(
             state_id=state.id, did=job.did, collection=job.collection, pds=job.pds, rev=job.rev,
-            fence_rev=job.fence(job.saved_walk, job.rev), walk=job.saved_walk, pages=job.saved_pages,
+            fence_rev=job.saved_fence, walk=job.saved_walk, pages=job.saved_pages,
             cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
-            attempts=state.attempts, is_new_walk=False, has_page_rows=job.has_page_rows,
+            attempts=state.attempts, is_new_walk=False,
             is_counted=job.saved_pages == 0 or job.last_rkey is not None,
             is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
         )  # fmt: skip
@@ -54,8 +54,7 @@ class Fold:
         if item.walk != write.walk:
             write.walk, write.pages, write.cursor = item.walk, 0, None
             write.synced = write.skipped = write.failed = 0
-            write.is_new_walk, write.has_page_rows = True, False
-            write.is_counted, self._last_rkey = True, None
+            write.is_new_walk, write.is_counted, self._last_rkey = True, True, None
             if item.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
                 write.is_direct = write.is_fresh = self.job.is_direct = False
             write.page_rows.clear()
@@ -73,10 +72,10 @@ class Fold:
         self._rows += item.rows
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
-        write.pds, write.rev = item.pds, item.rev
-        write.fence_rev = self.job.fence(item.walk, item.rev)
+        write.pds, write.rev, write.fence_rev = item.pds, item.rev, item.fence
         write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
-        write.page_rows.append((item.page, rkeys, item.skipped))
+        failed = [fingerprint(r.body) for r in item.rejects]
+        write.page_rows.append(PageRow(item.page, rkeys, item.skipped, failed))
         write.pages, write.cursor = item.page, item.cursor
         write.synced += len(item.rows)
         write.skipped += len(item.skipped)
@@ -98,11 +97,10 @@ class Fold:
         write.rows = list(self._rows)
         write.mapped = list(self._mapped.values())
         write.fetched = self.has_pages
-        completes = write.ending is not None and write.ending.error is None
-        starts = write.pages == len(write.page_rows)
-        if completes and write.is_fresh and write.walk == 1 and starts and write.is_counted:
-            write.page_rows.clear()  # begun and ended in one transaction: nobody will need them
-        write.has_page_rows = write.has_page_rows or bool(write.page_rows)
+        starts = 0 < write.pages == len(write.page_rows)
+        if write.completes and write.is_fresh and write.walk == 1 and starts and write.is_counted:
+            write.is_at_once = True
+            write.page_rows.clear()
 
     @property
     def records(self) -> list[Row]:
@@ -128,7 +126,11 @@ class Fold:
         write.rows = [row for row in write.rows if row[0] not in bad]
         write.mapped = [row for row in write.mapped if row.rkey not in bad]
         write.page_rows = [
-            (page, [k for k in rkeys if k not in bad], skipped) for page, rkeys, skipped in write.page_rows
+            row._replace(
+                rkeys=[k for k in row.rkeys if k not in bad],
+                failed=row.failed + [fingerprint(entries[k]) for k in row.rkeys if k in bad],
+            )
+            for row in write.page_rows
         ]
         write.synced -= len(bad)
         write.failed += len(bad)
@@ -137,8 +139,8 @@ class Fold:
         """Remember on the job what is committed."""
         job, write = self.job, self.write
         job.saved_walk, job.saved_pages, job.saved_cursor = write.walk, write.pages, write.cursor
+        job.saved_fence = write.fence_rev
         job.synced, job.skipped, job.failed = write.synced, write.skipped, write.failed
-        job.has_page_rows = write.has_page_rows
         job.last_rkey = self._last_rkey if write.is_counted else None
         job.is_started = job.is_started or bool(self.items)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from parity_dagster.atproto.pages import RejectedRecord
-from parity_dagster.errors import CursorLoop
+from parity_dagster.errors import CursorLoop, PagesMissing
 from parity_dagster.importing.models import ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
@@ -20,6 +20,8 @@ from parity_dagster.store.states import Claim
 from parity_dagster.store.writes import Ending
 
 ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})
+CLOCK_MARGIN = timedelta(minutes=5)
+"""How much a host's clock may differ from ours without an event of the moment being lost."""
 _TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
 
@@ -32,6 +34,7 @@ class PageItem:
     page: int
     pds: str
     rev: str | None
+    fence: str
     cursor: str | None
     rows: list[Row]
     rejects: list[RejectedRecord]
@@ -59,6 +62,7 @@ class Place(NamedTuple):
     walk: int
     pds: str | None
     rev: str | None
+    fence: str | None
     cursor: str | None
     pages: int
     seen: int
@@ -75,6 +79,8 @@ class Job:
     walk: int = 0
     pds: str | None = None
     rev: str | None = None
+    fence: str | None = None
+    """Revision that the walk's rows are marked with."""
     cursor: str | None = None
     pages: int = 0
     last_keys: frozenset[str] = frozenset()
@@ -87,15 +93,14 @@ class Job:
     saved_walk: int = 0
     saved_pages: int = 0
     saved_cursor: str | None = None
+    saved_fence: str | None = None
     synced: int = 0
     skipped: int = 0
     failed: int = 0
-    has_page_rows: bool = False
     last_rkey: str | None = None
     """The last one stored, as long as every rkey of the walk was less than the one before; None if one was not."""
     is_direct: bool = False
     is_started: bool = False
-    fences: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def from_claim(cls, claim: Claim) -> Job:
@@ -113,16 +118,17 @@ class Job:
             walk=state.walk,
             pds=state.pds,
             rev=state.rev,
+            fence=state.fence_rev,
             cursor=state.cursor,
             pages=state.pages,
             seen=state.records_synced + state.records_skipped + state.records_failed,
             saved_walk=state.walk,
             saved_pages=state.pages,
             saved_cursor=state.cursor,
+            saved_fence=state.fence_rev,
             synced=state.records_synced,
             skipped=state.records_skipped,
             failed=state.records_failed,
-            has_page_rows=state.pages > 0 and state.status is not ImportStatus.COMPLETED,
             # A first walk that is resumed meets only what it wrote itself, further up the list.
             is_direct=claim.is_fresh or (state.walk == 1 and state.status is not ImportStatus.COMPLETED),
         )
@@ -141,8 +147,8 @@ class Job:
         """Whether the walk can go on where the last one stopped.
 
         A cursor means nothing to another host, nor does one of a circle, and records of an account that was inactive
-        must be read again. Without
-        a cursor the walk may have been at its end already, which its page rows tell.
+        must be read again. Without a cursor the walk may have been at its end already. Either way its page rows have
+        to be there, which the caller asks.
 
         Args:
             pds: the account's present host.
@@ -155,25 +161,34 @@ class Job:
             state.status is not ImportStatus.COMPLETED
             and (bool(self.cursor) or (self.pages > 0 and self.seen > 0))
             and self.pds == pds
-            and state.error_code not in ACCOUNT_CODES
-            and state.error_code != CursorLoop.code
+            and self.fence is not None
+            and state.error_code not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)
         )
 
-    def begin(self, pds: str, rev: str | None) -> None:
-        """Start a walk from the top of the list.
+    def begin(self, pds: str, rev: str | None, known_rev: str | None) -> None:
+        """Start a walk from the top of the list, before its first page is asked for.
+
+        Its rows are marked with the repository's revision. If the host does not tell it, the time stands in, because
+        revisions are TIDs, and TIDs are times; a little earlier, because the host's clock is another one. A fence that
+        is too low lets a replayed event through; one that is too high would lose an event.
+
+        Whatever is known of the pair by now is older than the pages to come, so that a host that was restored from a
+        backup, or whose clock is slow, does not lock out its own newer records.
 
         Args:
             pds: the host that will be read.
             rev: the repository's revision, read before its first page.
+            known_rev: the greatest revision that the pair's rows carry.
         """
         self.walk += 1
         self.pds, self.rev = pds, rev
+        self.fence = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
         self.cursor, self.pages, self.seen = None, 0, 0
         self.last_keys = frozenset()
 
     def place(self) -> Place:
         """Where the walk stands."""
-        return Place(self.walk, self.pds, self.rev, self.cursor, self.pages, self.seen)
+        return Place(self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen)
 
     def return_to(self, place: Place) -> None:
         """Forget a walk that was begun and has not brought a single page, so that what came before is not lost.
@@ -182,31 +197,7 @@ class Job:
             place: where the walk before it stood.
         """
         if place.walk and self.walk != place.walk and self.pages == 0:
-            self.walk, self.pds, self.rev, self.cursor, self.pages, self.seen = place
-
-    def fence(self, walk: int, rev: str | None) -> str:
-        """The revision that rows of a walk are marked with.
-
-        Without one from the host, the time at which the walk began stands in: revisions are TIDs, and TIDs are times.
-
-        Args:
-            walk: which walk.
-            rev: the revision the host gave.
-
-        Returns:
-            A TID.
-        """
-        state = self.claim.state
-        own = rev
-        if own is None:
-            if walk not in self.fences:
-                resumed = walk == state.walk and state.started_at is not None
-                self.fences[walk] = tid_of(state.started_at if resumed and state.started_at else datetime.now(UTC))
-            own = self.fences[walk]
-        if walk == state.walk or state.walk == 0:
-            return own
-        # A host that was restored from a backup, or whose clock is slow, must not lock out its own newer records.
-        return max(own, state.rev or tid_of(state.updated_at))
+            self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen = place
 
 
 def tid_of(moment: datetime) -> str:

@@ -79,6 +79,8 @@ class ImportState:
     """Dagster run that worked on the pair last; None outside Dagster."""
     importer_id: int | None
     """Claim: the importer that holds the pair."""
+    fence_rev: str | None = None
+    """Revision that this walk's records are marked with: `rev`, or a greater one that was known of the pair."""
 
     @property
     def pair(self) -> Pair:

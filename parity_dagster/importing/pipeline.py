@@ -13,27 +13,29 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import islice
 
 from anyio import CancelScope
 
-from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
 from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database
 from parity_dagster.importing.events import ImportCompleted, ImportFailed, ImportStarted
-from parity_dagster.importing.job import EndItem, Job, PageItem
+from parity_dagster.importing.job import EndItem, Job, PageItem, tid_of
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
 from parity_dagster.importing.outcomes import failure, unexpected
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
+from parity_dagster.store.live import newest_rev
 from parity_dagster.store.mapped import MappedStore
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.states import Claim, StateStore
-from parity_dagster.store.walk_pages import count_keys, last_page
+from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 from parity_dagster.store.writes import Ending
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class Run:
         try:
             async with asyncio.TaskGroup() as writing:
                 self._writers = [
-                    Writer(self._database, store, self._claims, self._gate, self._emit)
+                    Writer(self._database, store, self._claims, self._gate, self._emit, self._settings)
                     for _ in range(self._settings.writers)
                 ]
                 for writer in self._writers:
@@ -146,8 +148,7 @@ class Run:
         job.report_done = done.set
         attempts = claim.state.attempts
         try:
-            await self._walk(job)
-            ending, attempts = Ending(), 0
+            ending, attempts = Ending(is_unchanged=not await self._walk(job)), 0
         except ParityError as exc:
             ending, attempts = failure(exc, attempts, self._settings)
         except Exception as exc:
@@ -159,12 +160,13 @@ class Run:
             await self._writer_of(job).put(EndItem(job, job.walk, ending, attempts))
             await done.wait()
 
-    async def _walk(self, job: Job) -> None:
+    async def _walk(self, job: Job) -> bool:
+        """Read a pair to its end; False if there was nothing new to read."""
         account = await self._accounts.locate(job.did)
         async with self._hosts[account.pds]:
             cursor = job.cursor if job.can_continue(account.pds) else None
             self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
-            await self._walker.walk(job, account)
+            return await self._walker.walk(job, account)
 
     def _writer_of(self, job: Job) -> Writer:
         return self._writers[job.claim.state.id % len(self._writers)]
@@ -190,16 +192,34 @@ class Run:
         Returns:
             1.0 if nothing came twice.
         """
-        total, distinct = await self._database.run(lambda conn: count_keys(conn, job.claim.state.id))
+        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(job)))
         return distinct / total if total else 1.0
 
-    async def last_page(self, job: Job) -> tuple[int, frozenset[str]]:
+    async def last_page(self, job: Job) -> frozenset[str] | None:
         """What the last committed page held.
 
         Args:
             job: the pair.
 
         Returns:
-            Its number, 0 if there is none, and its rkeys.
+            Its rkeys; None if the walk cannot go on, because not all of its pages are known.
         """
-        return await self._database.run(lambda conn: last_page(conn, job.claim.state.id))
+        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(job), job.pages))
+
+    async def known_rev(self, job: Job) -> str | None:
+        """The greatest revision that anything known of the pair carries by now.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            A TID; None if nothing is known.
+        """
+        if job.claim.is_fresh:
+            return None  # what live events have brought since the claim is newer than it has to be
+        pair = Pair(job.did, job.collection)
+        limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
+        return await self._database.run(lambda conn: newest_rev(conn, pair, limit))
+
+    def _rows_of(self, job: Job) -> Walk:
+        return Walk(self._settings.state_table, job.claim.state.id, job.walk)

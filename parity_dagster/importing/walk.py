@@ -54,8 +54,11 @@ class Sink(Protocol):
     async def distinct_share(self, job: Job) -> float:
         """Share of the walk's committed records that are distinct, 1.0 if each came once."""
 
-    async def last_page(self, job: Job) -> tuple[int, frozenset[str]]:
-        """Number and rkeys of the last committed page."""
+    async def last_page(self, job: Job) -> frozenset[str] | None:
+        """rkeys of the last committed page; None if not all pages of the walk are known."""
+
+    async def known_rev(self, job: Job) -> str | None:
+        """The greatest revision that anything known of the pair carries by now."""
 
 
 class _CursorRefused(Exception):
@@ -90,11 +93,13 @@ class Walker:
         place = job.place()
         is_resumed = job.can_continue(account.pds)
         if is_resumed:
-            number, job.last_keys = await self._sink.last_page(job)
-            if job.cursor is None:
-                if number == job.pages:
-                    return True  # the last importer was killed between the last page and the end
+            last_keys = await self._sink.last_page(job)
+            if last_keys is None:
                 is_resumed = False
+            elif job.cursor is None:
+                return True  # the last importer was killed between the last page and the end
+            else:
+                job.last_keys = last_keys
         while True:
             try:
                 if not is_resumed:
@@ -102,7 +107,7 @@ class Walker:
                     if self._is_unchanged(job, account, rev):
                         return False
                     place = job.place()
-                    job.begin(account.pds, rev)
+                    job.begin(account.pds, rev, await self._sink.known_rev(job))
                 await self._read_pages(job)
                 if job.seen == 0:
                     await self._believe_empty(job, account)
@@ -229,9 +234,10 @@ class Walker:
         if keys:
             job.last_keys = keys
         assert job.pds is not None
+        assert job.fence is not None
         await self._sink.put(
             PageItem(
-                job, job.walk, job.pages, job.pds, job.rev, page.cursor,
+                job, job.walk, job.pages, job.pds, job.rev, job.fence, page.cursor,
                 rows, page.rejected, [], page.size, page.body,
             )
         )  # fmt: skip

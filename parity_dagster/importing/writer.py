@@ -14,7 +14,7 @@ from functools import partial
 import psycopg
 from psycopg import AsyncConnection
 
-from parity_dagster.errors import DatabaseError
+from parity_dagster.errors import DatabaseError, PagesMissing
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database, Session
 from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed
@@ -22,11 +22,13 @@ from parity_dagster.importing.folding import Fold, Item, fold
 from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
+from parity_dagster.importing.outcomes import failure
+from parity_dagster.settings import Settings
 from parity_dagster.store.mapped import REFUSALS, MappedWrite
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.rejects import find_unstorable
 from parity_dagster.store.sessions import first_line, storable
-from parity_dagster.store.writes import Ending, LostClaim
+from parity_dagster.store.writes import Ending, LostClaim, UnprovenEnding
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,10 @@ class ByteGate:
 class Writer:
     """One session with Postgres and the queue in front of it; a pair always goes to the same writer."""
 
-    def __init__(self, database: Database, store: PageStore, claims: Claims, gate: ByteGate, emit: Emit) -> None:
+    def __init__(
+        self, database: Database, store: PageStore, claims: Claims, gate: ByteGate, emit: Emit, settings: Settings
+    ) -> None:
+        self._settings = settings
         self._session: Session = database.session(self._prepare)
         self._store = store
         self._claims = claims
@@ -129,6 +134,8 @@ class Writer:
                     break
                 except LostClaim as exc:
                     folds = await self._without_lost(folds, exc.state_ids)
+                except UnprovenEnding as exc:
+                    self._fail_unproven(folds, exc.state_ids)
                 except REFUSALS as exc:
                     direct = [item for item in folds if item.write.is_direct]
                     if direct and isinstance(exc, psycopg.errors.UniqueViolation):
@@ -208,6 +215,18 @@ class Writer:
                     "busy",
                 )
         return [item for item in folds if item.write.state_id not in lost]
+
+    def _fail_unproven(self, folds: Sequence[Fold], state_ids: set[int]) -> None:
+        """A walk whose page rows are not all there has not shown what is missing from the list, and is read again."""
+        for item in folds:
+            write = item.write
+            if write.state_id in state_ids:
+                error = PagesMissing(
+                    f"{write.pages} pages of {write.collection} of {write.did} were read, and parity_walk_pages does"
+                    " not hold what all of them showed, so that nothing was deleted or counted; `parity import"
+                    " --resume` reads the list again from its first page"
+                )
+                write.ending, write.attempts = failure(error, item.job.claim.state.attempts, self._settings)
 
     async def _set_aside(self, folds: Sequence[Fold], conn: AsyncConnection) -> int:
         """Find the values that Postgres refuses, keep them as failed records instead, and tell how many there are."""

@@ -22,6 +22,7 @@ from parity_dagster.importing.events import ImportCompleted, ImportEvent, Import
 from parity_dagster.importing.models import ImportStatus, Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
+from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import LIVE_IMPORTERS
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ class StateCollector(Collector):
         return []
 
     def _read(self) -> Iterator[Metric]:
-        parts = {"table": sql.Identifier(self._settings.state_table), "live": LIVE_IMPORTERS}
+        name = self._settings.state_table
+        parts = {"table": sql.Identifier(name), "own": regclass(name), "live": LIVE_IMPORTERS}
         with connect(self._settings) as connection:
             by_status = dict.fromkeys((str(status) for status in ImportStatus), 0)
             by_code: dict[str, int] = {}
@@ -209,7 +211,7 @@ _COUNTS = {
     "parity_importers": ("Importing processes that are alive", "SELECT count(*) FROM ({live}) live"),
     "parity_announcements_waiting": (
         "Endings that listeners have not been told yet",
-        "SELECT count(*) FROM parity_announcements",
+        "SELECT count(*) FROM parity_announcements WHERE state_table = {own}",
     ),
     "parity_tombstones": (
         "Live deletions remembered until a newer walk completes",

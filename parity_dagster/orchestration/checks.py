@@ -147,7 +147,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]
     with plain_failures(), closing(connect(settings)) as conn:
         # An import outside of Dagster reports its pairs in batches.
-        untold = untold_pairs(conn)
+        untold = untold_pairs(conn, settings.state_table)
         now = [state_from_row(row) for row in stream_states(conn, settings.state_table, statuses=ended)]
         busy = {
             Pair(row["did"], row["collection"])

@@ -12,7 +12,7 @@ catalog shows as the number of rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from parity_dagster.orchestration.markdown import EXPLORER_URL, PROFILE_URL
 
 COLUMNS = tuple(field.name for field in fields(ImportState))
 """Every column of the state row, in the table's order."""
+LATER_COLUMNS = frozenset(field.name for field in fields(ImportState) if field.default is not MISSING)
 
 
 def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
@@ -54,7 +55,8 @@ def state_from_metadata(metadata: Mapping[str, dg.MetadataValue]) -> ImportState
         KeyError: a column is missing, so the event was not written by `state_metadata`.
         ValueError: a value is not one of that column.
     """
-    values = {name: _from_value(metadata, name) for name in COLUMNS}
+    # events of earlier versions lack the columns that came later
+    values = {name: _from_value(metadata, name) for name in COLUMNS if name in metadata or name not in LATER_COLUMNS}
     return ImportState(**values)
 
 

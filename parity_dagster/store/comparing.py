@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from parity_dagster.importing.models import Pair
+from parity_dagster.store.state_tables import regclass
 
 
 class FailedCount(NamedTuple):
@@ -229,14 +230,17 @@ def failed_keys(conn: psycopg.Connection[Any], pair: Pair) -> set[str]:
     return {rkey for (rkey,) in rows}
 
 
-def untold_pairs(conn: psycopg.Connection[Any]) -> set[Pair]:
+def untold_pairs(conn: psycopg.Connection[Any], table: str) -> set[Pair]:
     """Pairs that have ended and whose ending the listeners have not been told yet.
 
     Args:
         conn: any connection.
+        table: name of the state table.
 
     Returns:
         The pairs.
     """
-    rows = conn.execute("SELECT did, collection FROM parity_announcements")
+    rows = conn.execute(
+        sql.SQL("SELECT did, collection FROM parity_announcements WHERE state_table = {}").format(regclass(table))
+    )
     return {Pair(did, collection) for did, collection in rows}

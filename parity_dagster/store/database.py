@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The newest revision in store/migrations/versions; a test compares the two. Here, so that the check of a
 # database does not cost the import of Alembic (0.7 s).
-SCHEMA_REVISION: Final = "0005"
+SCHEMA_REVISION: Final = "0006"
 VERSION_TABLE: Final = "parity_alembic_version"
 # Any fixed number that other users of the database are unlikely to lock ("parity" in hexadecimal ASCII).
 MIGRATION_LOCK: Final = 0x706172697479
@@ -94,7 +94,7 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
 
 
 def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
-    """Check with one query that the tables are there and of this version's revision.
+    """Check that the tables are there and of this version's revision.
 
     Args:
         connection: any connection outside of a failed transaction; its transaction is left as it was.
@@ -107,15 +107,12 @@ def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
 
     try:
         with connection.transaction():
-            row = connection.execute(
-                f"SELECT version_num, to_regclass(%s) IS NOT NULL FROM {VERSION_TABLE}",
-                (f'"{settings.state_table}"',),
-            ).fetchone()
+            row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
     if row is None:
         raise MigrationNeeded("the database has no tables of parity_dagster yet: run `parity migrate`")
-    revision, state_table_exists = row
+    (revision,) = row
     if revision > SCHEMA_REVISION:
         raise MigrationNeeded(
             f"the database has revision {revision}, which this parity_dagster is too old for: upgrade it"
@@ -124,9 +121,23 @@ def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
         raise MigrationNeeded(
             f"the database has revision {revision} and {SCHEMA_REVISION} is needed: run `parity migrate`"
         )
-    if not state_table_exists:
+    # Two projects that share a database have a state table each, which may be of different revisions.
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT to_regclass(%(name)s) IS NOT NULL, (SELECT revision FROM parity_state_tables"
+            " WHERE state_table = to_regclass(%(name)s))",
+            {"name": f'"{settings.state_table}"'},
+        ).fetchone()
+    assert row is not None
+    exists, revision = row
+    if not exists:
         raise MigrationNeeded(
             f"the database has no table {settings.state_table} (PARITY_STATE_TABLE): run `parity migrate`"
+        )
+    if revision != SCHEMA_REVISION:
+        raise MigrationNeeded(
+            f"the table {settings.state_table} (PARITY_STATE_TABLE) has revision {revision or 'unknown'} and"
+            f" {SCHEMA_REVISION} is needed: run `parity migrate`"
         )
 
 

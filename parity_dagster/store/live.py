@@ -17,7 +17,6 @@ thousands of pairs within the server's lock table.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from zlib import crc32
@@ -27,6 +26,8 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from parity_dagster.importing.models import Pair
 from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.sessions import storable
+from parity_dagster.store.state_tables import other_tables
+from parity_dagster.store.writes import PairWrite, fingerprint
 
 LOCK_CLASS = 1_885_434_490
 """First key of these advisory locks; the second is the pair's bucket."""
@@ -78,21 +79,20 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
         )
 
 
-async def ask_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> AsyncCursor:
+async def ask_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> AsyncCursor:
     """Ask for the keys that a page must not bring back.
 
     Args:
         conn: a connection that holds the pairs' locks.
-        walks: did, collection, and the revision that the page's rows carry.
+        writes: what the pages bring.
 
     Returns:
         A cursor for `read_tombstones`.
     """
-    columns: Sequence[Sequence[str]] = list(zip(*walks, strict=True)) or ((), (), ())
     return await conn.execute(
         "SELECT did, collection, t.rkey FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " JOIN parity_tombstones t USING (did, collection) WHERE t.rev > u.rev",
-        [list(column) for column in columns],
+        _fences(writes),
     )
 
 
@@ -111,18 +111,23 @@ async def read_tombstones(found: AsyncCursor) -> dict[Pair, set[str]]:
     return deleted
 
 
-async def drop_tombstones(conn: AsyncConnection, walks: Sequence[tuple[str, str, str]]) -> None:
+async def drop_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
     """Forget deletions that complete walks began after; no older page can come any more.
 
     Args:
         conn: a connection in the transaction that completes the walks.
-        walks: did, collection, and the revision at which the walk began.
+        writes: what completes them.
     """
     await conn.execute(
         "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " WHERE t.did = u.did AND t.collection = u.collection AND t.rev <= u.rev",
-        [list(column) for column in zip(*walks, strict=True)],
+        _fences(writes),
     )
+
+
+def _fences(writes: Iterable[PairWrite]) -> list[list[str | None]]:
+    fences = [(write.did, write.collection, write.fence_rev) for write in writes]
+    return [[fence[column] for fence in fences] for column in range(3)]
 
 
 async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
@@ -135,14 +140,38 @@ async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
     Returns:
         Number of tombstones dropped.
     """
+    unfinished = sql.SQL(
+        " AND NOT EXISTS (SELECT FROM {} s WHERE s.did = t.did AND s.collection = t.collection"
+        " AND s.status <> 'completed' AND (s.rev IS NULL OR s.rev < t.rev))"
+    )
+    # Every project's walks write the same records.
+    tables = [sql.Identifier(table), *await other_tables(conn, table)]
     cursor = await conn.execute(
-        sql.SQL(
-            "DELETE FROM parity_tombstones t WHERE deleted_at < now() - interval '1 day' AND NOT EXISTS (SELECT FROM {}"
-            " s WHERE s.did = t.did AND s.collection = t.collection AND s.status <> 'completed'"
-            " AND (s.rev IS NULL OR s.rev < t.rev))"
-        ).format(sql.Identifier(table))
+        sql.SQL("DELETE FROM parity_tombstones t WHERE deleted_at < now() - interval '1 day'")
+        + sql.SQL("").join(unfinished.format(each) for each in tables)
     )
     return cursor.rowcount
+
+
+async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> str | None:
+    """The greatest revision that anything known about a pair's records carries.
+
+    Args:
+        conn: any connection.
+        pair: whose records.
+        limit: greater ones are of no clock that can be right, and do not count.
+
+    Returns:
+        A TID; None if nothing is known.
+    """
+    cursor = await conn.execute(
+        "SELECT greatest((SELECT max(rev) FROM atproto_records WHERE did = %(did)s AND collection = %(collection)s"
+        " AND rev < %(limit)s), (SELECT max(rev) FROM parity_tombstones WHERE did = %(did)s"
+        " AND collection = %(collection)s AND rev < %(limit)s))",
+        {**pair._asdict(), "limit": limit},
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 class LiveBatch(NamedTuple):
@@ -271,12 +300,13 @@ async def _drop_failed(conn: AsyncConnection, keys: Collection[Key]) -> None:
 
 
 async def _keep(conn: AsyncConnection, table: str, reject: LiveReject) -> None:
-    # Like a reject of the walk under way, or of the last one: the next complete walk knows better.
+    # Like a reject of the walk under way, or of the last one: the next walk that begins after it knows better.
     statement = sql.SQL(
-        "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, walk)"
-        " VALUES (%(did)s, %(collection)s, %(rkey)s, %(fingerprint)s, %(reason)s, %(detail)s, %(body)s, coalesce("
-        "(SELECT walk FROM {} WHERE did = %(did)s AND collection = %(collection)s), 0))"
-        " ON CONFLICT (did, collection, fingerprint) DO UPDATE SET walk = EXCLUDED.walk, last_seen_at = now()"
+        "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, walk,"
+        " rev) VALUES (%(did)s, %(collection)s, %(rkey)s, %(fingerprint)s, %(reason)s, %(detail)s, %(body)s, coalesce("
+        "(SELECT walk FROM {} WHERE did = %(did)s AND collection = %(collection)s), 0), %(rev)s)"
+        " ON CONFLICT (did, collection, fingerprint) DO UPDATE SET walk = EXCLUDED.walk,"
+        " rev = greatest(f.rev, EXCLUDED.rev), last_seen_at = now()"
     ).format(sql.Identifier(table))
-    fingerprint = hashlib.sha256(reject.body).hexdigest()
-    await conn.execute(statement, {**reject._asdict(), "detail": storable(reject.detail), "fingerprint": fingerprint})
+    key = fingerprint(reject.body)
+    await conn.execute(statement, {**reject._asdict(), "detail": storable(reject.detail), "fingerprint": key})

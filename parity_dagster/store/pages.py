@@ -9,7 +9,6 @@ upsert that leaves identical rows untouched, so that reading an unchanged reposi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import count
 
@@ -22,22 +21,34 @@ from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapped import MappedStore, MappedWrite
 from parity_dagster.store.sessions import enlarge_send_buffer, storable
+from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
-from parity_dagster.store.walk_pages import drop_page_rows, save_page_rows
-from parity_dagster.store.writes import LostClaim, PairWrite
+from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, forget_page_rows, save_page_rows
+from parity_dagster.store.writes import LostClaim, PairWrite, UnprovenEnding, fingerprint
 
 
 class PageStore:
     """Saves batches on a connection of its own."""
 
     def __init__(self, table: str, mapped: MappedStore | None = None) -> None:
+        self._name = table
         self._table = sql.Identifier(table)
         self._composed: dict[str, bytes] = {}
         self.mapped = mapped or MappedStore({})
 
     def _sql(self, text: str) -> bytes:
         if text not in self._composed:
-            self._composed[text] = sql.SQL(text).format(table=self._table, columns=COLUMNS).as_bytes()
+            state_table = regclass(self._name)
+            self._composed[text] = (
+                sql.SQL(text)
+                .format(
+                    table=self._table,
+                    columns=COLUMNS,
+                    state_table=state_table,
+                    all_pages=ALL_PAGES.format(state_table=state_table),
+                )
+                .as_bytes()
+            )
         return self._composed[text]
 
     async def prepare(self, conn: AsyncConnection) -> None:
@@ -68,6 +79,7 @@ class PageStore:
 
         Raises:
             LostClaim: some pairs are no longer this importer's; nothing was written.
+            UnprovenEnding: some walks cannot be shown to be complete; nothing was written.
             psycopg.Error: what Postgres said; nothing was written.
         """
         direct = [write for write in writes if write.is_direct]
@@ -77,9 +89,9 @@ class PageStore:
         async with conn.transaction():
             async with conn.pipeline():
                 updated = await self._update_states(conn, importer_id, writes)
-                await drop_page_rows(conn, writes)
+                await drop_page_rows(conn, self._name, writes)
                 await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)
-                deleted = await ask_tombstones(conn, [(w.did, w.collection, w.fence_rev) for w in writes if w.rows])
+                deleted = await ask_tombstones(conn, [w for w in writes if w.rows])
                 new = await self._ask_new(conn, others) if others else None
             await _check_claims(updated, writes)
             if new is not None:
@@ -91,9 +103,11 @@ class PageStore:
                 await self.mapped.save(conn, [MappedWrite(w.did, w.collection, w.mapped) for w in writes])
             async with conn.pipeline():
                 await self._save_rejects(conn, writes)
-                await save_page_rows(conn, writes)
-                await self._end(conn, importer_id, ended)
+                await save_page_rows(conn, self._name, writes)
+                proven = await self._end(conn, importer_id, ended) if ended else None
                 states = await self._ask_states(conn, [write.state_id for write in ended]) if ended else None
+            if proven is not None:
+                await _check_pages(proven, ended)
             return {} if states is None else await _read_states(states)
 
     async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
@@ -118,15 +132,15 @@ class PageStore:
             self._sql(
                 "UPDATE {table} s SET pds = coalesce(u.pds, s.pds), rev = u.rev, walk = u.walk, pages = u.pages,"
                 " cursor = u.cursor, records_synced = u.synced, records_skipped = u.skipped, records_failed = u.failed,"
-                " status = u.status, error = u.error, error_code = u.error_code, attempts = u.attempts,"
-                " next_attempt_at = now() + make_interval(secs => u.retry_in),"
+                " fence_rev = u.fence_rev, status = u.status, error = u.error, error_code = u.error_code,"
+                " attempts = u.attempts, next_attempt_at = now() + make_interval(secs => u.retry_in),"
                 " completed_at = CASE WHEN u.status = 'completed' THEN now() END,"
                 " importer_id = CASE WHEN u.status = 'in_progress' THEN s.importer_id END,"
                 " refresh = s.refresh AND u.status <> 'completed', updated_at = now()"
                 " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[], %s::int[], %s::text[], %s::bigint[],"
-                " %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[])"
-                " AS u(id, pds, rev, walk, pages, cursor, synced, skipped, failed, status, error, error_code,"
-                " attempts, retry_in) WHERE s.id = u.id AND s.importer_id = %s RETURNING s.id"
+                " %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[])"
+                " AS u(id, pds, rev, walk, pages, cursor, synced, skipped, failed, fence_rev, status, error,"
+                " error_code, attempts, retry_in) WHERE s.id = u.id AND s.importer_id = %s RETURNING s.id"
             ),
             [*(list(column) for column in columns), importer_id],
         )
@@ -156,6 +170,7 @@ class PageStore:
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             for write in writes:
                 if write.rows:
+                    assert write.fence_rev is not None
                     rows = encode_rows(write.did, write.collection, write.fence_rev, write.rows)
                     await copy.write(memoryview(rows))  # sent in pieces, which are no copies then
 
@@ -179,83 +194,108 @@ class PageStore:
         found = {}
         for write in writes:
             for rkey, reason, detail, body in write.rejects:
-                fingerprint = hashlib.sha256(body).hexdigest()
-                found[write.state_id, fingerprint] = (
-                    write.did, write.collection, rkey, fingerprint, reason, storable(detail), body, write.pds,
-                    write.walk,
+                key = fingerprint(body)
+                found[write.state_id, key] = (
+                    write.did, write.collection, rkey, key, reason, storable(detail), body, write.pds,
+                    write.walk, write.fence_rev,
                 )  # fmt: skip
         if not found:
             return
         async with conn.cursor() as cursor:
             await cursor.executemany(
                 "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, pds,"
-                " walk) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (did, collection, fingerprint)"
+                " walk, rev) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (did, collection, fingerprint)"
                 " DO UPDATE SET walk = EXCLUDED.walk, pds = EXCLUDED.pds, reason = EXCLUDED.reason,"
-                " detail = EXCLUDED.detail, last_seen_at = now()",
+                " detail = EXCLUDED.detail, rev = greatest(f.rev, EXCLUDED.rev), last_seen_at = now()",
                 list(found.values()),
             )
 
-    async def _end(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> None:
-        if not writes:
-            return
+    async def _end(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> AsyncCursor:
+        """End pairs; the answer names those whose page rows are all there."""
         for write in writes:
-            ending = write.ending
-            assert ending is not None
-            if ending.deactivate:
+            assert write.ending is not None
+            if write.ending.deactivate:
                 await conn.execute(
                     "UPDATE atproto_records SET active = false, updated_at = now()"
                     " WHERE did = %s AND collection = %s AND active",
                     (write.did, write.collection),
                 )
-        await self._recount(conn, [write for write in writes if write.has_page_rows])
-        complete = [write for write in writes if write.ending is not None and write.ending.error is None]
-        if complete:
-            await drop_tombstones(conn, [(write.did, write.collection, write.fence_rev) for write in complete])
-        await note_endings(conn, importer_id, [(write.did, write.collection, write.fetched) for write in writes])
-
-    async def _recount(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
-        """Make the counts exact; after complete walks, also drop what their page rows are no longer needed for."""
-        if not writes:
-            return
-        await conn.execute(
-            # by byte: the order does not matter, and a locale's takes several times as long
-            self._sql(
-                "UPDATE {table} s SET records_synced = CASE WHEN is_counted THEN s.records_synced ELSE (SELECT"
-                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k WHERE state_id = s.id) END,'
-                " records_skipped = CASE WHEN is_counted THEN s.records_skipped ELSE (SELECT"
-                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(skipped_rkeys) k WHERE state_id = s.id)'
-                " END, records_failed = (SELECT count(*) FROM parity_failed_records f WHERE f.did = s.did"
-                " AND f.collection = s.collection AND f.walk = s.walk)"
-                " FROM unnest(%s::bigint[], %s::bool[]) AS u(id, is_counted) WHERE s.id = u.id"
-            ),
-            ([write.state_id for write in writes], [write.is_counted for write in writes]),
-        )
-        complete = [write for write in writes if write.ending is not None and write.ending.error is None]
+        proven = await self._recount(conn, [w for w in writes if not w.is_at_once and not _is_unchanged(w)])
+        complete = [write for write in writes if write.completes]
         for write in complete:
             if not write.is_fresh:
                 await self._sweep(conn, write)
+        if noted := [write.state_id for write in complete if not write.is_at_once]:
+            await forget_page_rows(conn, self._name, noted)
         if complete:
-            await conn.execute(
-                "DELETE FROM parity_walk_pages WHERE state_id = ANY(%s)", ([write.state_id for write in complete],)
-            )
+            await drop_tombstones(conn, complete)
+        endings = [(write.did, write.collection, write.fetched) for write in writes]
+        await note_endings(conn, self._name, importer_id, endings)
+        return proven
+
+    async def _recount(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> AsyncCursor:
+        """Make the counts of walks exact whose page rows are all there."""
+        return await conn.execute(
+            # by byte: the order does not matter, and a locale's takes several times as long
+            self._sql(
+                "UPDATE {table} s SET records_synced = CASE WHEN is_counted THEN s.records_synced ELSE (SELECT"
+                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k'
+                " WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk) END,"
+                " records_skipped = CASE WHEN is_counted THEN s.records_skipped ELSE (SELECT"
+                ' count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(skipped_rkeys) k'
+                " WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk) END,"
+                " records_failed = (SELECT count(*) FROM parity_failed_records f WHERE f.did = s.did"
+                " AND f.collection = s.collection AND (f.rev > s.fence_rev OR f.fingerprint IN (SELECT unnest(failed)"
+                " FROM parity_walk_pages WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk)))"
+                " FROM unnest(%s::bigint[], %s::int[], %s::bool[]) AS u(id, walk, is_counted)"
+                " WHERE s.id = u.id AND s.walk = u.walk AND {all_pages} RETURNING s.id"
+            ),
+            [[write.state_id for write in writes], [w.walk for w in writes], [w.is_counted for w in writes]],
+        )
 
     async def _sweep(self, conn: AsyncConnection, write: PairWrite) -> None:
-        """Drop what the PDS no longer shows.
+        """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to tell.
 
-        A row that a live event wrote after the walk began stays: the walk may have passed the place where it
-        would have been seen.
+        What a live event wrote after the walk began stays: the walk may have passed the place where it would have been
+        seen.
         """
-        keys = {"id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.walk}
-        await conn.execute(
-            "DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
-            " AND (rev IS NULL OR rev <= %(rev)s) AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey"
-            " FROM parity_walk_pages WHERE state_id = %(id)s) seen WHERE seen.rkey = r.rkey)",
-            {**keys, "rev": write.fence_rev},
+        keys = {
+            "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.walk,
+            "rev": write.fence_rev,
+        }  # fmt: skip
+        proof = (
+            "WITH proof AS (SELECT s.id, s.walk FROM {table} s WHERE s.id = %(id)s AND s.walk = %(walk)s"
+            " AND (s.did, s.collection) = (%(did)s, %(collection)s) AND s.status = 'completed' AND s.cursor IS NULL"
+            " AND {all_pages}), seen AS (SELECT p.* FROM parity_walk_pages p JOIN proof ON state_table = {state_table}"
+            " AND state_id = proof.id AND p.walk = proof.walk)"
         )
         await conn.execute(
-            "DELETE FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s AND walk < %(walk)s",
+            self._sql(
+                f"{proof} DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
+                " AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"
+                " AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey FROM seen) k WHERE k.rkey = r.rkey)"
+            ),
             keys,
         )
+        await conn.execute(
+            self._sql(
+                f"{proof} DELETE FROM parity_failed_records f WHERE did = %(did)s AND collection = %(collection)s"
+                " AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"
+                " AND NOT EXISTS (SELECT FROM (SELECT unnest(failed) AS key FROM seen) k WHERE k.key = f.fingerprint)"
+            ),
+            keys,
+        )
+
+
+def _is_unchanged(write: PairWrite) -> bool:
+    return write.ending is not None and write.ending.is_unchanged
+
+
+async def _check_pages(proven: AsyncCursor, writes: Sequence[PairWrite]) -> None:
+    found = {row[0] for row in await proven.fetchall()}
+    claimed = {write.state_id for write in writes if write.completes and not write.is_at_once}
+    if claimed - found:
+        raise UnprovenEnding(claimed - found)
 
 
 async def _check_claims(updated: AsyncCursor, writes: Sequence[PairWrite]) -> None:

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from parity_dagster.importing.models import FailedRecord
 from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
+from parity_dagster.store.walk_pages import add_key
 
 
 async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str | None, bytes]]) -> dict[str, str]:
@@ -106,11 +107,7 @@ async def store_failed_record(
             await save_more(conn)
         if state is not None:
             # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
-            await conn.execute(
-                "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE state_id = %(id)s AND page ="
-                " (SELECT max(page) FROM parity_walk_pages WHERE state_id = %(id)s)",
-                {"rkey": rkey, "id": state[0]},
-            )
+            await add_key(conn, table, state[0], rkey)
         await _forget(conn, table, failed, synced=int(is_new))
 
 

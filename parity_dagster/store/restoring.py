@@ -13,6 +13,8 @@ import psycopg
 from psycopg import sql
 
 from parity_dagster.importing.models import ImportState, Pair
+from parity_dagster.store.state_tables import regclass
+from parity_dagster.store.walk_pages import ALL_PAGES
 
 _COLUMNS = tuple(field.name for field in fields(ImportState))
 
@@ -31,8 +33,8 @@ _NUMBER = (
 # A walk can only go on where the keys of all its pages are known; without them its end would take the records of
 # the missing pages for deleted ones. Such a pair starts again from its first page instead.
 _UNKNOWN_PLACE = (
-    "UPDATE restored r SET cursor = NULL, pages = 0 WHERE status <> 'completed' AND cursor IS NOT NULL AND (moved OR"
-    " (SELECT count(*) FROM parity_walk_pages p WHERE p.state_id = r.id AND p.page <= r.pages) <> pages)"
+    "UPDATE restored s SET cursor = NULL, pages = 0 WHERE status <> 'completed' AND cursor IS NOT NULL"
+    " AND (moved OR {all_pages} IS NOT TRUE)"
 )
 
 _MERGE = (
@@ -62,6 +64,7 @@ def restore_states(connection: psycopg.Connection, table: str, states: Iterable[
         "changed": _list(changed),
         "current": _list(changed, "s"),
         "excluded": _list(changed, "excluded"),
+        "all_pages": ALL_PAGES.format(state_table=regclass(table)),
     }
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
@@ -99,22 +102,25 @@ def forget_states(connection: psycopg.Connection, table: str, pairs: Iterable[Pa
     """
     wanted = None if pairs is None else list(pairs)
     with connection.transaction():
-        row = connection.execute(
+        gone = connection.execute(
             sql.SQL(
-                "WITH gone AS (DELETE FROM {table} WHERE status IN ('completed', 'failed')"
-                " AND (%(all)s OR (did, collection) IN"
-                " (SELECT * FROM unnest(%(dids)s::text[], %(collections)s::text[]))) RETURNING id),"
-                " pages AS (DELETE FROM parity_walk_pages WHERE state_id IN (SELECT id FROM gone))"
-                " SELECT count(*) FROM gone"
+                "DELETE FROM {table} WHERE status IN ('completed', 'failed') AND (%(all)s OR (did, collection) IN"
+                " (SELECT * FROM unnest(%(dids)s::text[], %(collections)s::text[]))) RETURNING id"
             ).format(table=sql.Identifier(table)),
             {
                 "all": wanted is None,
                 "dids": [pair.did for pair in wanted or ()],
                 "collections": [pair.collection for pair in wanted or ()],
             },
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
+        ).fetchall()
+        # A statement of its own: it sees what was committed while the rows above were waited for.
+        connection.execute(
+            sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
+                regclass(table)
+            ),
+            ([row[0] for row in gone],),
+        )
+    return len(gone)
 
 
 def _list(names: Iterable[str], qualifier: str | None = None) -> sql.Composed:

@@ -20,13 +20,15 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
 from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+from parity_dagster.store.walk_pages import forget_page_rows
 
 LOCK_CLASS = 1_885_434_489
 """First key of our advisory locks; the second is the importer's number, 0 guards the claiming itself."""
 
 COLUMNS = sql.SQL(
     "id, did, collection, status, cursor, records_synced, records_skipped, records_failed, started_at, completed_at,"
-    " error, created_at, updated_at, pds, rev, walk, pages, attempts, next_attempt_at, error_code, run_id, importer_id"
+    " error, created_at, updated_at, pds, rev, walk, pages, attempts, next_attempt_at, error_code, run_id, importer_id,"
+    " fence_rev"
 )
 
 LIVE_IMPORTERS = sql.SQL(
@@ -66,6 +68,7 @@ class StateStore:
     """Statements on the state table; every method takes the connection it works on."""
 
     def __init__(self, table: str) -> None:
+        self._name = table
         self.table = sql.Identifier(table)
 
     def _sql(self, text: str) -> sql.Composed:
@@ -244,16 +247,15 @@ class StateStore:
         async with conn.transaction():
             cursor = await conn.execute(
                 self._sql(
-                    "WITH gone AS (DELETE FROM {table} WHERE did = %(did)s"
-                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s) RETURNING id),"
-                    " pages AS (DELETE FROM parity_walk_pages WHERE state_id IN (SELECT id FROM gone))"
-                    " SELECT count(*) FROM gone"
+                    "DELETE FROM {table} WHERE did = %(did)s"
+                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s) RETURNING id"
                 ),
                 {"did": did, "collection": collection},
             )
-            row = await cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+            gone = [row[0] for row in await cursor.fetchall()]
+            # A statement of its own: it sees the page that was being committed while the row above was waited for.
+            await forget_page_rows(conn, self._name, gone)
+        return len(gone)
 
     async def enqueue(self, conn: AsyncConnection, pairs: Iterable[Pair], *, refresh: bool) -> list[Pair]:
         """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.

@@ -1,69 +1,96 @@
 """What a walk has seen so far: one small row per committed page, until the walk completes.
 
-What lives here: writing and asking these rows. What must not: counting and sweeping by them, which is part of an
-ending (`pages`).
+These rows are the evidence on which an ending counts, and deletes what the list no longer shows. A row belongs to one
+walk of one row of one state table, and only rows of all pages of that very walk prove anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from parity_dagster.store.copy_text import encode_array
+from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.writes import PairWrite
 
+ALL_PAGES = sql.SQL(
+    "(SELECT count(*) = s.pages AND min(page) = 1 AND max(page) = s.pages FROM parity_walk_pages"
+    " WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk)"
+)
+"""Whether the pages 1 to n of the walk of the state row `s` are all there, and no others; not true without any page."""
 
-async def count_keys(conn: AsyncConnection, state_id: int) -> tuple[int, int]:
+
+class Walk(NamedTuple):
+    """Whose page rows."""
+
+    table: str
+    """Name of the state table."""
+    state_id: int
+    walk: int
+
+
+async def count_keys(conn: AsyncConnection, walk: Walk) -> tuple[int, int]:
     """How many rkeys the committed pages of a walk show, and how many different ones.
 
     Args:
         conn: any connection.
-        state_id: the pair.
+        walk: whose.
 
     Returns:
         Both numbers.
     """
     cursor = await conn.execute(
-        'SELECT count(k), count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k WHERE state_id = %s',
-        (state_id,),
+        sql.SQL(
+            'SELECT count(k), count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k'
+            " WHERE state_table = {} AND state_id = %s AND walk = %s"
+        ).format(regclass(walk.table)),
+        (walk.state_id, walk.walk),
     )
     row = await cursor.fetchone()
     assert row is not None
     return row[0], row[1]
 
 
-async def last_page(conn: AsyncConnection, state_id: int) -> tuple[int, frozenset[str]]:
-    """Number and rkeys of a walk's last committed page.
+async def find_last_page(conn: AsyncConnection, walk: Walk, pages: int) -> frozenset[str] | None:
+    """What the last committed page of a walk held.
 
     Args:
         conn: any connection.
-        state_id: the pair.
+        walk: whose.
+        pages: number of pages that are committed.
 
     Returns:
-        The number, 0 if there is none; and the rkeys, stored and skipped ones.
+        Its rkeys, stored and skipped ones; None if the rows of the pages 1 to n are not all there, so that the walk
+        cannot go on.
     """
     cursor = await conn.execute(
-        "SELECT page, rkeys || skipped_rkeys FROM parity_walk_pages WHERE state_id = %s ORDER BY page DESC LIMIT 1",
-        (state_id,),
+        sql.SQL(
+            "SELECT rkeys || skipped_rkeys FROM parity_walk_pages JOIN (SELECT count(*) AS rows, min(page) AS first,"
+            " max(page) AS page FROM parity_walk_pages WHERE state_table = {table} AND state_id = %(id)s"
+            " AND walk = %(walk)s) seen USING (page) WHERE state_table = {table} AND state_id = %(id)s"
+            " AND walk = %(walk)s AND (rows, first, page) = (%(pages)s, 1, %(pages)s)"
+        ).format(table=regclass(walk.table)),
+        {"pages": pages, "id": walk.state_id, "walk": walk.walk},
     )
     row = await cursor.fetchone()
-    return (row[0], frozenset(row[1])) if row else (0, frozenset())
+    return None if row is None else frozenset(row[0])
 
 
-async def drop_page_rows(conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
+async def drop_page_rows(conn: AsyncConnection, table: str, writes: Sequence[PairWrite]) -> None:
     """Drop page rows of an earlier walk, or of this very batch if its first commit went through unnoticed.
 
     Args:
         conn: the writer's connection, in its transaction.
+        table: name of the state table.
         writes: the batch.
     """
     old = [
-        (write.state_id, 0 if write.is_new_walk else write.page_rows[0][0])
+        (write.state_id, 0 if write.is_new_walk else write.page_rows[0].page)
         for write in writes
         if write.page_rows or write.is_new_walk
     ]
-    old = [(state_id, page) for state_id, page in old if page != 1]
     again = [write for write in writes if write.is_new_walk and not write.is_fresh]
     if again:
         # A pair that was reset counts its walks from 1 again; what failed in its earlier life is not of this walk.
@@ -74,31 +101,70 @@ async def drop_page_rows(conn: AsyncConnection, writes: Sequence[PairWrite]) -> 
         )
     if old:
         await conn.execute(
-            "DELETE FROM parity_walk_pages p USING unnest(%s::bigint[], %s::int[]) AS u(state_id, page)"
-            " WHERE p.state_id = u.state_id AND p.page >= u.page",
+            sql.SQL(
+                "DELETE FROM parity_walk_pages p USING unnest(%s::bigint[], %s::int[]) AS u(state_id, page)"
+                " WHERE p.state_table = {} AND p.state_id = u.state_id AND p.page >= u.page"
+            ).format(regclass(table)),
             ([state_id for state_id, _ in old], [page for _, page in old]),
         )
 
 
-async def save_page_rows(conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
-    """Note which rkeys each page showed.
+async def save_page_rows(conn: AsyncConnection, table: str, writes: Iterable[PairWrite]) -> None:
+    """Note what each page showed.
 
     Args:
         conn: the writer's connection, in its transaction.
+        table: name of the state table.
         writes: the batch.
     """
     rows = [
-        (write.state_id, page, encode_array(rkeys), encode_array(skipped))
+        (write.state_id, write.walk, row.page, *map(encode_array, (row.rkeys, row.skipped, row.failed)))
         for write in writes
-        for page, rkeys, skipped in write.page_rows
+        for row in write.page_rows
     ]
     if not rows:
         return
     # Arrays of arrays would have to be rectangular, so each page's keys travel as the text of an array.
-    state_ids, pages, rkeys, skipped = zip(*rows, strict=True)
+    state_ids, walks, pages, rkeys, skipped, failed = zip(*rows, strict=True)
     await conn.execute(
-        "INSERT INTO parity_walk_pages (state_id, page, rkeys, skipped_rkeys)"
-        " SELECT state_id, page, rkeys::text[], skipped::text[] FROM unnest(%s::bigint[], %s::int[], %s::text[],"
-        " %s::text[]) AS u(state_id, page, rkeys, skipped)",
-        (list(state_ids), list(pages), encode_array(rkeys), encode_array(skipped)),
+        sql.SQL(
+            "INSERT INTO parity_walk_pages (state_table, state_id, walk, page, rkeys, skipped_rkeys, failed)"
+            " SELECT {}, state_id, walk, page, rkeys::text[], skipped::text[], failed::text[] FROM unnest(%s::bigint[],"
+            " %s::int[], %s::int[], %s::text[], %s::text[], %s::text[])"
+            " AS u(state_id, walk, page, rkeys, skipped, failed)"
+        ).format(regclass(table)),
+        (list(state_ids), list(walks), list(pages), *map(encode_array, (rkeys, skipped, failed))),
+    )
+
+
+async def forget_page_rows(conn: AsyncConnection, table: str, state_ids: Sequence[int]) -> None:
+    """Drop all page rows of pairs.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+        state_ids: the pairs' rows.
+    """
+    await conn.execute(
+        sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(regclass(table)),
+        (list(state_ids),),
+    )
+
+
+async def add_key(conn: AsyncConnection, table: str, state_id: int, rkey: str) -> None:
+    """Let the walk under way know a record that its pages showed as one that could not be stored.
+
+    Args:
+        conn: a connection in the transaction that stores the record.
+        table: name of the state table.
+        state_id: the pair's row.
+        rkey: the record key.
+    """
+    where = sql.SQL("state_table = {} AND state_id = %(id)s").format(regclass(table))
+    await conn.execute(
+        sql.SQL(
+            "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE {where} AND page ="
+            " (SELECT max(page) FROM parity_walk_pages WHERE {where})"
+        ).format(where=where),
+        {"rkey": rkey, "id": state_id},
     )

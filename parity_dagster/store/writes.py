@@ -5,7 +5,9 @@ What lives here: one pair's share of it, and how a walk ends. What must not: sta
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapped import MappedRow
@@ -13,6 +15,29 @@ from parity_dagster.store.sessions import storable
 
 Reject = tuple[str | None, str, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""
+
+
+def fingerprint(body: bytes) -> str:
+    """What a failed record is known by.
+
+    Args:
+        body: the entry byte for byte.
+
+    Returns:
+        Its SHA-256 in hexadecimal.
+    """
+    return hashlib.sha256(body).hexdigest()
+
+
+class PageRow(NamedTuple):
+    """What a page showed."""
+
+    page: int
+    rkeys: list[str]
+    skipped: list[str]
+    """rkeys that a mapper declined."""
+    failed: list[str]
+    """Fingerprints of the records that could not be stored."""
 
 
 @dataclass(slots=True)
@@ -26,6 +51,8 @@ class Ending:
     """Seconds until the retry sensor may act; None for never."""
     deactivate: bool = False
     """The account is not active: its records must not be shown."""
+    is_unchanged: bool = False
+    """Nothing was read, because the copy is complete as it is: neither records nor counts are touched."""
 
 
 @dataclass(slots=True)
@@ -38,8 +65,9 @@ class PairWrite:
     pds: str | None
     rev: str | None
     """Revision to note on the state."""
-    fence_rev: str
-    """Revision that rows are marked with: a live event that is newer wins over this page."""
+    fence_rev: str | None
+    """Revision that the walk's rows are marked with: a live event that is newer wins over its pages. None before the
+    first page."""
     walk: int
     pages: int
     cursor: str | None
@@ -49,8 +77,6 @@ class PairWrite:
     attempts: int
     is_new_walk: bool
     """Whether the page rows of an earlier walk are to be dropped."""
-    has_page_rows: bool
-    """Whether page rows of this walk are in the table after this write, so that they can be counted."""
     is_counted: bool
     """Whether the counts are exact as they are: the walk's rkeys descend strictly, so that none came twice."""
     is_direct: bool
@@ -59,13 +85,20 @@ class PairWrite:
     """Whether no record of the pair was there when the walk began, so nothing can be left over from before."""
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    page_rows: list[tuple[int, list[str], list[str]]] = field(default_factory=list)
-    """Page number, stored rkeys and skipped rkeys of each page."""
+    page_rows: list[PageRow] = field(default_factory=list)
+    is_at_once: bool = False
+    """The walk began and ended in this transaction, nothing was there before, and nothing came twice: there is nothing
+    to count or to sweep, and no need for page rows."""
     mapped: list[MappedRow] = field(default_factory=list)
     """Rows of the collection's own typed table, if it has a mapper with one."""
     ending: Ending | None = None
     fetched: bool = True
     """Whether anything was read in this run; listeners are told."""
+
+    @property
+    def completes(self) -> bool:
+        """Whether this ends a walk whose list was read to its end."""
+        return self.ending is not None and self.ending.error is None and not self.ending.is_unchanged
 
     def state_columns(self) -> tuple[object, ...]:
         """The state row's new values, in the order in which `PageStore` writes them."""
@@ -78,8 +111,20 @@ class PairWrite:
             end = (status, error, ending.error_code, self.attempts, ending.retry_in)
         return (
             self.state_id, self.pds, self.rev, self.walk, self.pages, self.cursor,
-            self.synced, self.skipped, self.failed, *end,
+            self.synced, self.skipped, self.failed, self.fence_rev, *end,
         )  # fmt: skip
+
+
+class UnprovenEnding(Exception):
+    """Walks of the batch claim to be complete and their page rows are not all there; nothing was written.
+
+    Attributes:
+        state_ids: the rows.
+    """
+
+    def __init__(self, state_ids: set[int]) -> None:
+        super().__init__(f"page rows missing: {sorted(state_ids)}")
+        self.state_ids = state_ids
 
 
 class LostClaim(Exception):

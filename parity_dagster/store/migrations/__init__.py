@@ -4,8 +4,9 @@ What lives here: one module per revision under `versions`, and `upgrade`, which 
 must not: a decision on which database (`store.database`).
 
 A revision that touches the state table lists those statements in its module's `STATE_TABLE`, with
-`{state_table}` for the name, so that a state table of another name (PARITY_STATE_TABLE was changed later)
-can be made by replaying them.
+`{state_table}` for the name. They are replayed for every state table whose own revision (`parity_state_tables`) is
+older, so that one of another name can be made later, and two projects that share a database may be upgraded one after
+the other.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity_dagster.errors import DatabaseError, MigrationNeeded
+from parity_dagster.errors import DatabaseError, MigrationNeeded, SettingsError
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import MIGRATION_LOCK, VERSION_TABLE, redact
 from parity_dagster.store.sessions import first_line
+
+LAST_COLUMN = {"0001": "refresh", "0004": "batch", "0006": "fence_rev"}
+"""A column of the state table that each revision with a `STATE_TABLE` added."""
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,6 +39,7 @@ def upgrade(url: str, settings: Settings) -> str:
 
     Raises:
         MigrationNeeded: the database has a revision that this version does not know.
+        SettingsError: the name of the state table is that of another table.
         DatabaseError: the server refused; nothing was changed.
     """
     # Alembic and SQLAlchemy take 0.7 s to import; a migrated database needs neither.
@@ -62,7 +67,6 @@ def _upgrade_to_head(connection: Connection, state_table: str) -> str:
     from alembic import command
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
-    from sqlalchemy import text
 
     config = _config(connection, state_table)
     script = ScriptDirectory.from_config(config)
@@ -73,12 +77,41 @@ def _upgrade_to_head(connection: Connection, state_table: str) -> str:
     if now is not None and now not in revisions:
         raise MigrationNeeded(f"the database has revision {now}, which this parity_dagster does not know: upgrade it")
     command.upgrade(config, "head")
-    exists = connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{state_table}"'}).scalar()
-    if exists is None:
-        for step in reversed(list(script.walk_revisions())):
+    at = _state_table_revision(connection, state_table)
+    for step in reversed(list(script.walk_revisions())):
+        if step.revision > at:
             for statement in getattr(step.module, "STATE_TABLE", ()):
                 connection.exec_driver_sql(statement.format(state_table=state_table))
+    connection.exec_driver_sql(
+        f"""INSERT INTO parity_state_tables (state_table, revision) VALUES ('"{state_table}"', '{head}')"""
+        " ON CONFLICT (state_table) DO UPDATE SET revision = EXCLUDED.revision"
+    )
     return head
+
+
+def _state_table_revision(connection: Connection, state_table: str) -> str:
+    """Which revision a state table is at; an empty text if there is no such table yet."""
+    from sqlalchemy import text
+
+    named = {"name": f'"{state_table}"'}
+    noted: str | None = connection.execute(
+        text("SELECT revision FROM parity_state_tables WHERE state_table = to_regclass(:name)"), named
+    ).scalar()
+    if noted is not None:
+        return noted
+    columns = connection.execute(
+        text("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0"), named
+    )
+    found = set(columns.scalars())
+    if not found:
+        return ""
+    # It is not on the list although it is there: it was brought back from a backup, for one.
+    revisions = [revision for revision, column in LAST_COLUMN.items() if column in found]
+    if not revisions:
+        raise SettingsError(
+            f"the table {state_table} is not one of parity_dagster's: choose another name (PARITY_STATE_TABLE)"
+        )
+    return max(revisions)
 
 
 def _config(connection: Connection, state_table: str) -> Config:
