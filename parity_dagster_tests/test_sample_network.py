@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from parity_dagster.atproto.identifiers import tid_time
 from parity_dagster.sample_network import (
     DIALECTS,
     FOLLOW,
@@ -542,6 +544,26 @@ def test_an_inactive_account_is_described_in_the_lexicons_words(
     assert list_page(client, url, did, POST).status_code == 200
     network.behave(host="pds-1", sync_methods=False)
     assert ask(client, url, "com.atproto.sync.getRepoStatus", did=did).status_code == 501
+
+
+def test_a_host_may_be_wrong_about_its_revision(served: Running, client: httpx.Client) -> None:
+    network, url = served.network, served.pds_urls["pds-1"]
+    did = network.add_account({POST: 5}, host="pds-1")
+    network.behave(host="pds-1", rev_ahead=3600)
+    told = ask(client, url, "com.atproto.sync.getLatestCommit", did=did).json()["rev"]
+    assert tid_time(told) - tid_time(network.rev(did)) == timedelta(hours=1)
+
+
+def test_revisions_may_tell_the_time() -> None:
+    now = 1_790_000_000_000_000
+    network = SampleNetwork(clock=lambda: now)
+    did = network.add_account({POST: 1})
+    assert network.rev(did) == make_tid(now)
+    network.put_record(did, POST)
+    assert network.rev(did) == make_tid(now + 1), "each write has a revision of its own"
+    now += 1_000
+    network.put_record(did, POST)
+    assert network.rev(did) == make_tid(now)
 
 
 @pytest.mark.parametrize("old", ["deactivated", "gone", "stale"])

@@ -77,6 +77,8 @@ class Behaviour:
         unknown_repo: answer of listRecords for a repo the host does not serve: `400`, `404`, `500`, `plain`
             text 400, `empty` list. Q11
         sync_methods: whether getRepoStatus and getLatestCommit exist; otherwise 501.
+        rev_ahead: seconds by which the revision that getLatestCommit tells is ahead of the true one (or behind, if less
+            than 0).
         echo_repo: URIs carry the `repo` parameter as it was asked. Q14
         listed_collections: what describeRepo claims instead of the truth; None tells the truth. Q26
         poison: rkeys whose page fails with `poison_status`. Q13
@@ -105,6 +107,7 @@ class Behaviour:
     over_limit: Literal["refuse", "plain", "fail", "clamp", "honour"] = "refuse"
     unknown_repo: Literal["400", "404", "500", "plain", "empty"] = "400"
     sync_methods: bool = True
+    rev_ahead: float = 0.0
     echo_repo: bool = False
     listed_collections: tuple[str, ...] | None = None
     poison: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ not: HTTP (`server` and the modules it dispatches to).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from parity_dagster.sample_network.accounts import make_cid
@@ -30,10 +30,14 @@ class SampleNetwork(Population):
         hosts: number of PDSes, named `pds-1`, `pds-2`…
         seed: of everything that is made up.
         keep_log: requests remembered one by one.
+        clock: microseconds since the epoch, for revisions that tell the time; by default each write is a second after
+            the one before.
     """
 
-    def __init__(self, *, hosts: int = 1, seed: int = 1, keep_log: int = 100_000) -> None:
-        super().__init__(hosts=hosts, seed=seed)
+    def __init__(
+        self, *, hosts: int = 1, seed: int = 1, keep_log: int = 100_000, clock: Callable[[], int] | None = None
+    ) -> None:
+        super().__init__(hosts=hosts, seed=seed, clock=clock)
         self.log = RequestLog(keep_log)
         self.kept_pages: KeptPages | None = None
 

@@ -169,11 +169,11 @@ def get_latest_commit(network: SampleNetwork, host: Host, query: Query, scope: S
     if not scope.behaviour.sync_methods:
         return error(501, "MethodNotImplemented", "Method Not Implemented")
     repo = _available(network, host, query.get("did", ""))
-    return repo if isinstance(repo, Answer) else Answer(200, encode(_head(repo)))
+    return repo if isinstance(repo, Answer) else Answer(200, encode(_head(repo, scope.behaviour.rev_ahead)))
 
 
-def _head(repo: Repo) -> dict[str, str]:
-    return {"cid": make_cid(f"{repo.did}/{repo.rev}".encode()), "rev": repo.rev}
+def _head(repo: Repo, rev_ahead: float = 0.0) -> dict[str, str]:
+    return {"cid": make_cid(f"{repo.did}/{repo.rev}".encode()), "rev": repo.rev_shifted(rev_ahead)}
 
 
 def list_repos(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:

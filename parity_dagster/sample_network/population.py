@@ -7,7 +7,7 @@ must not: records (`network`) and HTTP.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -27,10 +27,12 @@ class Population:
     Args:
         hosts: number of PDSes, named `pds-1`, `pds-2`…
         seed: of everything that is made up.
+        clock: microseconds since the epoch, for revisions that tell the time; see `Repo`.
     """
 
-    def __init__(self, *, hosts: int, seed: int) -> None:
+    def __init__(self, *, hosts: int, seed: int, clock: Callable[[], int] | None = None) -> None:
         self.seed = seed
+        self.clock = clock
         self.lock: AbstractContextManager[bool] = threading.RLock()
         self.plc = Host("plc", {})
         self.hosts: dict[str, Host] = {}
@@ -110,7 +112,7 @@ class Population:
         number = len(self.accounts)
         did = did or make_did(self.seed, number)
         home = self.hosts[host] if host else list(self.hosts.values())[number % len(self.hosts)]
-        repo = Repo(did, dict(counts))
+        repo = Repo(did, dict(counts), self.clock)
         repo.status = status
         self.accounts[did] = Account(did, home, repo, handle)
         self._handles[handle or make_handle(did)] = did

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from parity_dagster.sample_network.accounts import make_tid
 from parity_dagster.sample_network.generated import Generated
 
 _FIRST_REV = 1_750_000_000_000_000
+_PER_WRITE = 1_000_000
 _FIRST_WRITE = 1_600_000_000_000_000
 
 
@@ -201,20 +203,34 @@ class Repo:
     Args:
         did: the account.
         counts: generated records per collection.
+        clock: microseconds since the epoch, which revisions then tell as those of a real PDS do; by default each
+            write is a second after the one before, so that all runs are alike.
     """
 
-    __slots__ = ("_collections", "_rev", "did", "status")
+    __slots__ = ("_clock", "_collections", "_rev", "did", "status")
 
-    def __init__(self, did: str, counts: dict[str, int]) -> None:
+    def __init__(self, did: str, counts: dict[str, int], clock: Callable[[], int] | None = None) -> None:
         self.did = did
         self.status = "active"
         self._collections: dict[str, int | Collection] = dict(counts)
-        self._rev = _FIRST_REV
+        self._clock = clock
+        self._rev = clock() if clock else _FIRST_REV
 
     @property
     def rev(self) -> str:
         """Revision: a TID that grows with every write."""
-        return make_tid(self._rev)
+        return self.rev_shifted(0)
+
+    def rev_shifted(self, seconds: float) -> str:
+        """Return the revision as a host would tell it whose clock is wrong.
+
+        Args:
+            seconds: how far the clock is ahead.
+        """
+        return make_tid(self._rev + int(seconds * 1_000_000))
+
+    def _advance(self) -> None:
+        self._rev = max(self._rev + 1, self._clock()) if self._clock else self._rev + _PER_WRITE
 
     def nsids(self) -> list[str]:
         """Return the collections that hold records, sorted."""
@@ -259,7 +275,7 @@ class Repo:
             record: what to hold.
         """
         self.writable(nsid).put(record)
-        self._rev += 1_000_000
+        self._advance()
 
     def delete(self, nsid: str, rkey: str) -> bool:
         """Delete a record and advance the revision.
@@ -272,12 +288,13 @@ class Repo:
             Whether there was one.
         """
         deleted = self.writable(nsid).delete(rkey)
-        self._rev += 1_000_000 if deleted else 0
+        if deleted:
+            self._advance()
         return deleted
 
     def next_rkey(self) -> str:
         """Return a TID greater than those of all generated records and earlier writes."""
-        return make_tid(self._rev + 1_000_000, 7)
+        return make_tid(self._rev + _PER_WRITE, 7)
 
     def copy(self) -> Repo:
         """Return an independent copy, as an old host keeps one after a migration."""
