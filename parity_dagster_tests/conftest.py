@@ -63,7 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {name for name in ("long", "soak") if name not in config.option.markexpr}
     if IS_WORKER:
         left_out.add("processes")
-    chosen, dropped = [], []
+    chosen: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
     for item in items:
         (dropped if any(mark.name in left_out for mark in item.iter_markers()) else chosen).append(item)
     items[:] = chosen
