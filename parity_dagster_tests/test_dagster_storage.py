@@ -1,8 +1,8 @@
 """Dagster's storage on our database: where it is, what it costs, that it is shared and leaves nothing."""
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -165,24 +165,26 @@ def test_the_command_lines_instance_is_on_the_same_database(
     assert list(elsewhere.iterdir()) == ([elsewhere / "dagster.yaml"] if place.startswith("folder") else [])
 
 
+def _count_runs(environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    os.chdir(environment["PARITY_HOME"])
+    with parity_instance() as instance:
+        sys.exit(instance.get_runs_count())
+
+
 def test_processes_that_start_at_once_make_the_tables_one_after_the_other(database_url: str, tmp_path: Path) -> None:
-    script = (
-        "from parity_dagster.orchestration.storage import parity_instance\n"
-        "with parity_instance() as instance: print(instance.get_runs_count())"
-    )
-    environment = {**os.environ, "PARITY_DATABASE_URL": database_url, "PARITY_HOME": str(tmp_path)}
+    environment = {"PARITY_DATABASE_URL": database_url, "PARITY_HOME": str(tmp_path)}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     waiting = (
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
-        racing = [
-            subprocess.Popen(
-                [sys.executable, "-c", script], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
-            )
-            for _ in range(3)
-        ]
+        racing = [context.Process(target=_count_runs, args=(environment,)) for _ in range(3)]
+        for process in racing:
+            process.start()
         for _ in range(600):
             if connection.execute(waiting).fetchone() == (3,):
                 break
@@ -190,4 +192,6 @@ def test_processes_that_start_at_once_make_the_tables_one_after_the_other(databa
         else:
             pytest.fail("the processes do not wait for each other")
         assert connection.execute("SELECT to_regnamespace('dagster') IS NULL").fetchone() == (True,)
-    assert [process.communicate()[0] for process in racing] == ["0\n"] * 3
+    for process in racing:
+        process.join()
+    assert [process.exitcode for process in racing] == [0, 0, 0]

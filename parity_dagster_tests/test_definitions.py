@@ -51,19 +51,13 @@ def test_a_backfill_gives_many_partitions_to_one_run() -> None:
     assert policy.max_partitions_per_run >= 100
 
 
-def test_loading_needs_no_database_and_starts_none(tmp_path: Path) -> None:
+def test_loading_needs_no_database_starts_none_and_warns_about_nothing(tmp_path: Path) -> None:
     code = "import parity_dagster.definitions as d; print(sorted(d.defs.get_repository_def().job_names))"
     for variables in ({"PARITY_DATABASE_URL": NOWHERE}, {"PARITY_HOME": str(tmp_path / "home")}):
         done = load(code, tmp_path, **variables)
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
         assert "import_records" in done.stdout
     assert not (tmp_path / "home").exists()
-
-
-def test_loading_warns_about_nothing(tmp_path: Path) -> None:
-    done = load("import parity_dagster.definitions", tmp_path)
-    assert done.returncode == 0
-    assert done.stderr == ""
 
 
 def test_a_wrong_setting_is_named_when_the_location_is_loaded(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def test_processes_that_race_to_register_the_same_accounts_all_succeed(
 ) -> None:
     """SQLite refuses a key that another process added between our look and our insert."""
     register_dids(instance, [did(10_000)])  # the tables exist before the race
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     together = context.Barrier(3)
     racers = [context.Process(target=_register_one_by_one, args=(str(tmp_path), together)) for _ in range(3)]
     for racer in racers:
