@@ -227,6 +227,7 @@ def test_an_empty_url_means_the_embedded_server(home: Path) -> None:
     assert embedded.release(home)
 
 
+@pytest.mark.processes
 def test_a_home_too_deep_for_a_socket_works(tmp_path: Path) -> None:
     home = tmp_path / ("d" * 60) / ("e" * 60)
     settings = load_settings(home=home)
