@@ -11,7 +11,8 @@ business of the module that raises it) or when a retry happens (`store.states`).
     ├── PairBusy                     busy                 another live importer holds this (did, collection)
     ├── DatabaseError                database             Postgres failed; what was committed stays
     │   ├── DatabaseUnreachable      database_unreachable
-    │   └── MigrationNeeded          migration_needed
+    │   ├── MigrationNeeded          migration_needed
+    │   └── UnsupportedServer        unsupported_server   too old, or a database whose encoding is not UTF8
     ├── TransientError               (trying again later can help)
     │   ├── HostUnreachable          unreachable          no connection, a cut connection, a timeout
     │   │   └── HostPaused           host_paused          the host failed so often that it is left alone for now
@@ -97,6 +98,13 @@ class MigrationNeeded(DatabaseError):
     """The database lacks this version's tables; `parity migrate` makes them."""
 
     code = "migration_needed"
+    retryable = False
+
+
+class UnsupportedServer(DatabaseError):
+    """The PostgreSQL server is too old, or the database's encoding is not UTF8."""
+
+    code = "unsupported_server"
     retryable = False
 
 

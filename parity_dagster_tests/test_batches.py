@@ -91,9 +91,9 @@ def test_counts_that_are_called_exact_are(shown: list[list[str]], ends_batch: li
         assert any(not keys for keys in shown)
 
 
-def test_a_copy_finds_room_in_a_local_socket(database_url: str) -> None:
+def test_a_copy_finds_room_in_a_local_socket(settings: Settings) -> None:
     async def look() -> None:
-        conn = await open_session(database_url)
+        conn = await open_session(settings)
         with socket.socket(fileno=os.dup(conn.fileno())) as own:
             before = own.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
             enlarge_send_buffer(conn)
@@ -126,14 +126,14 @@ def test_accounts_that_are_resolved_at_the_same_time_are_saved_together(settings
     assert 1 <= statements < len(dids) / 2
 
 
-def test_a_table_that_is_empty_to_the_planner_is_looked_up_by_key(database_url: str) -> None:
+def test_a_table_that_is_empty_to_the_planner_is_looked_up_by_key(settings: Settings, database_url: str) -> None:
     explain = (
         "EXPLAIN UPDATE parity_import_states s SET updated_at = now() FROM unnest(ARRAY[1, 2, 3]::bigint[]) u(id)"
         " WHERE s.id = u.id"
     )
 
     async def plan() -> str:
-        conn = await open_session(database_url)
+        conn = await open_session(settings)
         lines = await (await conn.execute(explain)).fetchall()
         await conn.close()
         return str(lines)

@@ -52,8 +52,9 @@ def test_what_is_complete_is_not_read_again_unless_a_refresh_is_asked_for(env, n
     again = call("import", did, "--collection", POST, env=env)
     assert again.exit_code == 0
     assert "3 records" in again.stdout
-    assert "Nothing new to read in 1 of them" in again.stdout
+    assert "Nothing new to read in 1 of them; --refresh asks" in again.stdout
     assert "4 records" in call("import", did, "--collection", POST, "--refresh", env=env).stdout
+    assert "Nothing new to read in 1 of them." in call("import", did, "--collection", POST, "--refresh", env=env).stdout
 
 
 def test_collections_can_be_chosen_and_one_that_is_not_registered_is_a_failed_result(env, network):

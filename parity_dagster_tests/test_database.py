@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 import psycopg
@@ -142,11 +141,8 @@ def test_redacting_hides_passwords_in_urls_connection_strings_and_plain_text() -
     )
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_both_sqlalchemy_drivers_connect_with_the_url_made_for_them(
-    driver: Literal["psycopg", "psycopg2"], settings: Settings
-) -> None:
-    engine = create_engine(sqlalchemy_url(settings, driver))
+def test_sqlalchemy_connects_with_the_url_made_for_it(settings: Settings) -> None:
+    engine = create_engine(sqlalchemy_url(settings))
     with engine.connect() as connection, connect(settings) as direct:
         name = direct.execute("SELECT current_database()").fetchone()
         assert connection.execute(text("SELECT current_database()")).one() == name
@@ -155,7 +151,7 @@ def test_both_sqlalchemy_drivers_connect_with_the_url_made_for_them(
 
 def test_a_sqlalchemy_url_keeps_password_hosts_and_options() -> None:
     settings = load_settings(database_url="postgres://u%40x:p%2F%40@h1:1,[::1]:2/d%20b?sslmode=require&options=-cx%3D1")
-    engine = create_engine(sqlalchemy_url(settings, "psycopg2"))
+    engine = create_engine(sqlalchemy_url(settings))
     _, options = engine.dialect.create_connect_args(engine.url)
     assert options == {
         "user": "u@x",

@@ -264,7 +264,8 @@ def test_a_full_disk_that_stays_full_names_the_cure() -> None:
 
     for error, cure in [
         (psycopg.errors.DiskFull("could not extend file"), "free some disk space"),
-        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), "statement_timeout"),
+        (psycopg.errors.QueryCanceled("canceling statement due to user request"), "the server's log"),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT"), "default_transaction_read_only"),
     ]:
         assert cure in str(failed(error))
         assert "parity import --resume" in str(failed(error))

@@ -172,7 +172,7 @@ def test_a_walk_forgets_the_deletions_that_it_began_after(
 
 
 async def _prune(settings: Settings) -> None:
-    async with await open_session(connection_url(settings)) as conn:
+    async with await open_session(settings) as conn:
         await prune_tombstones(conn, settings.state_table)
 
 
@@ -293,7 +293,7 @@ def _truth(case: Scenario, count: int) -> str | None:
 
 async def _play(settings: Settings, cases: list[Scenario]) -> dict[int, str]:
     store, states = PageStore(settings.state_table), StateStore(settings.state_table)
-    async with await open_session(connection_url(settings)) as conn:
+    async with await open_session(settings) as conn:
         await store.prepare(conn)
         importer = await states.register_importer(conn, None)
         claims = await states.claim(

@@ -222,7 +222,7 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
         write_json(result_object(result) for result in results)
     elif results:
         print_results(results)
-        click.echo(summary(results, time.monotonic() - began, tally.unread))
+        click.echo(summary(results, time.monotonic() - began, tally.unread, refreshed=request.refresh))
     elif not elsewhere:
         click.echo("Nothing to resume: every import is complete.")
     if elsewhere:

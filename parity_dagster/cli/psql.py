@@ -7,20 +7,6 @@ from __future__ import annotations
 
 import click
 
-_VARIABLES = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-    "options": "PGOPTIONS",
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-}
-"""Connection parameters as psql's environment: a password has no place on a command line that others can list."""
-
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
@@ -43,6 +29,7 @@ def psql(arguments: tuple[str, ...]) -> None:
     import os
     import subprocess
 
+    from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
     from parity_dagster.settings import load_settings
@@ -50,7 +37,11 @@ def psql(arguments: tuple[str, ...]) -> None:
     from parity_dagster.store.postgres_programs import find_program
 
     parameters = conninfo_to_dict(connection_url(load_settings()))
+    # A password has no place on a command line that others can list, so everything goes by libpq's own variables.
+    variables = {
+        option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar
+    }
     environment = os.environ | {
-        _VARIABLES[name]: str(value) for name, value in parameters.items() if name in _VARIABLES and value is not None
+        variables[name]: str(value) for name, value in parameters.items() if name in variables and value is not None
     }
     raise SystemExit(subprocess.run([find_program("psql"), *arguments], env=environment, check=False).returncode)  # noqa: S603 - the user's own arguments to psql, no shell

@@ -74,13 +74,14 @@ def print_results(results: Sequence[ImportResult]) -> None:
     )
 
 
-def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0) -> str:
+def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0, *, refreshed: bool = False) -> str:
     """Say in a few lines what an import did and what to do next.
 
     Args:
         results: one per (did, collection).
         seconds: how long it took.
         unread: how many were complete and did not have to be read.
+        refreshed: whether their servers were asked for changes.
 
     Returns:
         Text of one line or several.
@@ -97,7 +98,8 @@ def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0) ->
         f"{others}, {seconds_text(seconds)}"
     ]
     if unread:
-        lines.append(f"Nothing new to read in {unread:,} of them (--refresh looks whether that is still so).")
+        hint = "" if refreshed else "; --refresh asks their servers for changes"
+        lines.append(f"Nothing new to read in {unread:,} of them{hint}.")
     failed = [result for result in results if not result.is_success]
     if len(results) > _MOST_RESULTS and len(failed) > _MOST_RESULTS:
         lines.append(f"{len(failed) - _MOST_RESULTS:,} more failed: `parity import-status --failed`")

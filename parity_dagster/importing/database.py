@@ -16,6 +16,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from parity_dagster.errors import DatabaseUnreachable
+from parity_dagster.settings import Settings
 from parity_dagster.store.sessions import PASSING, REFUSED_DATA, failed, open_session
 
 Result = TypeVar("Result")
@@ -24,11 +25,9 @@ Result = TypeVar("Result")
 class Session:
     """One session with Postgres that is opened when first used and again when it is lost."""
 
-    def __init__(
-        self, url: str, patience: float, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None
-    ) -> None:
-        self._url = url
-        self._patience = patience
+    def __init__(self, settings: Settings, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> None:
+        self._settings = settings
+        self._patience = settings.database_patience
         self._prepare = prepare
         self._conn: AsyncConnection | None = None
         self._lock = asyncio.Lock()
@@ -84,7 +83,7 @@ class Session:
             DatabaseUnreachable: there is none to be had.
         """
         if self._conn is None or self._conn.closed or self._conn.broken:
-            conn = await open_session(self._url)
+            conn = await open_session(self._settings)
             if self._prepare:
                 await self._prepare(conn)
             self._conn = conn
@@ -110,10 +109,9 @@ class Session:
 class Database:
     """Where a service's questions go; writers and claims have sessions of their own."""
 
-    def __init__(self, url: str, patience: float = 60.0) -> None:
-        self.url = url
-        self._patience = patience
-        self._session = Session(url, patience)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session = Session(settings)
 
     async def run(
         self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float | None = None
@@ -138,7 +136,7 @@ class Database:
         Returns:
             A session that is not open yet.
         """
-        return Session(self.url, self._patience, prepare)
+        return Session(self._settings, prepare)
 
     async def close(self) -> None:
         """End the shared session."""

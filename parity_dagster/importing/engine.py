@@ -22,7 +22,7 @@ from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.announcements import Ended, Told, find_untold, forget_endings
-from parity_dagster.store.database import check_schema, connect, connection_url
+from parity_dagster.store.database import check_schema, connect
 from parity_dagster.store.rejects import find_failed_records
 from parity_dagster.store.states import StateStore
 
@@ -97,12 +97,11 @@ class Engine:
     def _open(self) -> BlockingPortal:
         with self._lock:
             if self._portal is None:
-                url = connection_url(self._settings)
                 with connect(self._settings) as conn:
                     check_schema(conn, self._settings)
                 from parity_dagster.importing.database import Database
 
-                self._database, self._network, self._live = Database(url, self._settings.database_patience), None, None
+                self._database, self._network, self._live = Database(self._settings), None, None
                 self._stack = start_blocking_portal(
                     "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
                 )

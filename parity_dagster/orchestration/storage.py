@@ -21,10 +21,11 @@ from dagster._core.instance.config import DAGSTER_CONFIG_YAML_FILENAME, is_dagst
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.pool import NullPool
 
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.connecting import check_server, session_settings
 from parity_dagster.store.database import MIGRATION_LOCK, sqlalchemy_url
 
 SCHEMA = "dagster"
@@ -97,10 +98,10 @@ def storage_url(settings: Settings) -> str:
     Returns:
         A URL with the driver psycopg2, which Dagster's statements need, and the schema as search path.
     """
-    url = make_url(sqlalchemy_url(settings, "psycopg2"))
+    url = make_url(sqlalchemy_url(settings))
     given = url.query.get("options", "")
     options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA}".strip()
-    return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
+    return url.update_query_dict({"options": options, "client_encoding": "UTF8"}).render_as_string(hide_password=False)
 
 
 def parity_instance(settings: Settings | None = None) -> DagsterInstance:
@@ -143,6 +144,7 @@ def _make_tables(url: str) -> None:
     another process could see half of them.
     """
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TABLES_LOCK})
         exists = connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar()
@@ -153,7 +155,7 @@ def _make_tables(url: str) -> None:
 
 
 def _pool(url: str) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
@@ -162,6 +164,16 @@ def _pool(url: str) -> Engine:
         pool_use_lifo=True,
         pool_pre_ping=True,  # a restarted server costs nothing but the ping
     )
+    event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
+    return engine
+
+
+def _begin_session(connection: Any, _: Any) -> None:
+    """Begin a session of Dagster's like one of ours; `connection` is psycopg2's."""
+    check_server(connection.server_version, connection.get_parameter_status("server_encoding"))
+    with connection.cursor() as cursor:
+        cursor.execute(session_settings(connection.server_version))
+    connection.commit()
 
 
 def _forget_parents_connections() -> None:

@@ -8,11 +8,12 @@ An error of this module names host, port, database and user, and never a passwor
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlencode
 
 from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, SettingsError
@@ -27,7 +28,6 @@ SCHEMA_REVISION: Final = "0006"
 VERSION_TABLE: Final = "parity_alembic_version"
 # Any fixed number that other users of the database are unlikely to lock ("parity" in hexadecimal ASCII).
 MIGRATION_LOCK: Final = 0x706172697479
-CONNECT_TIMEOUT: Final = 10  # seconds, unless the URL says connect_timeout
 
 _URL = re.compile(r"^(?:postgres|postgresql)(?:\+[a-z0-9_]+)?://(?P<rest>.*)$", re.IGNORECASE | re.DOTALL)
 _URL_EXAMPLE = "postgresql://user:password@host:5432/database"
@@ -50,24 +50,31 @@ def connection_url(settings: Settings) -> str:
         SettingsError: PARITY_DATABASE_URL or PARITY_HOME cannot work.
         DatabaseUnreachable: the embedded server does not start.
     """
-    given = settings.database_url.get_secret_value().strip() if settings.database_url is not None else ""
-    if given:
-        return _checked(given)
-
-    return _embedded_url(settings)
+    given = _given(settings)
+    return _checked(given) if given else _embedded_url(settings)
 
 
-def sqlalchemy_url(settings: Settings, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
+def _given(settings: Settings) -> str:
+    return settings.database_url.get_secret_value().strip() if settings.database_url is not None else ""
+
+
+def sqlalchemy_url(settings: Settings) -> str:
     """Return `connection_url` as SQLAlchemy writes it, socket folders and all options kept.
 
     Args:
         settings: as for `connection_url`.
-        driver: `psycopg` for ours, `psycopg2` for Dagster's storage, whose LISTEN/NOTIFY needs it.
 
     Returns:
-        `postgresql+DRIVER://…`, the password in it readable.
+        `postgresql+psycopg2://…`, the driver that LISTEN/NOTIFY of Dagster's storage needs; the password is readable.
     """
-    return _sqlalchemy_form(connection_url(settings), driver)
+    options = _options(connection_url(settings))
+    user, password = options.pop("user", ""), options.pop("password", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    # Host and port as options: the one form in which SQLAlchemy takes socket folders, IPv6 addresses and
+    # lists of hosts alike.
+    name = quote(options.pop("dbname", ""), safe="")
+    query = urlencode(options, quote_via=quote)
+    return f"postgresql+psycopg2://{f'{login}@' if login else ''}/{name}{f'?{query}' if query else ''}"
 
 
 def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
@@ -82,9 +89,10 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
 
     Raises:
         DatabaseUnreachable: no connection; the message says what to check.
+        UnsupportedServer: the server is too old, or the database's encoding is not UTF8.
         MigrationNeeded: `parity migrate` has not been run, or this program is older than the database.
     """
-    connection = _reach(connection_url(settings), autocommit=autocommit)
+    connection = _reach(connection_url(settings), settings, autocommit=autocommit)
     try:
         check_schema(connection, settings)
     except BaseException:
@@ -156,10 +164,11 @@ def migrate(settings: Settings) -> str:
 
     Raises:
         DatabaseUnreachable: no connection.
+        UnsupportedServer: the server is too old, or the database's encoding is not UTF8.
         MigrationNeeded: the database is of a newer version than this program.
     """
     url = connection_url(settings)
-    with _reach(url) as connection:
+    with _reach(url, settings) as connection:
         try:
             check_schema(connection, settings)
         except MigrationNeeded:
@@ -194,12 +203,19 @@ def _embedded_url(settings: Settings) -> str:
     import psycopg
 
     from parity_dagster.store import embedded
+    from parity_dagster.store.connecting import CONNECT_TIMEOUT, open_connection
 
+    for name in ("PGHOSTADDR", "PGSERVICE"):
+        if os.environ.get(name):
+            raise SettingsError(
+                f"{name} is set, which would lead past the embedded server: unset it, or name that server in"
+                " PARITY_DATABASE_URL"
+            )
     deadline: float | None = None
     while True:
         url = embedded.acquire(settings.home)
         try:
-            with _open(url) as connection:
+            with open_connection(url) as connection:
                 check_schema(connection, settings)
         except MigrationNeeded:
             _migrate(url, settings)
@@ -209,7 +225,7 @@ def _embedded_url(settings: Settings) -> str:
             if not _create_database(url):
                 deadline = deadline or time.monotonic() + CONNECT_TIMEOUT
                 if time.monotonic() > deadline:
-                    raise _unreachable(url, exc) from None
+                    raise unreachable(settings, url, exc) from None
                 time.sleep(0.05)
             continue
         return url
@@ -250,17 +266,6 @@ def _options(url: str) -> dict[str, str]:
         ) from None
 
 
-def _sqlalchemy_form(url: str, driver: str) -> str:
-    options = _options(url)
-    user, password = options.pop("user", ""), options.pop("password", "")
-    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    # Host and port as options: the one form in which SQLAlchemy takes socket folders, IPv6 addresses and
-    # lists of hosts alike.
-    name = quote(options.pop("dbname", ""), safe="")
-    query = urlencode(options, quote_via=quote)
-    return f"postgresql+{driver}://{f'{login}@' if login else ''}/{name}{f'?{query}' if query else ''}"
-
-
 def _place(options: Mapping[str, str]) -> str:
     host = options.get("host") or options.get("hostaddr") or "the default host"
     port = options.get("port") or "5432"
@@ -268,47 +273,49 @@ def _place(options: Mapping[str, str]) -> str:
     return f"{where}, database {options.get('dbname', 'default')}, user {options.get('user', 'default')}"
 
 
-def _open(url: str, *, autocommit: bool = False) -> psycopg.Connection:
+def _reach(url: str, settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
     import psycopg
-    from psycopg.conninfo import make_conninfo
 
-    defaults: dict[str, str | int] = {"fallback_application_name": "parity"}
-    if "connect_timeout" not in _options(url):
-        defaults["connect_timeout"] = CONNECT_TIMEOUT
-    return psycopg.connect(make_conninfo(url, **defaults), autocommit=autocommit)
-
-
-def _reach(url: str, *, autocommit: bool = False) -> psycopg.Connection:
-    import psycopg
+    from parity_dagster.store.connecting import open_connection
 
     try:
-        return _open(url, autocommit=autocommit)
-    except psycopg.OperationalError as exc:
-        raise _unreachable(url, exc) from None
+        return open_connection(url, autocommit=autocommit)
+    except psycopg.Error as exc:
+        raise unreachable(settings, url, exc) from None
 
 
-def _unreachable(url: str, exc: psycopg.Error) -> DatabaseUnreachable:
+def unreachable(settings: Settings, url: str, exc: Exception) -> DatabaseUnreachable:
+    """Say that there is no connection.
+
+    Args:
+        settings: tell whose server it is.
+        url: where to.
+        exc: what psycopg or the system raised.
+    """
+    from parity_dagster.store.embedded_server import log_of
     from parity_dagster.store.sessions import first_line
 
     options = _options(url)
     reason = redact(first_line(exc))
     if password := options.get("password"):
         reason = reason.replace(password, "***")
-    return DatabaseUnreachable(
-        f"cannot connect to PostgreSQL at {_place(options)} ({reason}). Check that the server runs, "
-        f"and host, database, user and password in PARITY_DATABASE_URL"
-    )
+    if _given(settings):
+        cure = "Check that the server runs, and host, database, user and password in PARITY_DATABASE_URL"
+    else:
+        cure = f"The embedded server's log is {log_of(settings.home)}"
+    return DatabaseUnreachable(f"cannot connect to PostgreSQL at {_place(options)} ({reason}). {cure}")
 
 
 def _create_database(url: str) -> bool:
     """Create the embedded server's database; False if it is there already, or nobody answers."""
     import psycopg
 
+    from parity_dagster.store.connecting import open_connection
     from parity_dagster.store.embedded import DATABASE
 
     # libpq tells no code of why a connection was refused, so the list of databases is asked.
     try:
-        with _open(url.replace(f"/{DATABASE}?", "/postgres?", 1), autocommit=True) as connection:
+        with open_connection(url.replace(f"/{DATABASE}?", "/postgres?", 1), autocommit=True) as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
             if found is None:
                 # Another process may create it at the same moment.
@@ -322,4 +329,4 @@ def _create_database(url: str) -> bool:
 def _migrate(url: str, settings: Settings) -> str:
     from parity_dagster.store.migrations import upgrade
 
-    return upgrade(_sqlalchemy_form(url, "psycopg"), settings)
+    return upgrade(url, settings)

@@ -40,6 +40,15 @@ LOCK_FILE_EXISTS = "F0001"
 NEEDED_TO_START = 16 * 2**20
 
 
+def log_of(home: Path) -> Path:
+    """Where the server of a PARITY_HOME writes its log.
+
+    Args:
+        home: PARITY_HOME.
+    """
+    return home.expanduser().resolve() / "postgres" / "log"
+
+
 def _postmaster(data: Path) -> tuple[int, Path, str] | None:
     """Read postmaster.pid: process id, folder of the socket, status (lines 1, 5 and 8, see pidfile.h)."""
     try:

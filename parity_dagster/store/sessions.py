@@ -5,6 +5,7 @@ What lives here: opening sessions and sorting driver errors. What must not: stat
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -12,20 +13,14 @@ from contextlib import suppress
 import psycopg
 from psycopg import AsyncConnection, errors
 
-from parity_dagster.errors import DatabaseError, DatabaseUnreachable
+from parity_dagster.errors import DatabaseError, DatabaseUnreachable, SettingsError
+from parity_dagster.settings import Settings
+from parity_dagster.store.connecting import open_async_connection
+from parity_dagster.store.database import connection_url, unreachable
 
-# A machine that vanishes without closing its connections must free its pairs within a minute (10 + 4 * 5 s), and
-# a server that vanishes must be noticed by us as soon.
-_SESSION = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-    "connect_timeout": 10,
-    "application_name": "parity_dagster",
-}
 # The pipeline looks rows up by their keys. A table that has just been made is empty to the planner, which would read it
 # as a whole for each row of a batch, and keep to that while the table grows.
-_SERVER_SETTINGS = (
+_PIPELINE_SETTINGS = (
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4; SET jit = off;"
     " SET enable_seqscan = off"
 )
@@ -38,7 +33,7 @@ PASSING = (
     psycopg.InterfaceError,  # the connection object is closed already
     errors.DeadlockDetected,
     errors.SerializationFailure,
-    errors.QueryCanceled,  # statement_timeout
+    errors.QueryCanceled,  # by an administrator
     errors.LockNotAvailable,
     errors.ReadOnlySqlTransaction,  # a failover to a standby that is about to be promoted
     errors.IdleInTransactionSessionTimeout,
@@ -55,11 +50,11 @@ REFUSED_DATA = (
 first in a handler, because Postgres files some of these there.)"""
 
 
-async def open_session(url: str) -> AsyncConnection:
+async def open_session(settings: Settings) -> AsyncConnection:
     """Open a session that commits each statement unless told otherwise.
 
     Args:
-        url: libpq URL.
+        settings: as for `connection_url`, which starts an embedded server again that was killed.
 
     Returns:
         The connection.
@@ -68,12 +63,14 @@ async def open_session(url: str) -> AsyncConnection:
         DatabaseUnreachable: no connection; the message names the cure and no password.
     """
     try:
-        conn = await AsyncConnection.connect(url, autocommit=True, **_SESSION)  # type: ignore[arg-type]
-        await conn.execute(_SERVER_SETTINGS)
+        url = await asyncio.to_thread(connection_url, settings)
+    except SettingsError as exc:  # the embedded server's folder, on a disk that has become full
+        raise DatabaseUnreachable(str(exc)) from exc
+    try:
+        conn = await open_async_connection(url)
+        await conn.execute(_PIPELINE_SETTINGS)
     except (psycopg.Error, OSError) as exc:
-        raise DatabaseUnreachable(
-            f"no connection to PostgreSQL ({first_line(exc)}); check PARITY_DATABASE_URL and that the server runs"
-        ) from exc
+        raise unreachable(settings, url, exc) from exc
     return conn
 
 
@@ -100,16 +97,9 @@ def failed(exc: BaseException) -> DatabaseError:
     Returns:
         An error whose text names the cure, and no value of any record.
     """
-    if isinstance(exc, errors.DiskFull):
-        cure = "free some disk space on the database server"
-    elif isinstance(exc, errors.InsufficientPrivilege):
-        cure = "grant the role SELECT, INSERT, UPDATE, DELETE on parity's tables and TEMPORARY on the database"
-    elif isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
-        cure = "run `parity migrate`"
-    elif isinstance(exc, errors.QueryCanceled):
-        cure = "raise statement_timeout for this role, or look for what blocks it"
-    else:
-        cure = "check that the server is up"
+    cure = cure_for(
+        exc, grants="grant the role SELECT, INSERT, UPDATE, DELETE on parity's tables and TEMPORARY on the database"
+    )
     return DatabaseError(
         f"PostgreSQL failed: {first_line(exc)}; {cure}, then `parity import --resume` (what was committed stays)"
     )
@@ -126,6 +116,28 @@ def storable(text: str, limit: int = 500) -> str:
         A text that every column of type text takes.
     """
     return text[:limit].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:limit]
+
+
+def cure_for(exc: BaseException, *, grants: str) -> str:
+    """What a person can do about a driver's error.
+
+    Args:
+        exc: what psycopg raised.
+        grants: what to do if the role lacks a privilege.
+    """
+    if isinstance(exc, errors.DiskFull):
+        return "free some disk space on the database server"
+    if isinstance(exc, errors.InsufficientPrivilege):
+        return grants
+    if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
+        return "run `parity migrate`"
+    if isinstance(exc, errors.QueryCanceled):
+        return "look into the server's log for who cancels it"
+    if isinstance(exc, errors.ReadOnlySqlTransaction):
+        return (
+            "name the primary server in PARITY_DATABASE_URL, or switch default_transaction_read_only off for this role"
+        )
+    return "check that the server is up"
 
 
 def first_line(exc: BaseException) -> str:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from parity_dagster.errors import DatabaseError, MigrationNeeded, SettingsError
 from parity_dagster.settings import Settings
+from parity_dagster.store.connecting import open_connection
 from parity_dagster.store.database import MIGRATION_LOCK, VERSION_TABLE, redact
-from parity_dagster.store.sessions import first_line
+from parity_dagster.store.sessions import cure_for, first_line
 
 LAST_COLUMN = {"0001": "refresh", "0004": "batch", "0006": "fence_rev"}
 """A column of the state table that each revision with a `STATE_TABLE` added."""
@@ -31,7 +32,7 @@ def upgrade(url: str, settings: Settings) -> str:
     """Run the missing revisions in one transaction, one process at a time.
 
     Args:
-        url: SQLAlchemy URL with the driver psycopg.
+        url: libpq URL.
         settings: `state_table` is read.
 
     Returns:
@@ -47,17 +48,18 @@ def upgrade(url: str, settings: Settings) -> str:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: open_connection(url), poolclass=NullPool)
     try:
         with engine.begin() as connection:
             # Released by the end of the transaction, also behind a connection pooler.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             return _upgrade_to_head(connection, settings.state_table)
     except DBAPIError as exc:
-        reason = redact(first_line(exc.orig or exc), settings)
+        cause = exc.orig or exc
+        cure = cure_for(cause, grants="let the role create tables (GRANT CREATE ON SCHEMA public TO …)")
         raise DatabaseError(
-            f"the migration failed and nothing was changed: {reason}. The database user must be allowed "
-            f"to create tables (GRANT CREATE ON SCHEMA public TO …)"
+            f"the migration failed and nothing was changed: {redact(first_line(cause), settings)}; {cure}, then"
+            " `parity migrate`"
         ) from None
     finally:
         engine.dispose()
