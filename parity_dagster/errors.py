@@ -20,7 +20,7 @@ business of the module that raises it) or when a retry happens (`store.states`).
     │   ├── RateLimited              rate_limited         429, for longer than an import waits
     │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
     │   ├── PagesMissing             pages_missing        what a walk has seen is not all known; it begins again
-    │   └── Interrupted              interrupted          this process was told to stop; the cursor is kept
+    │   └── Interrupted              interrupted          the walk made room for others; the cursor is kept
     └── PermanentError               (the answer will be the same until somebody changes something)
         ├── DidNotFound              did_not_found        neither the PLC directory nor the host knows the DID
         ├── HandleNotFound           handle_not_found     no DID behind the handle
@@ -168,9 +168,17 @@ class PagesMissing(TransientError):
 
 
 class Interrupted(TransientError):
-    """This process was told to stop; what is committed stays and the pair can be resumed."""
+    """The walk was told to stop; what is committed stays and the pair can be resumed.
+
+    Attributes:
+        has_progress: whether it brought any page; if so, it is no failed try.
+    """
 
     code = "interrupted"
+
+    def __init__(self, message: str, *, has_progress: bool = False) -> None:
+        super().__init__(message)
+        self.has_progress = has_progress
 
 
 class PermanentError(ParityError):

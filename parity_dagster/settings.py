@@ -99,6 +99,16 @@ class Settings(BaseSettings):
     )
     max_page_bytes: int = Field(32 * 2**20, ge=2**16, description="largest page accepted, in bytes after decompression")
     max_pages: int = Field(200_000, ge=1, description="pages read of one (did, collection) before giving up")
+    max_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="bytes of pages one run reads of one (did, collection) before it leaves the rest to the next",
+    )
+    straggler_patience: float = Field(
+        1800.0,
+        ge=0,
+        description="seconds each walk of a Dagster run may take once only such long ones are left; 0 for no limit",
+    )
     user_agent: str = Field(
         "parity_dagster (AT Protocol history importer)",
         min_length=1,

@@ -152,7 +152,9 @@ class Engine:
             self._network = resolver, repo, http.aclose
         return self._network[:2]
 
-    async def run(self, pairs: Iterable[Pair], emit: Emit, *, run_id: str | None, refresh: bool) -> None:
+    async def run(
+        self, pairs: Iterable[Pair], emit: Emit, *, run_id: str | None, refresh: bool, patience: float | None
+    ) -> None:
         """Import pairs.
 
         Args:
@@ -160,13 +162,16 @@ class Engine:
             emit: takes events, on the loop's thread.
             run_id: Dagster run.
             refresh: read complete pairs again.
+            patience: seconds after which walks make room, once only long ones are left.
         """
         from parity_dagster.importing.accounts import Accounts
         from parity_dagster.importing.pipeline import Run
 
         resolver, repo = self._open_network()
         accounts = Accounts(resolver, repo, self.database)
-        run = Run(self._settings, self.database, repo, accounts, emit, run_id=run_id, refresh=refresh)
+        run = Run(
+            self._settings, self.database, repo, accounts, emit, run_id=run_id, refresh=refresh, patience=patience
+        )
         with fewer_collections():
             await run.run(pairs)
 

@@ -86,6 +86,8 @@ class Job:
     last_keys: frozenset[str] = frozenset()
     seen: int = 0
     """Records seen in this walk, those before a resume included."""
+    read: int = 0
+    """Bytes of pages read in this run."""
     is_stopped: bool = False
     """The writer cannot take any more of this pair."""
 
@@ -142,6 +144,12 @@ class Job:
     def collection(self) -> str:
         """The collection."""
         return self.claim.state.collection
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether this run has brought any page."""
+        state = self.claim.state
+        return self.pages > (state.pages if self.walk == state.walk else 0)
 
     def can_continue(self, pds: str) -> bool:
         """Whether the walk can go on where the last one stopped.

@@ -5,7 +5,7 @@ What lives here: error in, `Ending` out. What must not: detecting errors or writ
 
 from __future__ import annotations
 
-from parity_dagster.errors import AccountUnavailable, ParityError, RateLimited
+from parity_dagster.errors import AccountUnavailable, Interrupted, ParityError, RateLimited
 from parity_dagster.settings import Settings
 from parity_dagster.store.writes import Ending
 
@@ -37,6 +37,9 @@ def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Endi
     if isinstance(error, RateLimited):
         # Being asked to come back later is not a failed try.
         retry_in = error.retry_after
+    elif isinstance(error, Interrupted) and error.has_progress:
+        # Nor is getting on: a very large account is complete after several runs.
+        retry_in = settings.retry_delay
     else:
         attempts += 1
         if error.retryable and attempts < settings.retry_attempts:

@@ -12,14 +12,14 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 
 from anyio import CancelScope
 
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
-from parity_dagster.errors import DatabaseError, ParityError
+from parity_dagster.errors import DatabaseError, Interrupted, ParityError
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database
@@ -28,6 +28,7 @@ from parity_dagster.importing.job import EndItem, Job, PageItem, tid_of
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
 from parity_dagster.importing.outcomes import failure, unexpected
+from parity_dagster.importing.stragglers import GOES_ON, NotBegun, Stragglers
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
@@ -62,6 +63,7 @@ class Run:
         *,
         run_id: str | None = None,
         refresh: bool = False,
+        patience: float | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -73,6 +75,7 @@ class Run:
         self._mapped = MappedStore(self._mappers.tables())
         self._walker = Walker(repo, accounts, settings, self)
         self._gate = ByteGate(QUEUED_BYTES)
+        self._stragglers = Stragglers(patience)
         self._writers: list[Writer] = []
         self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(settings.host_concurrency)
@@ -100,11 +103,15 @@ class Run:
                 ]
                 for writer in self._writers:
                     writing.create_task(writer.run())
-                watching = writing.create_task(self._claims.watch())
+                watching = [
+                    writing.create_task(self._claims.watch()),
+                    writing.create_task(self._stragglers.watch()),
+                ]
                 await self._walk_all(iter(pairs))
                 for writer in self._writers:
                     writer.close()
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
         except ExceptionGroup as group:
             error: Exception = group
             while isinstance(error, ExceptionGroup):
@@ -142,6 +149,14 @@ class Run:
         error = f"{claim.holder} is importing this pair right now; wait for it, or stop it"
         self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
 
+    def _report_not_begun(self, claim: Claim) -> None:
+        """Nothing is written: the pair is due as soon as this run has given its claims back."""
+        result = ImportResult.from_state(claim.state)
+        did, collection = claim.state.pair
+        error = f"left to the next run: this one made room for others after long walks; {GOES_ON}"
+        code = Interrupted.code
+        self._emit(ImportFailed(did, collection, error, code, result.with_error(error, code), None))
+
     async def _work(self, claim: Claim) -> None:
         done = asyncio.Event()
         job = Job.from_claim(claim)
@@ -149,6 +164,9 @@ class Run:
         attempts = claim.state.attempts
         try:
             ending, attempts = Ending(is_unchanged=not await self._walk(job)), 0
+        except NotBegun:
+            self._report_not_begun(claim)
+            return
         except ParityError as exc:
             ending, attempts = failure(exc, attempts, self._settings)
         except Exception as exc:
@@ -164,9 +182,10 @@ class Run:
         """Read a pair to its end; False if there was nothing new to read."""
         account = await self._accounts.locate(job.did)
         async with self._hosts[account.pds]:
-            cursor = job.cursor if job.can_continue(account.pds) else None
-            self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
-            return await self._walker.walk(job, account)
+            with self._stragglers.walking(job):
+                cursor = job.cursor if job.can_continue(account.pds) else None
+                self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
+                return await self._walker.walk(job, account)
 
     def _writer_of(self, job: Job) -> Writer:
         return self._writers[job.claim.state.id % len(self._writers)]
@@ -182,6 +201,14 @@ class Run:
         if item.job.collection in self._mappers:
             self._mappers.apply(item)
         await self._writer_of(item.job).put(item)
+
+    def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Surround a request for a page.
+
+        Args:
+            job: the pair.
+        """
+        return self._stragglers.asking(job)
 
     async def distinct_share(self, job: Job) -> float:
         """How much of the walk's committed part came only once.

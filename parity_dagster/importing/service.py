@@ -130,13 +130,20 @@ class ImportService(Bookkeeping):
         return result
 
     def import_pairs(
-        self, pairs: Iterable[Pair], *, refresh: bool = False, on_event: Listener | None = None
+        self,
+        pairs: Iterable[Pair],
+        *,
+        refresh: bool = False,
+        patience: float | None = None,
+        on_event: Listener | None = None,
     ) -> list[ImportResult]:
         """Import any number of pairs, many at a time.
 
         Args:
             pairs: what to import; a pair that comes twice is imported once.
             refresh: read complete pairs again, too.
+            patience: seconds after which walks are interrupted, cursor kept, once only such long ones are left; None
+                lets them take as long as they take.
             on_event: called in this thread with every event, before the listeners.
 
         Returns:
@@ -169,7 +176,7 @@ class ImportService(Bookkeeping):
                     events.put(_refused(pair, error))
 
         running = self._engine.start(
-            lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh),
+            lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh, patience=patience),
             events.close,
         )
         try:

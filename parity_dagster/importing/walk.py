@@ -8,7 +8,7 @@ suspiciously. What must not: storage (pages go to a sink) and retrying later (`o
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 from parity_dagster.atproto.pages import Page
@@ -30,6 +30,7 @@ from parity_dagster.errors import (
 )
 from parity_dagster.importing.accounts import Account, Accounts
 from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.importing.stragglers import GOES_ON
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row
 
@@ -59,6 +60,9 @@ class Sink(Protocol):
 
     async def known_rev(self, job: Job) -> str | None:
         """The greatest revision that anything known of the pair carries by now."""
+
+    def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Surrounds a request for a page; may raise `Interrupted`."""
 
 
 class _CursorRefused(Exception):
@@ -202,6 +206,12 @@ class Walker:
                     f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
                     " large, raise PARITY_MAX_PAGES and resume"
                 )
+            if self._settings.max_bytes is not None and job.read >= self._settings.max_bytes:
+                raise Interrupted(
+                    f"{job.pds} has sent {job.read:,} bytes, as many as PARITY_MAX_BYTES lets one run read of a pair;"
+                    f" {GOES_ON}",
+                    has_progress=True,
+                )
             if job.pages >= next_check:
                 next_check = job.pages * 2
                 if await self._sink.distinct_share(job) < 0.5:
@@ -215,9 +225,10 @@ class Walker:
     async def _pass_page(self, job: Job, limit: int, *, is_large: bool = False) -> tuple[str | None, bool]:
         """Fetch a page and hand it on; the next cursor, and whether the page brought anything new."""
         assert job.pds is not None
-        page = await self._repo.list_records(
-            job.pds, job.did, job.collection, cursor=job.cursor, limit=limit, is_large=is_large
-        )
+        async with self._sink.asking(job):
+            page = await self._repo.list_records(
+                job.pds, job.did, job.collection, cursor=job.cursor, limit=limit, is_large=is_large
+            )
         return page.cursor, await self._send(job, page)
 
     async def _send(self, job: Job, page: Page) -> bool:
@@ -230,6 +241,7 @@ class Walker:
             rows = [record for record in rows if record[0] not in job.last_keys]
         is_new = bool(rows or page.rejected)
         job.pages += 1
+        job.read += page.size
         job.seen += len(rows) + len(page.rejected)
         if keys:
             job.last_keys = keys

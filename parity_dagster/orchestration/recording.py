@@ -213,7 +213,9 @@ def import_in_step(
     recorder = StepRecorder(context)
     began = time.monotonic()
     try:
-        results = service.import_pairs(pairs, refresh=refresh, on_event=recorder)
+        results = service.import_pairs(
+            pairs, refresh=refresh, patience=service.settings.straggler_patience or None, on_event=recorder
+        )
     except ParityError as exc:
         raise dg.Failure(description=str(exc), allow_retries=False) from None
     finally:

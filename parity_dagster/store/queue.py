@@ -27,16 +27,23 @@ LOCK = 2**31 - 1
 LONGEST_WAIT = 3600
 """Seconds after which a pair whose run died without touching it is launched again, at the latest."""
 
+_OLD = "s.error_code = 'interrupted'"
+_NEW = "s.error_code IS DISTINCT FROM 'interrupted'"
+
 # What is due, most urgent first. Each part uses an index of its own, so that it costs the same whatever waits or is
 # done. A queued row is locked so that a claim and the mark cannot cross.
 _DUE = (
     # interrupted: whoever imported it is gone
-    "s.status = 'in_progress' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"
+    f"{_NEW} AND s.status = 'in_progress' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"
     " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id",
     # failed in a way that may pass, and the pause is over
-    "s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
+    f"{_NEW} AND s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
     # queued, oldest first
     "s.status = 'pending' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now()) ORDER BY s.id",
+    # last, what has had a run's time already and is not done
+    f"{_OLD} AND s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
+    f"{_OLD} AND s.status = 'in_progress' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"
+    " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id",
 )
 
 
@@ -133,7 +140,7 @@ def pairs_of_batch(connection: psycopg.Connection, table: str, batch: str) -> li
         sql.SQL(
             "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds) FROM {table} s"
             " LEFT JOIN parity_identities i ON i.did = s.did WHERE s.batch = %s AND s.status <> 'completed'"
-            " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id"
+            f" AND (s.importer_id IS NULL OR s.importer_id NOT IN ({{live}})) ORDER BY {_NEW} DESC, s.id"
         ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
         (batch,),
     ).fetchall()

@@ -1,0 +1,103 @@
+"""Long walks make room: a run that has nothing else left interrupts them, cursor kept.
+
+A list that never ends, each page one new record and just in time, would otherwise keep its run for ever, and with it
+one of the few places that runs have. An account that is really that large gets on in every run it is part of, and is
+complete after several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from parity_dagster.errors import Interrupted
+from parity_dagster.importing.job import Job
+
+WATCH_SECONDS = 5.0
+"""Seconds between two looks at what is still walking, at most."""
+
+
+class NotBegun(Exception):
+    """The run is making room, so the pair is left to the next one as it is."""
+
+
+@dataclass(slots=True)
+class _Walking:
+    since: float = field(default_factory=time.monotonic)
+    request: asyncio.Timeout | None = None
+
+
+class Stragglers:
+    """The walks of a run that are under way.
+
+    Args:
+        patience: seconds a walk may take before it is one that others need not wait for; None lets each take as long
+            as it takes.
+    """
+
+    def __init__(self, patience: float | None) -> None:
+        self._patience = patience
+        self._walking: dict[int, _Walking] = {}
+        self._is_over = False
+
+    @contextmanager
+    def walking(self, job: Job) -> Iterator[None]:
+        """Note that a pair has got its turn with its host.
+
+        Raises:
+            NotBegun: too late, the run is making room.
+        """
+        if self._is_over:
+            raise NotBegun
+        self._walking[job.claim.state.id] = _Walking()
+        try:
+            yield
+        finally:
+            del self._walking[job.claim.state.id]
+
+    @asynccontextmanager
+    async def asking(self, job: Job) -> AsyncIterator[None]:
+        """A request for a page, the one moment at which a walk is interrupted: what came before is on its way to a
+        commit, and a request that waits for its host's rate limit need not be waited for.
+
+        Raises:
+            Interrupted: the run is making room.
+        """
+        walking = self._walking[job.claim.state.id]
+        if self._is_over:
+            raise self._interrupted(job)
+        try:
+            async with asyncio.timeout(None) as walking.request:
+                yield
+        except TimeoutError:
+            if not self._is_over:
+                raise
+            raise self._interrupted(job) from None
+        finally:
+            walking.request = None
+
+    async def watch(self) -> None:
+        """Interrupt what is left as soon as every walk under way has had its time; runs until cancelled."""
+        if not self._patience:
+            return
+        while not self._is_over:
+            await asyncio.sleep(min(WATCH_SECONDS, self._patience / 4))
+            since = time.monotonic() - self._patience
+            self._is_over = bool(self._walking) and all(one.since <= since for one in self._walking.values())
+        for one in self._walking.values():
+            if one.request is not None:
+                one.request.reschedule(0)
+
+    def _interrupted(self, job: Job) -> Interrupted:
+        return Interrupted(
+            f"{job.pds} was not done after {self._patience:,.0f} s and made room for others"
+            f" (PARITY_STRAGGLER_PATIENCE); {GOES_ON}",
+            has_progress=job.has_progress,
+        )
+
+
+GOES_ON = "what was read is kept, the queue goes on with it last, `parity import --resume` now"
+"""What becomes of an interrupted pair."""
