@@ -160,18 +160,20 @@ def test_ctrl_c_ends_a_process_quickly_and_frees_its_pairs(settings: Settings) -
 
 def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: Settings) -> None:
     network = SampleNetwork()
-    did = network.add_account({POST: 60})
+    did = network.add_account({POST: 3000})  # 300 pages: on no machine is the walk quicker than the reset
     with importing(settings, network, page_size=10, page_delay=30) as (service, running):
+        settings = settings_for(settings, running)
 
         def on_progress(event: object) -> None:
             if getattr(event, "pages", 0) == 2:
-                with ImportService(settings_for(settings, running), report=False) as other:
+                with ImportService(settings, report=False) as other:
                     assert other.reset(did, POST) == 1
 
         result = service.import_user_collection(did, POST, on_progress)
         assert result.error_code == "busy"
         assert "reset" in (result.error or "")
-        assert service.import_user_collection(did, POST).completed
+        with ImportService(settings, report=False) as another:
+            assert another.import_user_collection(did, POST).completed
         assert_equal(settings, network, did, POST)
 
 
