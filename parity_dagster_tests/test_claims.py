@@ -61,12 +61,14 @@ def test_of_two_importers_one_works_and_the_other_says_who_has_the_pair(settings
     with run_in_thread(network) as running:
         process = start_importer(settings, running, did, page_delay=300)
         wait_for(process, "page 1")
+        process.send_signal(signal.SIGSTOP)  # it has the pair and does not finish with it meanwhile
         with ImportService(settings_for(settings, running, page_size=10), report=False) as service:
             result = service.import_user_collection(did, POST)
             assert (result.error_code, result.completed) == ("busy", False)
             assert f"process {process.pid} on " in (result.error or "")
             assert service.resume_all() == [], "what somebody works on is not resumed"
             assert service.enqueue([(did, POST)]) == []  # type: ignore[list-item]
+        process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
         assert process.stdout.read().split()[-1] == "completed"
         process.wait()
