@@ -216,6 +216,21 @@ def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
     assert report.lost == 0 < report.compared
 
 
+def test_a_host_that_keeps_an_audit_waiting_is_not_waited_for(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    for did in accounts:
+        run(settings, instance, tags=one(Pair(did, LIKE)))
+    network.network.behave(did=accounts[0], faults=(Fault(kind="hang", method="listRecords"),))
+    network.network.behave(did=accounts[1], faults=(Fault(kind="hang", method="getLatestCommit"),))
+    report = audit(settings, accounts=len(accounts), seconds=2)
+    errors = {pair.did: pair.error for pair in report.pairs}
+    assert "did not show the whole list within 2 s" in (errors[accounts[0]] or "")
+    assert "could not be found within 2 s" in (errors[accounts[1]] or "")
+    assert errors[accounts[2]] is None
+    assert report.lost == 0
+
+
 def test_an_account_that_cannot_be_read_again_is_a_warning(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:

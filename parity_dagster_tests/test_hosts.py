@@ -233,6 +233,37 @@ def test_a_host_that_only_ever_says_429_is_given_up(settings: Settings) -> None:
         drive(lambda: work(network.hosts["pds-1"].url))
 
 
+def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiting(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 1})
+    network.behave(host="pds-1", faults=[{"kind": "429", "seconds": 1}])
+
+    async def work(origin: str) -> None:
+        http = HttpClient(settings)
+        xrpc = XrpcClient(http, HostPaces(10, longest_wait=1.5))
+
+        async def ask() -> None:
+            await xrpc.get(origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did})
+
+        try:
+            with pytest.raises(RateLimited):
+                await ask()
+            asked = network.log.count()
+            for _ in range(20):
+                with pytest.raises(RateLimited, match="every request"):
+                    await ask()
+            assert network.log.count() == asked, "the others need not ask, nor wait"
+            network.behave_normally()
+            await asyncio.sleep(2.5)
+            await ask()  # after its rest the host is asked again, and is as good as any
+            assert not xrpc.paces[origin].is_resting
+        finally:
+            await http.aclose()
+
+    with run_in_thread(network):
+        drive(lambda: work(network.hosts["pds-1"].url))
+
+
 def test_limits_of_the_host_are_kept_by_all_walks_together(settings: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 30}) for _ in range(8)]

@@ -48,6 +48,7 @@ class HostPace:
         self._interval = 0.0
         self._failures = 0
         self._refusals = 0
+        self._refused_since: float | None = None
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -88,6 +89,13 @@ class HostPace:
                 )
             if rest > self.longest_wait:
                 raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
+            if self._refused_since is not None and time.monotonic() - self._refused_since >= self.longest_wait:
+                # Thousands of accounts of one host must not each wait in vain; after the rest, one tries again.
+                raise RateLimited(
+                    f"{self.origin} has refused every request with 429 for {self.longest_wait:.0f} s and asks to wait"
+                    f" {rest:.0f} s more",
+                    retry_after=rest,
+                )
             # Jitter, so that everybody who waits for one window does not arrive in its first millisecond.
             await asyncio.sleep(rest + random.uniform(0, 0.05 * rest))  # noqa: S311 - not for secrets
         if self._failures >= BREAKER_FAILURES:
@@ -120,9 +128,12 @@ class HostPace:
         if status == 429:
             if self._not_before <= time.monotonic():
                 self._refusals += 1  # once for all requests that were under way
+            if self._refused_since is None:
+                self._refused_since = time.monotonic()
             self.concurrency = max(1.0, self.concurrency / 2)
             self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 3), 60.0)))
             return
+        self._refused_since = None
         if status >= 500:
             self.concurrency = max(1.0, self.concurrency / 2)
             return

@@ -34,6 +34,8 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row
 
+PAIR_SECONDS = 300.0
+"""Seconds that reading one pair again may take; a host that drips, or keeps asking to wait, is not waited for."""
 EXAMPLES = 5
 """Differing records named per pair."""
 
@@ -91,7 +93,13 @@ class AuditReport:
 
 
 def audit(
-    settings: Settings, *, accounts: int = 5, seed: int = 0, max_pages: int = 100, run_id: str | None = None
+    settings: Settings,
+    *,
+    accounts: int = 5,
+    seed: int = 0,
+    max_pages: int = 100,
+    run_id: str | None = None,
+    seconds: float = PAIR_SECONDS,
 ) -> AuditReport:
     """Read accounts again and compare them with the table; nothing is written.
 
@@ -101,6 +109,7 @@ def audit(
         seed: of the draw.
         max_pages: pages read of a pair; what lies beyond is not compared.
         run_id: only accounts that this Dagster run worked on.
+        seconds: that reading one pair may take; what was not reached by then is not compared.
 
     Returns:
         One entry per completed pair of the accounts.
@@ -115,7 +124,7 @@ def audit(
             states[row["did"]].append(state_from_row(row))
         conn.commit()
         conn.autocommit = True  # no transaction stays open while the network is read
-        auditor = _Auditor(settings, conn, max_pages)
+        auditor = _Auditor(settings, conn, max_pages, seconds)
         with start_blocking_portal("asyncio") as portal:
             return AuditReport(portal.call(auditor.audit, states))
 
@@ -132,10 +141,11 @@ def _error(exc: Exception) -> str:
 
 
 class _Auditor:
-    def __init__(self, settings: Settings, conn: psycopg.Connection[Any], max_pages: int) -> None:
+    def __init__(self, settings: Settings, conn: psycopg.Connection[Any], max_pages: int, seconds: float) -> None:
         self._settings = settings
         self._conn = conn
         self._max_pages = max_pages
+        self._seconds = seconds
         self._mappers = Mappers(settings.mappers)
 
     async def audit(self, accounts: dict[str, list[ImportState]]) -> list[PairAudit]:
@@ -157,8 +167,13 @@ class _Auditor:
     ) -> list[PairAudit]:
         audits = [PairAudit(state.did, state.collection, state.pds) for state in states]
         try:
-            pds = (await resolver.resolve_did(did)).pds
-            rev = await repo.latest_rev(pds, did)
+            async with asyncio.timeout(self._seconds):
+                pds = (await resolver.resolve_did(did)).pds
+                rev = await repo.latest_rev(pds, did)
+        except TimeoutError:
+            for found in audits:
+                found.is_whole, found.error = False, f"{did} could not be found within {self._seconds:g} s"
+            return audits
         except Exception as exc:  # noqa: BLE001 - see _error
             for found in audits:
                 found.error = _error(exc)
@@ -166,7 +181,10 @@ class _Auditor:
         for found, state in zip(audits, states, strict=True):
             found.pds = pds
             try:
-                await self._pair(found, state, rev, repo)
+                async with asyncio.timeout(self._seconds):
+                    await self._pair(found, state, rev, repo)
+            except TimeoutError:
+                found.is_whole, found.error = False, f"{pds} did not show the whole list within {self._seconds:g} s"
             except Exception as exc:  # noqa: BLE001 - see _error
                 found.error = _error(exc)
         return audits
