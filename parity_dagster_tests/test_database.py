@@ -347,6 +347,19 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
 
 
 @pytest.mark.processes
+def test_a_server_that_finds_no_space_says_so(home: Path) -> None:
+    settings = load_settings(home=home)
+    connection_url(settings)
+    assert embedded.release(home)
+    options = home / "postgres" / "postmaster.opts"  # which the server writes when it starts
+    options.unlink()
+    options.symlink_to("/dev/full")
+    with pytest.raises(DatabaseUnreachable, match=r"No space left on device.*free some disk space") as raised:
+        connection_url(settings)
+    assert "PARITY_DATABASE_URL" not in str(raised.value)
+    options.unlink()
+
+
 def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",

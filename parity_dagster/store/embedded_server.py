@@ -33,6 +33,7 @@ STOP_TIMEOUT = 60
 # Time, process, SQLSTATE: a code says what a message means, in whatever words or language.
 LOG_PREFIX = "%m [%p] %e "
 _LOG_LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] ([0-9A-Z]{5}) (LOG|FATAL|PANIC): +(.*)", re.MULTILINE)
+SUCCESS = "00000"
 DISK_FULL = "53100"
 CONFIG_FILE_ERROR = "F0000"
 LOCK_FILE_EXISTS = "F0001"
@@ -178,12 +179,12 @@ def _reason(log: Path, start: int) -> tuple[str, str]:
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode(errors="replace")
-    lines = _LOG_LINE.findall(text)
-    final = [(code, message) for code, level, message in lines if level != "LOG"]
+    found = [(code, level, message.strip()) for code, level, message in _LOG_LINE.findall(text) if code != SUCCESS]
+    fatal = [(code, message) for code, level, message in found if level != "LOG"]
     # An error in the configuration is named before the final message.
-    if not final or final[0][0] == CONFIG_FILE_ERROR:
-        final = [(code, message) for code, _, message in lines]
-    return (final[0][0], final[0][1].strip()) if final else ("", "")
+    if not fatal or fatal[0][0] == CONFIG_FILE_ERROR:
+        fatal = [(code, message) for code, _, message in found]
+    return fatal[0] if fatal else ("", "")
 
 
 def _socket_folder(data: Path) -> Path:
