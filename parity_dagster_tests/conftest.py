@@ -56,6 +56,8 @@ LEFTOVER_AGE = 3600  # seconds
 # Words in the command line of a program that stays until it is told to end.
 DAEMONS = {"dev", "sample-network", "parity_dagster.sample_network", "--serve", "dagster-webserver", "dagster._daemon"}
 DAEMONS |= {"dagster-daemon", "dagster_webserver", "demo"}
+# Files that take longest begin first, lest one worker has them left when the others are done.
+LONGEST = ("test_network_model.py", "test_crash.py", "test_live.py", "test_hosts.py", "test_jobs.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -67,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     dropped: list[pytest.Item] = []
     for item in items:
         (dropped if any(mark.name in left_out for mark in item.iter_markers()) else chosen).append(item)
-    items[:] = chosen
+    items[:] = sorted(chosen, key=lambda item: item.path.name not in LONGEST)
     config.hook.pytest_deselected(items=dropped)
 
 
@@ -104,7 +106,10 @@ _unmarked: list[str] = []
 
 
 def _refuse_daemons(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "subprocess.Popen" and _unmarked and DAEMONS & {os.fsdecode(word) for word in arguments[1]}:
+    if event != "subprocess.Popen" or not _unmarked:
+        return
+    words = {os.fsdecode(word) for word in arguments[1]}
+    if DAEMONS & words and "--help" not in words:
         raise RuntimeError(f"{_unmarked[0]} starts {arguments[1]}: mark it with pytest.mark.processes")
 
 
