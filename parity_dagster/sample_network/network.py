@@ -7,6 +7,7 @@ not: HTTP (`server` and the modules it dispatches to).
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -182,6 +183,21 @@ class SampleNetwork(Population):
         """
         with self.lock:
             return self.accounts[did].repo.rev
+
+    def set_clock(self, did: str, *, ahead: float = 0.0) -> str:
+        """Let an account's revisions go on from now, as its host's clock tells it; until then they are of a year ago.
+
+        Args:
+            did: the account.
+            ahead: seconds by which the host's clock is fast.
+
+        Returns:
+            The revision.
+        """
+        with self.lock:
+            repo = self.accounts[did].repo
+            repo.set_clock(int((time.time() + ahead) * 1_000_000))
+            return repo.rev
 
     def behave(self, *, host: str = "", did: str = "", collection: str = "", **changes: Any) -> Behaviour:
         """Change how the network, a host, or the answers about an account or a pair behave.

@@ -232,6 +232,14 @@ class Repo:
     def _advance(self) -> None:
         self._rev = max(self._rev + 1, self._clock()) if self._clock else self._rev + _PER_WRITE
 
+    def set_clock(self, microseconds: int) -> None:
+        """Let revisions go on from a time, be it an earlier one, as on a host whose clock was set.
+
+        Args:
+            microseconds: since 1970.
+        """
+        self._rev = microseconds
+
     def nsids(self) -> list[str]:
         """Return the collections that hold records, sorted."""
         return sorted(nsid for nsid in self._collections if self.count(nsid))

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
 from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+from parity_dagster.store.state_tables import other_tables
 from parity_dagster.store.walk_pages import forget_page_rows
 
 LOCK_CLASS = 1_885_434_489
@@ -71,8 +72,8 @@ class StateStore:
         self._name = table
         self.table = sql.Identifier(table)
 
-    def _sql(self, text: str) -> sql.Composed:
-        return sql.SQL(text).format(table=self.table, columns=COLUMNS, live=LIVE_IMPORTERS)
+    def _sql(self, text: str, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(text).format(table=self.table, columns=COLUMNS, live=LIVE_IMPORTERS, **parts)
 
     async def register_importer(self, conn: AsyncConnection, run_id: str | None) -> int:
         """Make a number for a new importer and hold its lock for as long as `conn` lives.
@@ -132,7 +133,8 @@ class StateStore:
     ) -> list[Claim]:
         """Take pairs for an importer, making their rows if need be.
 
-        A pair that is complete is not taken unless a refresh is asked for; one that a live importer holds never is.
+        A pair that is complete is not taken unless a refresh is asked for; one that a live importer holds never is, be
+        it through another state table.
 
         Args:
             conn: any connection.
@@ -148,6 +150,15 @@ class StateStore:
         async with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
             # Claims are short and take turns, so that "is its importer alive?" and taking it are one step.
             await cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_CLASS,))
+            # Two projects that read one list at the same time would bring back what the other has just deleted.
+            held_elsewhere = [sql.SQL("NULL")] + [
+                self._sql(
+                    "(SELECT o.importer_id FROM {other} o WHERE o.did = s.did AND o.collection = s.collection"
+                    " AND o.importer_id IN ({live}))",
+                    other=other,
+                )
+                for other in await other_tables(conn, self._name)
+            ]
             await cursor.execute(
                 self._sql(
                     "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
@@ -157,17 +168,18 @@ class StateStore:
             )
             await cursor.execute(
                 self._sql(
-                    "SELECT {columns}, refresh AS wants_refresh,"
-                    " importer_id IS NOT NULL AND importer_id IN ({live}) AS is_held,"
+                    "SELECT {columns}, refresh AS wants_refresh, held_by,"
                     " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
-                    "  FROM parity_importers i WHERE i.id = importer_id) AS holder,"
+                    "  FROM parity_importers i WHERE i.id = held_by) AS holder,"
                     # not EXISTS, which may be planned as a scan of the whole table: one look into the index each
                     " (SELECT true FROM atproto_records r"
                     "  WHERE r.did = s.did AND r.collection = s.collection LIMIT 1) IS NULL AND (SELECT true"
                     "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection LIMIT 1)"
                     "  IS NULL AS is_fresh"
                     " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
-                    " USING (did, collection) FOR UPDATE OF s"
+                    " USING (did, collection) CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN importer_id IN ({live})"
+                    " THEN importer_id END, {held_elsewhere}) AS held_by) h FOR UPDATE OF s",
+                    held_elsewhere=sql.SQL(", ").join(held_elsewhere),
                 ),
                 keys,
             )
@@ -289,14 +301,14 @@ class StateStore:
 
 
 def _claim(row: dict[str, Any], refresh: bool) -> Claim:
-    holder, is_held = row.pop("holder"), row.pop("is_held")
+    holder, held_by = row.pop("holder"), row.pop("held_by")
     is_fresh, wants_refresh = row.pop("is_fresh"), row.pop("wants_refresh") or refresh
     state = state_from_row(row)
     is_done = state.status is ImportStatus.COMPLETED and not wants_refresh
     return Claim(
         state=state,
-        is_mine=not is_held and not is_done,
-        holder=(holder or f"importer {state.importer_id}") if is_held else None,
+        is_mine=held_by is None and not is_done,
+        holder=None if held_by is None or is_done else holder or f"importer {held_by}",
         is_fresh=is_fresh,
         refresh=wants_refresh,
     )
