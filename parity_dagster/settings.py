@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     straggler_patience: float = Field(
         1800.0,
         ge=0,
-        description="seconds each walk of a Dagster run may take once only such long ones are left; 0 for no limit",
+        description="seconds a walk of a Dagster run may take when all others under way take as long; 0 for no limit",
     )
     user_agent: str = Field(
         "parity_dagster (AT Protocol history importer)",

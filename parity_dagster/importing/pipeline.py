@@ -19,7 +19,7 @@ from itertools import islice
 from anyio import CancelScope
 
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
-from parity_dagster.errors import DatabaseError, Interrupted, ParityError
+from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database
@@ -28,7 +28,7 @@ from parity_dagster.importing.job import EndItem, Job, PageItem, tid_of
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
 from parity_dagster.importing.outcomes import failure, unexpected
-from parity_dagster.importing.stragglers import GOES_ON, NotBegun, Stragglers
+from parity_dagster.importing.stragglers import Stragglers
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.settings import Settings
@@ -149,14 +149,6 @@ class Run:
         error = f"{claim.holder} is importing this pair right now; wait for it, or stop it"
         self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
 
-    def _report_not_begun(self, claim: Claim) -> None:
-        """Nothing is written: the pair is due as soon as this run has given its claims back."""
-        result = ImportResult.from_state(claim.state)
-        did, collection = claim.state.pair
-        error = f"left to the next run: this one made room for others after long walks; {GOES_ON}"
-        code = Interrupted.code
-        self._emit(ImportFailed(did, collection, error, code, result.with_error(error, code), None))
-
     async def _work(self, claim: Claim) -> None:
         done = asyncio.Event()
         job = Job.from_claim(claim)
@@ -164,9 +156,6 @@ class Run:
         attempts = claim.state.attempts
         try:
             ending, attempts = Ending(is_unchanged=not await self._walk(job)), 0
-        except NotBegun:
-            self._report_not_begun(claim)
-            return
         except ParityError as exc:
             ending, attempts = failure(exc, attempts, self._settings)
         except Exception as exc:

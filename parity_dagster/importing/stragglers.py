@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 from parity_dagster.errors import Interrupted
 from parity_dagster.importing.job import Job
 
+GOES_ON = "what was read is kept, the queue goes on with it last, `parity import --resume` now"
+"""What becomes of an interrupted pair."""
 WATCH_SECONDS = 5.0
 """Seconds between two looks at what is still walking, at most."""
-
-
-class NotBegun(Exception):
-    """The run is making room, so the pair is left to the next one as it is."""
 
 
 @dataclass(slots=True)
 class _Walking:
     since: float = field(default_factory=time.monotonic)
     request: asyncio.Timeout | None = None
+    is_over: bool = False
 
 
 class Stragglers:
@@ -41,17 +40,10 @@ class Stragglers:
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
         self._walking: dict[int, _Walking] = {}
-        self._is_over = False
 
     @contextmanager
     def walking(self, job: Job) -> Iterator[None]:
-        """Note that a pair has got its turn with its host.
-
-        Raises:
-            NotBegun: too late, the run is making room.
-        """
-        if self._is_over:
-            raise NotBegun
+        """Note that a pair has got its turn with its host."""
         self._walking[job.claim.state.id] = _Walking()
         try:
             yield
@@ -64,32 +56,37 @@ class Stragglers:
         commit, and a request that waits for its host's rate limit need not be waited for.
 
         Raises:
-            Interrupted: the run is making room.
+            Interrupted: the walk is to make room.
         """
         walking = self._walking[job.claim.state.id]
-        if self._is_over:
+        if walking.is_over:
             raise self._interrupted(job)
         try:
             async with asyncio.timeout(None) as walking.request:
                 yield
         except TimeoutError:
-            if not self._is_over:
+            if not walking.is_over:
                 raise
             raise self._interrupted(job) from None
         finally:
             walking.request = None
 
     async def watch(self) -> None:
-        """Interrupt what is left as soon as every walk under way has had its time; runs until cancelled."""
+        """Interrupt the walks under way whenever all of them have had their time; runs until cancelled.
+
+        As long as one of them has not, the run is of use anyhow. Pairs that wait for their host's turn come next.
+        """
         if not self._patience:
             return
-        while not self._is_over:
+        while True:
             await asyncio.sleep(min(WATCH_SECONDS, self._patience / 4))
             since = time.monotonic() - self._patience
-            self._is_over = bool(self._walking) and all(one.since <= since for one in self._walking.values())
-        for one in self._walking.values():
-            if one.request is not None:
-                one.request.reschedule(0)
+            if any(one.since > since for one in self._walking.values()):
+                continue
+            for one in self._walking.values():
+                one.is_over = True
+                if one.request is not None:
+                    one.request.reschedule(0)
 
     def _interrupted(self, job: Job) -> Interrupted:
         return Interrupted(
@@ -97,7 +94,3 @@ class Stragglers:
             f" (PARITY_STRAGGLER_PATIENCE); {GOES_ON}",
             has_progress=job.has_progress,
         )
-
-
-GOES_ON = "what was read is kept, the queue goes on with it last, `parity import --resume` now"
-"""What becomes of an interrupted pair."""
