@@ -24,7 +24,7 @@ from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, ru
 from parity_dagster.settings import Settings
 from parity_dagster_tests import command_line
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 PROJECT = Path(__file__).parent.parent
 LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {

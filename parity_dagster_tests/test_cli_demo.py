@@ -68,6 +68,7 @@ def test_the_demo_imports_by_a_dagster_run_and_can_be_repeated(demo_env, tmp_pat
     assert told["partitions"] == counts
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_prune_drops_log_entries_of_successful_runs_and_no_memory_of_any_import(demo_env, settings, tmp_path):
     run("demo", env=demo_env, cwd=tmp_path, timeout=120)
@@ -97,6 +98,7 @@ def test_prune_drops_log_entries_of_successful_runs_and_no_memory_of_any_import(
     assert "25 completed; 3,000 records" in status
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_the_demo_also_works_after_some_of_its_accounts_were_imported_singly(demo_env, tmp_path):
     with start("sample-network", "--json", env=demo_env) as network:

@@ -101,7 +101,11 @@ def test_processes_of_others_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("number", "is_project"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["sigterm", "ctrl-c"]
+    ("number", "is_project"),
+    [
+        pytest.param(signal.SIGTERM, False, id="sigterm", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, True, id="ctrl-c"),
+    ],
 )
 def test_dev_serves_the_ui_and_one_signal_ends_all_of_it(settings, tmp_path, number, is_project):
     if is_project:

@@ -186,6 +186,7 @@ def test_a_dropped_list_is_imported_the_same_again_does_nothing_and_a_longer_one
     assert (newest.metadata["new_accounts"].value, newest.metadata["new_imports"].value) == (20, 100)
 
 
+@pytest.mark.long
 def test_an_outage_is_ridden_out_and_what_can_never_succeed_is_tried_once(project: Project, network: Running) -> None:
     good, bad = accounts(network, 6), accounts(network, 1)
     network.network.set_status(bad[0], "takendown")
@@ -207,6 +208,7 @@ def test_an_outage_is_ridden_out_and_what_can_never_succeed_is_tried_once(projec
         assert state.error_code == AccountTakenDown.code
 
 
+@pytest.mark.long
 def test_what_many_processes_queue_at_once_is_imported_once_each(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:

@@ -316,6 +316,7 @@ def test_what_a_listener_could_not_deliver_stays_noted(settings: Settings, netwo
     assert untold(settings) == 0
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_listener_named_in_settings_is_called_in_a_run_that_the_daemon_launched(
     settings: Settings, network: Running, tmp_path: Path
