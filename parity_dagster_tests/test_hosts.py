@@ -13,8 +13,11 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
-from parity_dagster.atproto.hosts import BREAKER_FAILURES, HostPace, HostPaces, retry_after
+from parity_dagster.atproto.hosts import BREAKER_FAILURES, LONGEST_ASKED, HostPace, HostPaces, retry_after
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.identity import IdentityResolver
 from parity_dagster.atproto.xrpc import XrpcClient
@@ -66,6 +69,25 @@ def test_whatever_a_host_says_of_its_limit_is_survived(status: int, remaining: s
     pace = HostPace("https://pds.test", 10)
     pace.answered(status, {"ratelimit-remaining": remaining, "ratelimit-reset": reset, "retry-after": remaining})
     pace.answered(200, {})
+
+
+_DATE = st.from_regex(r"\A[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d:\d\d:\d\d( GMT| [-+]\d{1,6})?\Z")
+_VALUE = st.one_of(st.text(max_size=60), _DATE, st.floats().map(repr), st.integers().map(str))
+
+
+@settings_of_hypothesis(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([200, 400, 429, 500]),
+    st.dictionaries(st.sampled_from(["retry-after", "ratelimit-remaining", "ratelimit-reset"]), _VALUE),
+)
+def test_no_header_whatever_it_holds_raises_or_stops_a_host_for_more_than_a_day(
+    status: int, headers: dict[str, str]
+) -> None:
+    pace = HostPace("https://pds.test", 10)
+    pace.answered(status, headers)
+    assert 1 <= retry_after(headers) <= LONGEST_ASKED
+    assert pace._not_before <= time.monotonic() + LONGEST_ASKED
+    assert 0 <= pace._interval <= LONGEST_ASKED
 
 
 def test_numbers_that_are_none_do_not_slow_a_host_down() -> None:
