@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from parity_dagster.threads import DaemonThreads
 
 
 class SystemResolver(AbstractResolver):
     """getaddrinfo in threads of its own: names that time out do not occupy the event loop's few threads."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(32, thread_name_prefix="parity-dns")
+        self._threads = DaemonThreads(32, "parity-dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -35,4 +36,4 @@ class SystemResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Drop look-ups that wait; those under way end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()

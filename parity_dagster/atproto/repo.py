@@ -24,6 +24,7 @@ from parity_dagster.errors import (
     RepoNotFound,
     ServerFailure,
 )
+from parity_dagster.threads import DaemonThreads
 
 USUAL_BYTES = 2 * 2**20
 """Largest page read without further ado. All requests in flight may be answered so at once; a page of 100 posts has a
@@ -70,6 +71,7 @@ class RepoClient:
     def __init__(self, xrpc: XrpcClient, *, max_page_bytes: int) -> None:
         self.xrpc = xrpc
         self._max_page_bytes = max_page_bytes
+        self._threads = DaemonThreads(4, "parity-parse")
 
     async def list_records(
         self, origin: str, did: str, collection: str, *, cursor: str | None, limit: int, is_large: bool = False
@@ -104,7 +106,8 @@ class RepoClient:
         )
         try:
             if len(answer.body) > THREADED_BYTES:
-                return await asyncio.to_thread(parse_page, answer.body, did, collection)
+                parsing = asyncio.get_running_loop().run_in_executor
+                return await parsing(self._threads, parse_page, answer.body, did, collection)
             return parse_page(answer.body, did, collection)
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{origin}: {exc}") from exc

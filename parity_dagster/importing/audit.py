@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from anyio.from_thread import start_blocking_portal
 
 from parity_dagster.atproto.hosts import HostPaces
 from parity_dagster.atproto.http import HttpClient
@@ -25,6 +24,7 @@ from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient
 from parity_dagster.errors import ParityError
 from parity_dagster.importing.job import tid_of
+from parity_dagster.importing.loop import LoopThread
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportState, ImportStatus
 from parity_dagster.importing.outcomes import unexpected
@@ -125,8 +125,8 @@ def audit(
         conn.commit()
         conn.autocommit = True  # no transaction stays open while the network is read
         auditor = _Auditor(settings, conn, max_pages, seconds)
-        with start_blocking_portal("asyncio") as portal:
-            return AuditReport(portal.call(auditor.audit, states))
+        with closing(LoopThread(lambda: auditor, name="parity-audit")) as loop:
+            return AuditReport(loop.call(lambda auditor: auditor.audit(states)))
 
 
 def _error(exc: Exception) -> str:

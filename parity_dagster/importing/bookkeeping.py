@@ -6,12 +6,14 @@ What lives here: the part of `ImportService` that is one statement each. What mu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from parity_dagster.atproto.identifiers import parse_did, parse_nsid
 from parity_dagster.errors import CollectionNotRegistered
 from parity_dagster.importing.engine import Engine
+from parity_dagster.importing.loop import LoopThread
 from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings, load_settings
 
@@ -22,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Bookkeeping:
-    """The tables' side of `ImportService`, and the engine that both sides run on.
+    """The tables' side of `ImportService`, and the loop that both sides run on.
 
     Args:
         settings: which database; read from `PARITY_*` variables if not given.
@@ -30,7 +32,7 @@ class Bookkeeping:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
-        self._engine = Engine(self.settings)
+        self._loop = LoopThread(partial(Engine.open, self.settings), Engine.aclose)
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +44,7 @@ class Bookkeeping:
 
     def close(self) -> None:
         """End the service's connections and its thread; it may be used again, which opens them anew."""
-        self._engine.close()
+        self._loop.close()
 
     # Looking.
 
@@ -219,4 +221,4 @@ class Bookkeeping:
         return Pair(did, collection)
 
     def _call(self, work: Callable[[Engine], Awaitable[Result]]) -> Result:
-        return self._engine.start(work).result()
+        return self._loop.call(work)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from concurrent.futures import CancelledError
 from threading import Condition
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from parity_dagster.store.announcements import Ended, Told
 if TYPE_CHECKING:
     from parity_dagster.importing.engine import Engine
     from parity_dagster.importing.listeners import Audience
+    from parity_dagster.importing.loop import LoopThread
 
 logger = logging.getLogger(__name__)
 events_logger = logging.getLogger("parity_dagster.events")
@@ -116,9 +116,9 @@ class EventQueue:
 class Delivery:
     """Tells an audience, and notes what it was told."""
 
-    def __init__(self, engine: Engine, audience: Audience, run_id: str | None = None) -> None:
+    def __init__(self, loop: LoopThread[Engine], audience: Audience, run_id: str | None = None) -> None:
         self._run_id = run_id
-        self._engine = engine
+        self._loop = loop
         self._audience = audience
         self._told: list[Told] = []
         self._settle_at = time.monotonic() + SETTLE_SECONDS
@@ -148,18 +148,18 @@ class Delivery:
             return
         told = self._told
         try:
-            self._engine.start(lambda engine: engine.forget_endings(told)).result()
-        except (ParityError, CancelledError) as exc:
+            self._loop.start(lambda engine: engine.forget_endings(told), may_open=False).result()
+        except ParityError as exc:
             logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(told), exc)
         else:
             self._told = []
 
 
-def tell_untold(engine: Engine, audience: Audience) -> int:
+def tell_untold(loop: LoopThread[Engine], audience: Audience) -> int:
     """Tell listeners the endings that a process did not get to tell before it was killed.
 
     Args:
-        engine: the service's.
+        loop: the service's.
         audience: its listeners.
 
     Returns:
@@ -167,8 +167,8 @@ def tell_untold(engine: Engine, audience: Audience) -> int:
     """
     count = 0
     while True:
-        endings = engine.start(lambda engine: engine.find_untold(UNTOLD_CHUNK)).result()
-        delivery = Delivery(engine, audience)
+        endings = loop.call(lambda engine: engine.find_untold(UNTOLD_CHUNK))
+        delivery = Delivery(loop, audience)
         for ending in endings:
             delivery.tell(_event(ending))
         delivery.settle()

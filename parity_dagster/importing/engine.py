@@ -1,24 +1,11 @@
-"""The service's asynchronous half: an event loop on a thread of its own, and what lives on it.
-
-What lives here: starting and ending that loop, and the one place that wires HTTP, database and pipeline together.
-What must not: anything a caller sees.
-"""
+"""What a service has on its loop: HTTP, database and pipeline, wired together in this one place."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
 from parity_dagster.importing.collector import fewer_collections
-from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.announcements import Ended, Told, find_untold, forget_endings
@@ -40,99 +27,46 @@ ANNOUNCING_PATIENCE = 5.0
 
 
 class Engine:
-    """Runs coroutines for a service; opened by the first call, and again after a close or a fork."""
+    """The asynchronous half of a service.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: how to import.
+        database: where to.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.database = database
         self._settings = settings
         self._states = StateStore(settings.state_table)
-        self._lock = threading.Lock()
-        self._stack: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
-        self._database: Database | None = None
         self._live: LiveWriter | None = None
         self._network: tuple[IdentityResolver, RepoClient, Callable[[], Awaitable[None]]] | None = None
-        _engines.add(self)
 
-    def start(
-        self, work: Callable[[Engine], Awaitable[Result]], when_done: Callable[[], None] | None = None
-    ) -> Future[Result]:
-        """Begin something on the loop.
+    @classmethod
+    def open(cls, settings: Settings) -> Engine:
+        """Make sure that there is a database to work with; blocks.
 
         Args:
-            work: called on the loop's thread with this engine.
-            when_done: called, on any thread, when it has ended in whatever way.
+            settings: how to import.
 
         Returns:
-            Its future.
+            An engine that has connected to nothing yet.
 
         Raises:
             DatabaseError: no database, or one without this version's tables.
         """
-        portal = self._open()
-        future = portal.start_task_soon(work, self)
-        if when_done is not None:
-            future.add_done_callback(lambda _: when_done())
-        return future
+        with connect(settings) as conn:
+            check_schema(conn, settings)
+        from parity_dagster.importing.database import Database
 
-    def wait(self, future: Future[Result]) -> None:
-        """Wait until something that was cancelled has cleaned up.
+        return cls(settings, Database(settings))
 
-        Args:
-            future: what was cancelled.
-        """
-        if self._portal is not None:
-            with suppress(RuntimeError, CancelledError):
-                self._portal.call(_settle)
-
-    def close(self) -> None:
-        """End the loop, its connections and its thread."""
-        with self._lock:
-            if self._stack is None or self._portal is None:
-                return
-            stack, portal = self._stack, self._portal
-            self._stack = self._portal = None
-            portal.call(self._close_all)
-            stack.__exit__(None, None, None)
-
-    def _open(self) -> BlockingPortal:
-        with self._lock:
-            if self._portal is None:
-                with connect(self._settings) as conn:
-                    check_schema(conn, self._settings)
-                from parity_dagster.importing.database import Database
-
-                self._database, self._network, self._live = Database(self._settings), None, None
-                self._stack = start_blocking_portal(
-                    "asyncio", name="parity-import", backend_options={"loop_factory": new_event_loop}
-                )
-                self._portal = self._stack.__enter__()
-            return self._portal
-
-    def forget(self) -> None:
-        """Begin anew in a fork, which has the objects but neither the thread nor the connections behind them."""
-        self._lock = threading.Lock()
-        if self._portal is not None:
-            # Its context manager stops the portal when it is collected, and would wait for ever for the thread.
-            self._portal._event_loop_thread_id = None
-            _left_behind.append((self._stack, self._portal, self._database, self._network, self._live))
-            self._stack = self._portal = self._database = self._network = self._live = None
-
-    async def _close_all(self) -> None:
+    async def aclose(self) -> None:
+        """Close every connection."""
         if self._network is not None:
             await self._network[2]()
         if self._live is not None:
             await self._live.close()
-        if self._database is not None:
-            await self._database.close()
-        self._network = self._database = None
-
-    # On the loop.
-
-    @property
-    def database(self) -> Database:
-        """The service's database; there is one while the loop runs."""
-        assert self._database is not None
-        return self._database
+        await self.database.close()
 
     def _open_network(self) -> tuple[IdentityResolver, RepoClient]:
         if self._network is None:
@@ -239,24 +173,3 @@ class Engine:
         await self.database.run(
             lambda conn: forget_endings(conn, self._settings.state_table, told), patience=ANNOUNCING_PATIENCE
         )
-
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_left_behind: list[object] = []
-
-
-def _forget_in_fork() -> None:
-    for engine in list(_engines):
-        engine.forget()
-
-
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(after_in_child=_forget_in_fork)
-
-
-async def _settle() -> None:
-    """Let cancelled tasks of the loop reach their end."""
-    current = asyncio.current_task()
-    others = [task for task in asyncio.all_tasks() if task is not current and task.cancelling()]
-    if others:
-        await asyncio.wait(others, timeout=15)

@@ -1,21 +1,285 @@
-"""The event loop that imports run on.
+"""An event loop on a thread of its own, for callers that know nothing of asyncio.
 
-What lives here: the choice of a loop. What must not: anything that runs on it.
+The thread is a daemon, so that a script which never closes what it used ends all the same; what lives on the loop is
+closed in order by `close`, when nobody refers to the `LoopThread` any more, or else when the process ends. A signal's
+exception, which Python raises wherever the main thread happens to be, only ever meets a wait here: opening happens on
+the thread, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - uvloop loads it, and after a script's last line Python does not any more
+import os
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from parity_dagster.errors import Interrupted
+
+Served = TypeVar("Served")
+Result = TypeVar("Result")
+
+STOPPING_SECONDS = 15.0
+"""Seconds that work which is told to stop may take to give back what it holds."""
+CLOSING_SECONDS = 5.0
+"""Seconds that connections may take to close after that."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop for one import thread: uvloop where it is installed (a fifth less time per page), else asyncio's own.
-
-    Returns:
-        A loop that is not running yet.
-    """
+    """A loop that is not running yet: uvloop where it is installed (a fifth less time per page), else asyncio's own."""
     try:
         import uvloop
     except ImportError:  # there is none for Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+class Running(Generic[Result]):
+    """Something under way on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._ended: Future[Result] = Future()
+
+    def result(self) -> Result:
+        """Wait for its end; raises what it raised, and `Interrupted` if it was stopped."""
+        return self._ended.result()
+
+    def stop(self) -> None:
+        """Stop it, and wait until it has given back what it holds."""
+        with suppress(RuntimeError):  # the loop has ended, and it with it
+            self._loop.call_soon_threadsafe(self._cancel)
+            wait_for([self._ended], timeout=STOPPING_SECONDS)
+
+    def _cancel(self) -> None:
+        # once only: a second time would hit it while it gives back
+        if self._task is not None and not self._task.cancelling():
+            self._task.cancel()
+
+
+class LoopThread(Generic[Served]):
+    """Runs coroutines of whatever `open_` makes; opened by the first call, and again after a close or a fork.
+
+    Args:
+        open_: called on the thread before its loop runs; may take its time, and raise.
+        close: called on the loop at the end with what `open_` returned.
+        name: of the thread.
+    """
+
+    def __init__(
+        self,
+        open_: Callable[[], Served],
+        close: Callable[[Served], Awaitable[None]] | None = None,
+        name: str = "parity-import",
+    ) -> None:
+        self._open = open_
+        self._close = close
+        self._name = name
+        self._lock = threading.Lock()
+        self._life: _Life[Served] | None = None
+        _loop_threads.add(self)
+
+    def start(
+        self,
+        work: Callable[[Served], Awaitable[Result]],
+        when_done: Callable[[], None] | None = None,
+        *,
+        may_open: bool = True,
+    ) -> Running[Result]:
+        """Begin something on the loop.
+
+        Args:
+            work: called on the loop's thread with what lives there.
+            when_done: called on the loop's thread when it has ended in whatever way.
+            may_open: whether a loop that is not there is opened.
+
+        Raises:
+            Interrupted: closed, at this moment or with `may_open` at all.
+        """
+        with self._lock:
+            if may_open and (self._life is None or self._life.has_ended):
+                self._life = _Life(self._open, self._close, self._name)
+            life = self._life
+        if life is None:
+            raise Interrupted("the service is closed")
+        return life.start(work, when_done)
+
+    def call(self, work: Callable[[Served], Awaitable[Result]]) -> Result:
+        """Begin something on the loop and wait for its result."""
+        return self.start(work).result()
+
+    def close(self) -> None:
+        """Stop what is under way, close what lives on the loop and end the thread."""
+        with self._lock:
+            life, self._life = self._life, None
+        if life is not None:
+            life.end()
+            life.join(STOPPING_SECONDS + CLOSING_SECONDS)
+
+    def forget(self) -> None:
+        """Begin anew in a fork, which has the objects but neither the thread nor the connections behind them."""
+        self._lock = threading.Lock()
+        self._life = None
+
+    def __del__(self) -> None:
+        # wherever the garbage collector found it: no waiting here
+        if self._life is not None:
+            self._life.end()
+
+
+class _Life(Generic[Served]):
+    """One thread, from its opening to its end."""
+
+    def __init__(
+        self, open_: Callable[[], Served], close: Callable[[Served], Awaitable[None]] | None, name: str
+    ) -> None:
+        self._open = open_
+        self._close = close
+        self._lock = threading.Lock()
+        self._is_ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: Future[Served] = Future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._is_ending or (self._opened.done() and self._opened.exception() is not None)
+
+    def start(
+        self, work: Callable[[Served], Awaitable[Result]], when_done: Callable[[], None] | None
+    ) -> Running[Result]:
+        self._must_not_be_inside()
+        served = self._opened.result()
+        assert self._loop is not None
+        running: Running[Result] = Running(self._loop)
+
+        def begin() -> None:
+            assert self._loop is not None
+            running._task = task = self._loop.create_task(self._attend(running, work(served), when_done))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        with self._lock:
+            if self._is_ending:
+                raise Interrupted("the service was closed")
+            self._loop.call_soon_threadsafe(begin)
+        return running
+
+    async def _attend(
+        self, running: Running[Result], work: Awaitable[Result], when_done: Callable[[], None] | None
+    ) -> None:
+        error: BaseException | None = None
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            error = Interrupted("stopped before its end; what was committed stays, and it can be resumed")
+        except BaseException as exc:  # noqa: BLE001 - also a caller's SystemExit, which is for the caller's thread
+            error = exc
+        if _is_exiting:
+            return  # whoever waits is a daemon thread, which must not wake up to complain
+        if error is None:
+            running._ended.set_result(result)
+        else:
+            running._ended.set_exception(error)
+        if when_done is not None:
+            when_done()
+
+    def end(self) -> None:
+        """Let the thread come to its end; does not wait for it."""
+        with self._lock:
+            if not self._is_ending:
+                self._is_ending = True
+                if self._loop is not None:
+                    with suppress(RuntimeError):  # closed
+                        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def join(self, seconds: float) -> None:
+        self._must_not_be_inside()
+        # What is still being opened is left to itself: a database that does not answer must hold up nobody's end.
+        if self._opened.done():
+            self._thread.join(seconds)
+
+    def _must_not_be_inside(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "called from the thread that does the import (a mapper's), which would wait for itself for ever; "
+                "use a listener, or another ImportService"
+            )
+
+    def _run(self) -> None:
+        try:
+            served = self._open()
+            loop = new_event_loop()
+        except BaseException as exc:  # noqa: BLE001 - for those who wait
+            self._opened.set_exception(exc)
+            return
+        _lives.add(self)
+        # What was registered last is called first: before the end of an embedded server that `open_` started.
+        atexit.unregister(_end_all)
+        atexit.register(_end_all)
+        with self._lock:
+            self._loop = loop
+        self._opened.set_result(served)
+        while not self._is_ending:
+            # SystemExit and KeyboardInterrupt of one task get out; they are delivered to whoever waits for that task.
+            with suppress(SystemExit, KeyboardInterrupt):
+                loop.run_forever()
+        try:
+            loop.run_until_complete(self._shut_down(served))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+            _lives.discard(self)
+
+    async def _shut_down(self, served: Served) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOPPING_SECONDS)
+        if self._close is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await self._close(served)
+
+
+_loop_threads: weakref.WeakSet[LoopThread[Any]] = weakref.WeakSet()
+_lives: set[_Life[Any]] = set()
+_left_behind: list[object] = []
+_is_exiting = False
+
+
+def _end_all() -> None:
+    global _is_exiting
+    _is_exiting = True
+    deadline = time.monotonic() + STOPPING_SECONDS + CLOSING_SECONDS
+    lives = list(_lives)
+    for life in lives:
+        life.end()
+    with suppress(KeyboardInterrupt):  # whoever does not want to wait gets his way
+        for life in lives:
+            life.join(max(0.0, deadline - time.monotonic()))
+
+
+def _forget_in_fork() -> None:
+    # never collected: their ends would be those of the parent's connections
+    _left_behind.extend(_lives)
+    _lives.clear()
+    for thread in list(_loop_threads):
+        _left_behind.append(thread._life)
+        thread.forget()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(after_in_child=_forget_in_fork)

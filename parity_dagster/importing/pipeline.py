@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
-from itertools import islice
-
-from anyio import CancelScope
 
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
 from parity_dagster.errors import DatabaseError, ParityError
@@ -24,6 +21,7 @@ from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database
 from parity_dagster.importing.events import ImportCompleted, ImportFailed, ImportStarted
+from parity_dagster.importing.feed import Feed
 from parity_dagster.importing.job import EndItem, Job, PageItem, tid_of
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import ImportResult, Pair
@@ -107,7 +105,11 @@ class Run:
                     writing.create_task(self._claims.watch()),
                     writing.create_task(self._stragglers.watch()),
                 ]
-                await self._walk_all(iter(pairs))
+                feed = Feed(pairs, WINDOW)
+                try:
+                    await self._walk_all(feed)
+                finally:
+                    feed.close()
                 for writer in self._writers:
                     writer.close()
                 for task in watching:
@@ -119,15 +121,14 @@ class Run:
             raise error from None
         finally:
             # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
-            with CancelScope(shield=True), suppress(DatabaseError, TimeoutError):
+            with suppress(DatabaseError, TimeoutError):
                 async with asyncio.timeout(CLOSING_SECONDS):
                     await self._claims.close()
 
-    async def _walk_all(self, pairs: Iterator[Pair]) -> None:
+    async def _walk_all(self, feed: Feed[Pair]) -> None:
         window = asyncio.Semaphore(WINDOW)
         async with asyncio.TaskGroup() as walking:
-            # On another thread: the caller's iterable may take its time, read files or call the service itself.
-            while chunk := await asyncio.to_thread(lambda: list(islice(pairs, CLAIM_CHUNK))):
+            while chunk := await feed.take(CLAIM_CHUNK):
                 for _ in chunk:
                     await window.acquire()
                 claims = await self._claims.take(chunk, refresh=self._refresh)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from parity_dagster.atproto.identifiers import parse_account
 from parity_dagster.errors import DatabaseError, ParityError
@@ -158,27 +158,32 @@ class ImportService(Bookkeeping):
         listeners = self._find_listeners()
         self._tell_untold(listeners)
         audience = Audience((*((on_event,) if on_event else ()), *listeners))
-        delivery = Delivery(self._engine, audience, self._run_id)
+        delivery = Delivery(self._loop, audience, self._run_id)
 
         def valid() -> Iterator[Pair]:
-            for given in pairs:
-                error: ParityError | None = None
-                try:
-                    pair = self._checked(given)
-                except ParityError as exc:
-                    pair, error = Pair(*given), exc
-                if pair in results:
-                    continue
-                results[pair] = None
-                if error is None:
-                    yield pair
-                else:
-                    events.put(_refused(pair, error))
+            try:
+                for given in pairs:
+                    error: ParityError | None = None
+                    try:
+                        pair = self._checked(given)
+                    except ParityError as exc:
+                        pair, error = Pair(*given), exc
+                    if pair in results:
+                        continue
+                    results[pair] = None
+                    if error is None:
+                        yield pair
+                    else:
+                        events.put(_refused(pair, error))
+            finally:
+                if isinstance(pairs, Generator):
+                    pairs.close()
 
-        running = self._engine.start(
+        running = self._loop.start(
             lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh, patience=patience),
             events.close,
         )
+        must_settle = True
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, ImportCompleted | ImportFailed):
@@ -186,17 +191,19 @@ class ImportService(Bookkeeping):
                 delivery.tell(event)
             running.result()
         except DatabaseError as exc:
-            for pair, result in results.items():
+            for pair, result in list(results.items()):  # the iterable may still be read
                 if result is None:
                     delivery.tell(_refused(pair, exc))
             raise
-        except BaseException:
+        except BaseException as exc:
             # Ctrl-C or a caller's exception: stop cleanly, so that the pairs can be resumed at once.
-            running.cancel()
-            self._engine.wait(running)
+            running.stop()
+            # Whoever wants the process to end does not wait for listeners: what they do not know yet stays noted.
+            must_settle = isinstance(exc, Exception)
             raise
         finally:
-            delivery.settle()
+            if must_settle:
+                delivery.settle()
         return [result for result in results.values() if result is not None]
 
     def resume(self, state: ImportState) -> ImportResult:
@@ -261,7 +268,7 @@ class ImportService(Bookkeeping):
         with self._beginning:
             if listeners and not self._has_begun:
                 self._has_begun = True
-                tell_untold(self._engine, Audience(listeners))
+                tell_untold(self._loop, Audience(listeners))
 
     def _resolve(self, account: str) -> str | ImportResult:
         try:

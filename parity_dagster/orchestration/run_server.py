@@ -32,7 +32,6 @@ PRELOADED = (
     "psycopg2",
     "psycopg",
     "pydantic_settings",
-    "anyio._backends._asyncio",
     "aiohttp",
     "httpx",
     "msgspec",

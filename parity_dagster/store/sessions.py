@@ -5,7 +5,6 @@ What lives here: opening sessions and sorting driver errors. What must not: stat
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -17,6 +16,7 @@ from parity_dagster.errors import DatabaseError, DatabaseUnreachable, SettingsEr
 from parity_dagster.settings import Settings
 from parity_dagster.store.connecting import open_async_connection
 from parity_dagster.store.database import connection_url, unreachable
+from parity_dagster.threads import beside_the_loop
 
 # The pipeline looks rows up by their keys. A table that has just been made is empty to the planner, which would read it
 # as a whole for each row of a batch, and keep to that while the table grows.
@@ -63,7 +63,7 @@ async def open_session(settings: Settings) -> AsyncConnection:
         DatabaseUnreachable: no connection; the message names the cure and no password.
     """
     try:
-        url = await asyncio.to_thread(connection_url, settings)
+        url = await beside_the_loop(connection_url, settings)
     except SettingsError as exc:  # the embedded server's folder, on a disk that has become full
         raise DatabaseUnreachable(str(exc)) from exc
     try:
