@@ -49,13 +49,14 @@ def run(
 
 @contextmanager
 def start(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a command as a process, which a failing test does not wait for."""
     with subprocess.Popen(
         [*PROGRAM, *arguments],
         env={**os.environ, **(env or {})},
         cwd=cwd,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

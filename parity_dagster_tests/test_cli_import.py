@@ -1,14 +1,17 @@
 """`parity import` against a real network and database: what is imported, said and returned."""
 
 import json
+import os
+import shlex
 import signal
+import subprocess
 import time
 
 import psycopg
 import pytest
 
 from parity_dagster.sample_network import LIKE, POST, Fault, SampleNetwork, run_in_thread
-from parity_dagster_tests.command_line import call, start, variables
+from parity_dagster_tests.command_line import PROGRAM, call, start, variables
 
 UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
@@ -206,6 +209,47 @@ def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, netw
     network.network.behave(latency=0.0)
     assert call("import", "--resume", env=env).exit_code == 0
     assert records(settings) == 3000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_an_open_pipe_named_is_imported_before_its_end_and_no_signal_waits_for_it(env, network, settings, number):
+    dids = [network.network.add_account({POST: 2}) for _ in range(3)]
+    with start("import", "--file", "-", "--collection", POST, env=env, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write("".join(f"{did}\n" for did in dids))
+        process.stdin.flush()
+        deadline = time.monotonic() + 30
+        while records(settings) < 6 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert records(settings) == 6
+        process.send_signal(number)
+        sent = time.monotonic()
+        process.wait(20)
+        assert time.monotonic() - sent < 5
+        assert process.returncode == 128 + number
+        assert process.stderr is not None
+        *_, last = process.stderr.read().splitlines()
+        assert last.startswith("error: ")
+        assert "parity import --resume" in last
+
+
+def test_a_closed_standard_input_is_wrong_usage(env):
+    command = f"{shlex.join([*PROGRAM, 'import', '--file', '-'])} <&-"
+    result = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: Standard input is closed")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_import_works_with_its_output_closed(env, network, settings, closed):
+    did = network.network.add_account({POST: 2})
+    command = f"{shlex.join([*PROGRAM, 'import', did, '--progress'])} {closed}"
+    result = subprocess.run(["sh", "-c", command], env={**os.environ, **env}, timeout=60, check=False)
+    assert result.returncode == 0
+    assert records(settings) == 2
 
 
 def test_progress_in_a_pipe_is_lines_on_stderr_with_records_per_second(env, network):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -49,7 +50,8 @@ def parity() -> None:
     Variables: PARITY_DATABASE_URL (a PostgreSQL server of yours),
       PARITY_HOME (where the embedded one lives), PARITY_COLLECTIONS (what is
       imported); README.md lists every setting. PARITY_DEBUG=1 shows tracebacks.
-    Exit codes: 0 succeeded, 1 something failed, 2 wrong usage, 130 Ctrl-C.
+    Exit codes: 0 succeeded, 1 something failed, 2 wrong usage, 130 Ctrl-C,
+      143 SIGTERM, 129 SIGHUP.
     """
 
 
@@ -71,13 +73,26 @@ for _command in (
 
 
 def main() -> None:
-    """Run `parity`; the console script's entry point."""
+    """Run `parity` as a process of its own."""
+    _fill_standard_streams()
+    parity.signals_afterwards = signal.SIG_IGN
     for stream in (sys.stdout, sys.stderr):
         # a terminal or file that cannot show a character gets its escape, not a crash
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     _warn_on_stderr()
     parity()
+
+
+def _fill_standard_streams() -> None:
+    """Give a stream that whoever started us closed to nobody, before a socket gets its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 class _OneLineHandler(logging.Handler):

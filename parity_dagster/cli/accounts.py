@@ -122,12 +122,15 @@ class AccountFile:
         return chain([first], accounts)
 
     def _read(self) -> Iterator[str]:
-        if self.path == "-":
-            yield from self._lines(sys.stdin.buffer)
-            return
         try:
-            with Path(self.path).open("rb") as stream:
-                yield from self._lines(stream)
+            if self.path == "-":
+                if sys.stdin is None:
+                    raise click.UsageError("Standard input is closed; give --file a path, or pipe a list in")
+                # Not through its buffer: whoever waits in there holds a lock that the end of the process needs.
+                yield from self._lines(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+            else:
+                with Path(self.path).open("rb", buffering=0) as stream:
+                    yield from self._lines(stream)
         except OSError as exc:
             raise click.UsageError(f"{self._name()} cannot be read: {exc.strerror}") from None
 

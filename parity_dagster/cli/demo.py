@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from parity_dagster.cli.exits import FAILED, SUCCEEDED, sigterm_interrupts
+from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import Column, console, plural, seconds_text, write_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def demo() -> int:
     Exit code: 0 if everything was imported, 1 if something failed, 2 if a setting
       is wrong.
     """
-    with sigterm_interrupts(), ExitStack() as stack:
+    with ExitStack() as stack:
         began = time.monotonic()
         running = stack.enter_context(_network())
         stack.enter_context(_environment(running))

@@ -5,7 +5,8 @@ What lives here: the click group that turns every exception into that. What must
     0    everything that was asked for succeeded
     1    something failed: an import, the database, a network
     2    wrong usage: an argument, an option, a setting or a file
-    130  Ctrl-C;  143  SIGTERM;  141  the reader of the output went away (`parity import-status | head`)
+    130  Ctrl-C;  143  SIGTERM;  129  the terminal went away
+    141  the reader of the output went away (`parity import-status | head`)
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,15 +32,25 @@ FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
 READER_GONE = 141
-TERMINATED = 143
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_GOES_ON = "`parity import --resume` goes on from the last committed page"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; it unwinds what Ctrl-C unwinds."""
+class Stopped(KeyboardInterrupt):
+    """A signal arrived; it unwinds what Ctrl-C unwinds."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
 
 
 class ParityGroup(click.Group):
     """A group of commands none of which ends with a traceback."""
+
+    signals_afterwards: signal.Handlers | None = None
+    """What signals do when the command has ended; None for what they did before. A process that is about to end has
+    only the embedded server left to stop, and ignores them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order in which a newcomer needs them."""
@@ -62,19 +75,18 @@ class ParityGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and leave with its exit code."""
         try:
-            code = super().invoke(ctx)
-            sys.stdout.flush()
+            with signals_interrupt(self.signals_afterwards):
+                code = super().invoke(ctx)
+                sys.stdout.flush()
         except (click.exceptions.Exit, SystemExit):
             raise
         except BrokenPipeError:
-            _let_go_of_stdout()
+            _let_go_of_output()
             ctx.exit(READER_GONE)
-        except Terminated:
-            _say("stopped by SIGTERM; `parity import --resume` goes on from the last committed page")
-            ctx.exit(TERMINATED)
-        except (KeyboardInterrupt, click.Abort):
-            _say("interrupted; `parity import --resume` goes on from the last committed page")
-            ctx.exit(INTERRUPTED)
+        except (KeyboardInterrupt, click.Abort) as exc:
+            number = exc.number if isinstance(exc, Stopped) else signal.SIGINT
+            _say(f"{'interrupted' if number == signal.SIGINT else f'stopped by {number.name}'}; {_GOES_ON}")
+            ctx.exit(128 + number)
         except click.UsageError as exc:
             _say(usage_line(exc))
             ctx.exit(WRONG_USAGE)
@@ -108,17 +120,40 @@ def usage_line(exc: click.UsageError) -> str:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM unwind the stack like Ctrl-C does, so that what is under way is given back cleanly."""
+def signals_interrupt(afterwards: signal.Handlers | None = None) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that what is under way is given back cleanly.
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+    What is ignored (`nohup`, the background of a shell) stays ignored.
 
-    before = signal.signal(signal.SIGTERM, stop)
+    Args:
+        afterwards: what they do at the end; None for what they did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hook = sys.unraisablehook
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+        # A finalizer, or the callback of a weak reference (each `import` has some), swallows what is raised in it.
+        lost = unraisable.exc_value
+        if isinstance(lost, Stopped):
+            signal.signal(signal.SIGALRM, lambda _, frame: stop(lost.number, frame))
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = raise_again
+    before = {number: signal.signal(number, stop) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler if afterwards is None else afterwards)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
 
 
 def debugging() -> bool:
@@ -131,16 +166,15 @@ def _say(message: str) -> None:
         traceback.print_exc()
     try:
         click.echo(f"error: {one_line(message)}", err=True)
-    except BrokenPipeError:
-        return
+    except OSError:  # nobody reads it any more, or its terminal is gone
+        _let_go_of_output()
 
 
-def _let_go_of_stdout() -> None:
-    # otherwise the interpreter complains when it flushes stdout for the last time
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # replaced by something that is no file
-        return
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, descriptor)
-    os.close(devnull)
+def _let_go_of_output() -> None:
+    # otherwise the interpreter complains when it flushes them for the last time
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError), Path(os.devnull).open("wb") as devnull:  # unless it is no file
+                os.dup2(devnull.fileno(), stream.fileno())

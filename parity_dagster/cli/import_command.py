@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parity_dagster.cli.accounts import AccountFile, checked_accounts, checked_collections
-from parity_dagster.cli.exits import FAILED, SUCCEEDED, sigterm_interrupts
+from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import one_line, plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.errors import PairBusy, ParityError
@@ -192,8 +192,7 @@ def import_(
         resume=resume,
         refresh=refresh,
     )
-    with sigterm_interrupts():
-        return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
+    return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
 
 
 def _import(request: Request, settings: Settings, progress: bool, as_json: bool) -> int:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import click
 
-from parity_dagster.cli.exits import sigterm_interrupts
-
 
 @click.command("metrics", short_help="Print or serve metrics for Prometheus.")
 @click.option("--serve", is_flag=True, help="Answer scrapes on http://HOST:PORT/metrics until Ctrl-C.")
@@ -48,8 +46,7 @@ def metrics(serve: bool, port: int, host: str) -> None:
         raise click.ClickException(f"cannot listen on {host}:{port} ({exc.strerror}); choose another --port") from None
     click.echo(f"Metrics on http://{host}:{server.server_port}/metrics; Ctrl-C ends.", err=True)
     try:
-        with sigterm_interrupts():
-            thread.join()
+        thread.join()
     finally:
         server.shutdown()
         server.server_close()

@@ -11,7 +11,8 @@ so is everything from a `#` that starts a line or follows white space.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from parity_dagster.atproto.identifiers import parse_account
@@ -73,9 +74,18 @@ def read_did_list(
         One value per line, in order. A byte sequence that is not text costs its own line only.
     """
     position = start or ListPosition()
+    read_some: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)
+
+    def read() -> bytes:
+        """What a pipe holds already, not a whole block of what it may hold one day."""
+        while (block := read_some(_BLOCK)) is None:  # somebody set it not to block
+            select.select([stream], [], [])
+        return block
+
     buffer = b""
     if not position.encoding:
-        buffer = stream.read(_BLOCK)
+        while len(buffer) < 3 and (block := read()):
+            buffer += block
         mark, encoding = next(
             ((mark, encoding) for mark, encoding in _MARKS if buffer.startswith(mark)), (b"", "utf-8")
         )
@@ -86,7 +96,7 @@ def read_did_list(
     while True:
         length = _line_length(buffer, begin, position.encoding)
         if length is None and not at_end and len(buffer) - begin <= MAX_LINE_BYTES:
-            block = stream.read(_BLOCK)
+            block = read()
             at_end = not block
             buffer, begin = buffer[begin:] + block, 0
             continue

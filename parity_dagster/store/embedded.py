@@ -21,19 +21,25 @@ import atexit
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from parity_dagster.errors import SettingsError
+from parity_dagster.errors import DatabaseUnreachable, SettingsError
 from parity_dagster.store import embedded_server
 from parity_dagster.store.postgres_programs import SUPERUSER
 
 DATABASE = "parity"
+GIVING_UP_SECONDS = 10.0
+"""Seconds that the end of the process waits for a start of the server to be undone."""
 
 _guard = threading.RLock()
 _held: dict[Path, int] = {}
+_starting: Path | None = None
+_is_ending = False
 
 
 def data_folder(home: Path) -> Path:
@@ -65,9 +71,29 @@ def acquire(home: Path, settings: Mapping[str, str] | None = None) -> str:
         SettingsError: the folder cannot be written to.
         DatabaseUnreachable: the server does not start; the message shows the end of its log.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return _acquire(home, settings or {})
+    # A signal's exception comes out wherever the main thread is. In the middle of this, it would leave a server that
+    # nobody knows of; so the main thread only waits.
+    url: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            url.set_result(_acquire(home, settings or {}))
+        except BaseException as exc:  # noqa: BLE001 - for the thread that waits
+            url.set_exception(exc)
+
+    threading.Thread(target=work, name="parity-postgres", daemon=True).start()
+    return url.result()
+
+
+def _acquire(home: Path, settings: Mapping[str, str]) -> str:
+    global _starting
     home = home.expanduser().resolve()
     data = data_folder(home)
     with _guard:
+        if _is_ending:
+            raise DatabaseUnreachable("this process is about to end, and has let go of the embedded PostgreSQL")
         try:
             if home not in _held:
                 home.mkdir(parents=True, exist_ok=True)
@@ -75,7 +101,13 @@ def acquire(home: Path, settings: Mapping[str, str] | None = None) -> str:
             folder = embedded_server.listening(data)
             if folder is None:
                 with _exclusive(home / "postgres.lock"):
-                    folder = embedded_server.listening(data) or embedded_server.start(data, settings or {})
+                    _starting = data
+                    try:
+                        folder = embedded_server.listening(data) or embedded_server.start(
+                            data, settings, lambda: _is_ending
+                        )
+                    finally:
+                        _starting = None
         except OSError as exc:
             raise SettingsError(
                 f"PARITY_HOME {home} cannot be used: {exc}. Name a folder this user can write to, "
@@ -112,8 +144,15 @@ def release(home: Path) -> bool:
 
 @atexit.register
 def _release_all() -> None:
-    for home in list(_held):
-        release(home)
+    global _is_ending
+    _is_ending = True
+    deadline = time.monotonic() + GIVING_UP_SECONDS
+    with suppress(KeyboardInterrupt):  # whoever does not want to wait gets his way
+        while not _guard.acquire(timeout=0.02) and time.monotonic() < deadline:
+            if (data := _starting) is not None:
+                embedded_server.give_up(data)
+        for home in list(_held):
+            release(home)
 
 
 # A forked child needs locks of its own: an inherited one is one and the same with the parent's. They are

@@ -16,12 +16,12 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from parity_dagster.errors import DatabaseUnreachable
-from parity_dagster.store.postgres_programs import make_data_folder, run_program, server_account
+from parity_dagster.store.postgres_programs import kill_program, make_data_folder, run_program, server_account
 
 # Only names the socket file; nothing listens on TCP. Explicit, so that PGPORT of the environment has no say.
 PORT = 5432
@@ -82,12 +82,13 @@ def listening(data: Path) -> Path | None:
     return found[1]
 
 
-def start(data: Path, settings: Mapping[str, str]) -> Path:
+def start(data: Path, settings: Mapping[str, str], is_given_up: Callable[[], bool] = lambda: False) -> Path:
     """Start the server, after making its data folder if there is none; the caller holds the lock for that.
 
     Args:
         data: the data folder.
         settings: lines for a new folder's configuration.
+        is_given_up: asked between the steps; see `give_up`.
 
     Returns:
         The folder of its socket.
@@ -114,7 +115,7 @@ def start(data: Path, settings: Mapping[str, str]) -> Path:
         # Backends of a killed server hold its shared memory for a moment, and a server that another process
         # began to start, or asked to stop, keeps its file until that is done.
         busy = code == LOCK_FILE_EXISTS or _postmaster(data) is not None
-        if not busy or time.monotonic() > deadline:
+        if not busy or is_given_up() or time.monotonic() > deadline:
             is_full = code == DISK_FULL or shutil.disk_usage(data).free < NEEDED_TO_START
             cure = "free some disk space" if is_full else "PARITY_DATABASE_URL names another server to use instead"
             raise DatabaseUnreachable(
@@ -122,6 +123,26 @@ def start(data: Path, settings: Mapping[str, str]) -> Path:
                 f"Its log is {data / 'log'}; {cure}"
             )
         time.sleep(0.2)
+
+
+def give_up(data: Path) -> None:
+    """Let a `start` that another thread is in come to an end, and no server stay; to be called until it has.
+
+    Args:
+        data: the data folder.
+    """
+    kill_program("initdb")
+    # pg_ctl is left to itself: its server is on its own by now, and pg_ctl ends with it.
+    try:
+        pid = int((data / "postmaster.pid").read_text().split()[0])
+    except (OSError, IndexError, ValueError):
+        return
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        # after a reboot the file can name another PostgreSQL
+        if Path(psutil.Process(pid).cwd()) == data:
+            os.kill(pid, signal.SIGINT)
 
 
 def _remove_if_stale(lock: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 from parity_dagster.errors import DatabaseUnreachable
 
 log = logging.getLogger(__name__)
+
+_under_way: dict[str, subprocess.Popen[bytes]] = {}
 
 SUPERUSER = "postgres"
 SERVER_ACCOUNT = "pgserver"
@@ -178,7 +181,7 @@ def _programs() -> Path:
 def _call(account: pwd.struct_passwd | None, folder: Path, output: int, *command: str) -> int:
     # PGPORT, PGDATA and the like would change what the programs do. English messages go with ours.
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
-    return subprocess.run(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
         command,
         cwd=folder,
         env={**environment, "LC_ALL": "C"},
@@ -188,8 +191,26 @@ def _call(account: pwd.struct_passwd | None, folder: Path, output: int, *command
         user=None if account is None else account.pw_uid,
         group=None if account is None else account.pw_gid,
         extra_groups=None if account is None else [],
-        check=False,
-    ).returncode
+        start_new_session=True,  # a terminal's Ctrl-C is for us; we end what we started
+    ) as process:
+        name = Path(command[0]).name
+        _under_way[name] = process
+        try:
+            return process.wait()
+        finally:
+            del _under_way[name]
+
+
+def kill_program(name: str) -> None:
+    """End one of PostgreSQL's programs that another thread runs, if it is under way.
+
+    Args:
+        name: of the program.
+    """
+    process = _under_way.get(name)
+    if process is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _reachable(programs: Path, account: pwd.struct_passwd) -> bool:
