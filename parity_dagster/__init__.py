@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SettingsError,
         TooManyPages,
         TransientError,
+        UnsupportedServer,
     )
     from parity_dagster.importing.events import (
         ImportCompleted,
@@ -97,6 +98,7 @@ _HOMES = {
         "SettingsError",
         "TooManyPages",
         "TransientError",
+        "UnsupportedServer",
     ),
     "parity_dagster.importing.events": (
         "ImportCompleted",
@@ -175,6 +177,7 @@ __all__ = [
     "TooManyPages",
     "TransientError",
     "TypedView",
+    "UnsupportedServer",
     "load_settings",
 ]
 

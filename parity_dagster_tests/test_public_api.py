@@ -66,6 +66,7 @@ PUBLIC = [
     "MalformedAnswer",
     "MigrationNeeded",
     "NoPds",
+    "PagesMissing",
     "Pair",
     "PairBusy",
     "ParityError",
@@ -83,6 +84,7 @@ PUBLIC = [
     "TooManyPages",
     "TransientError",
     "TypedView",
+    "UnsupportedServer",
     "load_settings",
 ]
 
