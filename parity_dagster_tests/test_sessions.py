@@ -23,7 +23,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from parity_dagster.errors import SettingsError, UnsupportedServer
+from parity_dagster.errors import DatabaseError, SettingsError, UnsupportedServer
 from parity_dagster.importing.events import ImportProgress
 from parity_dagster.importing.service import ImportService
 from parity_dagster.orchestration.storage import ParityStorage, storage_url
@@ -293,11 +293,19 @@ def test_a_variable_that_leads_past_the_embedded_server_is_refused(
         connect(load_settings(home=tmp_path))
 
 
-def test_a_migration_that_fails_names_the_cure_for_what_failed(empty_database_url: str) -> None:
-    settings = load_settings(database_url=empty_database_url)
+@pytest.mark.parametrize(
+    ("setting", "cure"),
+    [
+        ("default_transaction_read_only = on", "default_transaction_read_only"),
+        ("search_path = nowhere", "CREATE SCHEMA"),
+    ],
+)
+def test_a_migration_that_fails_names_the_cure_for_what_failed(
+    empty_database_url: str, setting: str, cure: str
+) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
-        name = sql.Identifier(conn.info.dbname)
-        conn.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
-    with pytest.raises(Exception, match=r"read-only transaction; .*default_transaction_read_only") as raised:
-        migrate(settings)
+        conn.execute(f"ALTER DATABASE {conn.info.dbname} SET {setting}".encode())
+    with pytest.raises(DatabaseError, match="the migration failed and nothing was changed") as raised:
+        migrate(load_settings(database_url=empty_database_url))
+    assert cure in str(raised.value)
     assert "GRANT" not in str(raised.value)

@@ -131,6 +131,8 @@ def cure_for(exc: BaseException, *, grants: str) -> str:
         return grants
     if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
         return "run `parity migrate`"
+    if isinstance(exc, errors.InvalidSchemaName):
+        return "make the schema that search_path names (CREATE SCHEMA …)"
     if isinstance(exc, errors.QueryCanceled):
         return "look into the server's log for who cancels it"
     if isinstance(exc, errors.ReadOnlySqlTransaction):
