@@ -58,7 +58,7 @@ class Database:
         self.execute("DROP SCHEMA IF EXISTS dagster CASCADE")
         tables = self.execute(
             "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
-            " WHERE schemaname = 'public' AND tablename <> 'parity_alembic_version'"
+            " WHERE schemaname = 'public' AND tablename NOT IN ('parity_alembic_version', 'parity_state_tables')"
         )
         self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
         self.execute("CHECKPOINT")
