@@ -1,0 +1,313 @@
+"""Plant small faults one at a time and see which tests notice: `python scripts/mutate.py [--write] [name …]`.
+
+Each fault is a slip that a person makes: an inverted condition, a forgotten lock, a wrong fence. A fault that no test
+notices shows what the tests do not guard. The faults are planted in a copy of the tree, never in the tree itself.
+
+    --check    plant nothing; tell whether every fault can still be planted, because code moves
+    --write    put the table into docs/mutations.md
+    --results  file in which results are kept as they come; faults that have one there are not tried again
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "mutations.md"
+TIME_LIMIT = 420
+"""Seconds for the tests of one fault; a fault that makes them hang is noticed, too."""
+WIDER = ("test_evidence", "test_live", "test_service", "test_queue", "test_network_model")
+"""What is run for a fault that its own tests do not notice."""
+
+
+class Mutant(NamedTuple):
+    """A fault, where it is planted, and the tests that ought to notice."""
+
+    name: str
+    slip: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+WALK, JOB, FOLDING = "importing/walk.py", "importing/job.py", "importing/folding.py"
+WRITER, CLAIMS, OUTCOMES = "importing/writer.py", "importing/claims.py", "importing/outcomes.py"
+PAGES, WALK_PAGES, LIVE, STATES = "store/pages.py", "store/walk_pages.py", "store/live.py", "store/states.py"
+
+MUTANTS = (
+    Mutant("unchanged-with-failed", "condition left out: a pair with failed records is taken as unchanged", WALK,
+           "            and state.records_failed == 0\n", "", ("test_bad_records", "test_service")),
+    Mutant("unchanged-elsewhere", "condition left out: another host's equal revision counts", WALK,
+           "            and state.pds == account.pds\n", "", ("test_walk_quirks",)),
+    Mutant("unchanged-without-revision", "None equals None: a host without revisions is never read again", WALK,
+           "            and rev is not None\n", "", ("test_walk_quirks", "test_service")),
+    Mutant("place-not-kept", "clean-up forgotten: a walk that brought no page takes the place of the one before", WALK,
+           "            except ParityError:\n                job.return_to(place)\n                raise",
+           "            except ParityError:\n                raise", ("test_errors_and_retries", "test_walk_quirks")),
+    Mutant("empty-believed", "wrong variable: an empty list is believed without asking", WALK,
+           "if job.seen == 0:", "if job.pages == 0:", ("test_walk_quirks",)),
+    Mutant("overlap-inverted", "condition inverted: what an inclusive cursor repeats counts twice", WALK,
+           "if not keys.isdisjoint(job.last_keys):", "if keys.isdisjoint(job.last_keys):", ("test_walk_quirks",)),
+    Mutant("stopped-goes-on", "check forgotten: a walk goes on after its pair was taken away", WALK,
+           "        if job.is_stopped:\n            raise Interrupted(",
+           "        if False:\n            raise Interrupted(", ("test_claims",)),
+    Mutant("page-limit-off-by-one", "off by one: PARITY_MAX_PAGES allows one page more", WALK,
+           "if job.pages >= self._settings.max_pages:", "if job.pages > self._settings.max_pages:",
+           ("test_walk_quirks",)),
+    Mutant("restarts-for-ever", "flag never cleared: a host that refuses its own cursors is read for ever", WALK,
+           "                may_restart = False", "                may_restart = True", ("test_walk_quirks",)),
+    Mutant("known-revision-ignored", "argument forgotten: rows of a host that once was ahead lock out its pages", WALK,
+           "await self._sink.known_rev(job)", "None", ("test_evidence", "test_live")),
+    Mutant("fence-in-the-future", "sign: without a revision, the fence is later than the walk", JOB,
+           "datetime.now(UTC) - CLOCK_MARGIN", "datetime.now(UTC) + CLOCK_MARGIN", ("test_evidence", "test_live")),
+    Mutant("cursor-of-another-host", "condition left out: a walk resumes on a host that does not know its cursor", JOB,
+           "            and self.pds == pds\n", "", ("test_walk_quirks",)),
+    Mutant("resumes-inactive", "codes forgotten: a walk resumes though its records were hidden meanwhile", JOB,
+           "not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)", "not in (CursorLoop.code, PagesMissing.code)",
+           ("test_service", "test_errors_and_retries")),
+    Mutant("new-walk-unmarked", "flag forgotten: page rows of the walk before stay", FOLDING,
+           "write.is_new_walk, write.is_counted, self._last_rkey = True, True, None",
+           "write.is_new_walk, write.is_counted, self._last_rkey = False, True, None",
+           ("test_service", "test_walk_quirks")),
+    Mutant("equal-keys-in-order", "less for less or equal: a record that comes twice counts twice", FOLDING,
+           "from operator import le\n", "from operator import lt as le\n", ("test_batches", "test_walk_quirks")),
+    Mutant("order-remembered", "condition left out: counts pass for exact after a batch that was not in order", FOLDING,
+           "self._last_rkey if write.is_counted else None", "self._last_rkey", ("test_batches", "test_walk_quirks")),
+    Mutant("at-once-too-soon", "condition left out: a walk of several batches ends as if it were of one", FOLDING,
+           " and write.walk == 1 and starts and write.is_counted", " and write.walk == 1 and write.is_counted",
+           ("test_batches", "test_crash", "test_evidence")),
+    Mutant("counts-swapped", "arguments swapped: progress tells failed records as skipped", FOLDING,
+           "self.counts.append((write.synced, write.skipped, write.failed))",
+           "self.counts.append((write.synced, write.failed, write.skipped))", ("test_bad_records", "test_mappers")),
+    Mutant("not-settled", "statement forgotten: what is committed is not remembered", WRITER,
+           "        for item in folds:\n            item.settle()\n", "        for item in folds:\n",
+           ("test_walk_quirks",)),
+    Mutant("lost-claims-kept", "condition inverted: of a batch the pairs that were lost are written", WRITER,
+           "if item.write.state_id not in lost]", "if item.write.state_id in lost]", ("test_claims",)),
+    Mutant("unproven-completes", "condition inverted: a walk without evidence does not fail", WRITER,
+           "if write.state_id in state_ids:", "if write.state_id not in state_ids:", ("test_evidence",)),
+    Mutant("claim-not-asked", "condition left out: pages are written whoever holds the pair", PAGES,
+           "WHERE s.id = u.id AND s.importer_id = %s RETURNING s.id",
+           "WHERE s.id = u.id AND %s IS NOT NULL RETURNING s.id", ("test_claims",)),
+    Mutant("page-without-lock", "lock forgotten: a page and an event do not see each other", PAGES,
+           "await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)", "pass",
+           ("test_live",)),
+    Mutant("hidden-stays-hidden", "condition left out: records of an account that came back stay hidden", PAGES,
+           " AND r.cid = u.cid AND r.active LIMIT 1", " AND r.cid = u.cid LIMIT 1", ("test_service",)),
+    Mutant("page-over-event", "fence forgotten: a page overwrites what an event wrote after it was read", PAGES,
+           "WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev)", "WHERE (r.rev IS NULL OR r.rev IS NOT NULL)",
+           ("test_live",)),
+    Mutant("sweep-without-fence", "fence forgotten: records written after the walk began are swept", PAGES,
+           '" AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"\n                " AND NOT EXISTS'
+           " (SELECT FROM (SELECT unnest(rkeys)",
+           '" AND EXISTS (SELECT FROM proof)"\n                " AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys)',
+           ("test_live",)),
+    Mutant("sweep-without-proof", "condition left out: a sweep does not ask whether all pages are there", PAGES,
+           '" AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"\n                " AND NOT EXISTS'
+           " (SELECT FROM (SELECT unnest(rkeys)",
+           '" AND (rev IS NULL OR rev <= %(rev)s)"\n                " AND NOT EXISTS'
+           " (SELECT FROM (SELECT unnest(rkeys)",
+           ("test_evidence",)),
+    Mutant("missing-pages-pass", "difference the wrong way round: an ending without all pages passes", PAGES,
+           "if claimed - found:", "if found - claimed:", ("test_evidence",)),
+    Mutant("inactive-shown", "condition inverted: records of an inactive account are shown", PAGES,
+           "if write.ending.deactivate:", "if not write.ending.deactivate:", ("test_service", "test_walk_quirks")),
+    Mutant("refresh-for-ever", "flag never cleared: a queued refresh is repeated with every import", PAGES,
+           "refresh = s.refresh AND u.status <> 'completed'", "refresh = s.refresh", ("test_queue", "test_queue_api")),
+    Mutant("some-pages-suffice", "any for all: some pages are taken as evidence for the whole list", WALK_PAGES,
+           "(SELECT count(*) = s.pages AND min(page) = 1 AND max(page) = s.pages FROM", "(SELECT count(*) > 0 FROM",
+           ("test_evidence",)),
+    Mutant("evidence-of-another-table", "key incomplete: pages of another state table are evidence", WALK_PAGES,
+           '" WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk)"',
+           '" WHERE state_id = s.id AND walk = s.walk)"', ("test_evidence", "test_migrations")),
+    Mutant("resumes-without-pages", "condition left out: a walk resumes though some of its pages are not known",
+           WALK_PAGES, " AND (rows, first, page) = (%(pages)s, 1, %(pages)s)", " AND %(pages)s > 0",
+           ("test_evidence",)),
+    Mutant("tombstones-inverted", "comparison inverted: a page brings back what an event deleted", LIVE,
+           "USING (did, collection) WHERE t.rev > u.rev", "USING (did, collection) WHERE t.rev < u.rev",
+           ("test_live",)),
+    Mutant("tombstones-dropped-early", "fence forgotten: deletions are forgotten that the walk is older than", LIVE,
+           'AND t.collection = u.collection AND t.rev <= u.rev",\n        _fences(writes)',
+           'AND t.collection = u.collection",\n        _fences(writes)', ("test_live",)),
+    Mutant("replay-overwrites", "condition left out: a replayed event overwrites a newer record", LIVE,
+           "ELSE now() END WHERE r.rev IS NULL OR r.rev <= EXCLUDED.rev", "ELSE now() END", ("test_live",)),
+    Mutant("replay-revives", "comparison inverted: a replayed event brings back a deleted record", LIVE,
+           "AND t.rkey = u.rkey AND t.rev > u.rev)", "AND t.rkey = u.rkey AND t.rev < u.rev)", ("test_live",)),
+    Mutant("replay-deletes", "condition left out: a replayed deletion deletes what was written since", LIVE,
+           'AND rkey = %(rkey)s"\n        " AND (rev IS NULL OR rev <= %(rev)s)",\n        key,',
+           'AND rkey = %(rkey)s",\n        key,', ("test_live",)),
+    Mutant("deletion-with-shared-lock", "wrong argument: a deletion does not wait for the page under way", LIVE,
+           "await lock_pairs(conn, (Pair(did, collection),), shared=False)",
+           "await lock_pairs(conn, (Pair(did, collection),), shared=True)", ("test_live",)),
+    Mutant("failed-outlives-deletion", "statement forgotten: a deleted record that failed is tried again", LIVE,
+           "        return False\n    await _drop_failed(conn, [(did, collection, rkey)])\n", "        return False\n",
+           ("test_live", "test_bad_records")),
+    Mutant("pruned-too-soon", "comparison inverted: tombstones go that a walk under way needs", LIVE,
+           "s.rev < t.rev))", "s.rev > t.rev))", ("test_live",)),
+    Mutant("held-inverted", "NOT too much: pairs of living importers are taken, those of dead ones are not", STATES,
+           "(SELECT coalesce(CASE WHEN importer_id IN ({live})",
+           "(SELECT coalesce(CASE WHEN importer_id NOT IN ({live})", ("test_claims",)),
+    Mutant("projects-side-by-side", "list not used: two projects of a database read one account at once", STATES,
+           'sql.SQL(", ").join(held_elsewhere)', 'sql.SQL("NULL")', ("test_claims", "test_evidence")),
+    Mutant("claim-without-turns", "lock forgotten: two importers may claim one pair at the same moment", STATES,
+           '            await cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_CLASS,))\n', "",
+           ("test_claims", "test_queue")),
+    Mutant("reset-leaves-pages", "statement forgotten: page rows outlive a reset", STATES,
+           "            await forget_page_rows(conn, self._name, gone)\n", "", ("test_service", "test_evidence")),
+    Mutant("enqueue-takes-running", "condition too wide: a pair that is being imported becomes pending", STATES,
+           "WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s)",
+           "WHERE s.status <> 'completed' OR %(refresh)s", ("test_queue", "test_queue_api")),
+    Mutant("queued-refresh-ignored", "and for or: a refresh that the queue asked for is not made", STATES,
+           'row.pop("wants_refresh") or refresh', 'row.pop("wants_refresh") and refresh',
+           ("test_queue", "test_queue_api")),
+    Mutant("resumes-what-is-held", "condition left out: --resume names pairs that others are working on", STATES,
+           "WHERE status <> 'completed'\"\n                \" AND (importer_id IS NULL OR importer_id NOT IN ({live}))",
+           "WHERE status <> 'completed'\"\n                \"", ("test_claims", "test_service")),
+    Mutant("lock-not-taken-again", "condition inverted: a lost session does not hold its claims again", CLAIMS,
+           "        if self.importer_id:\n            await self._states.hold_importer",
+           "        if not self.importer_id:\n            await self._states.hold_importer",
+           ("test_claims", "test_database_trouble")),
+    Mutant("claims-not-given-back", "condition inverted: an interrupted import keeps its pairs", CLAIMS,
+           "            if self.importer_id:\n                await self._session.run",
+           "            if not self.importer_id:\n                await self._session.run", ("test_claims",)),
+    Mutant("one-try-more", "off by one: a failing pair is tried once more than PARITY_RETRY_ATTEMPTS says", OUTCOMES,
+           "attempts < settings.retry_attempts", "attempts <= settings.retry_attempts", ("test_errors_and_retries",)),
+)  # fmt: skip
+
+REASONS: dict[str, str] = {}
+"""Why a fault that no test notices may stay so."""
+
+
+def planted(mutant: Mutant, root: Path) -> str:
+    """The file with the fault in it.
+
+    Raises:
+        ValueError: the text is not there exactly once.
+    """
+    text = (root / "parity_dagster" / mutant.file).read_text()
+    if (count := text.count(mutant.old)) != 1:
+        raise ValueError(f"{mutant.name}: its text stands {count} times in {mutant.file}; it has to be once")
+    return text.replace(mutant.old, mutant.new)
+
+
+def check() -> list[str]:
+    """Sentences about faults that cannot be planted."""
+    problems = []
+    for mutant in MUTANTS:
+        try:
+            planted(mutant, ROOT)
+        except ValueError as exc:
+            problems.append(str(exc))
+        problems += [
+            f"{mutant.name}: there is no {name}"
+            for name in mutant.tests
+            if not (ROOT / "parity_dagster_tests" / f"{name}.py").exists()
+        ]
+    return problems
+
+
+def run_tests(tree: Path, names: tuple[str, ...]) -> str | None:
+    """The first test that fails, `(time limit)`, or None if all pass."""
+    files = [f"parity_dagster_tests/{name}.py" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "120", "-p", "no:cacheprovider", *files]
+    try:
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return "(time limit)"
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) parity_dagster_tests/(\S+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return found[1]
+
+
+def try_mutant(mutant: Mutant, tree: Path) -> str | None:
+    """Which test notices the fault; None if none does."""
+    target = tree / "parity_dagster" / mutant.file
+    sound = target.read_text()
+    target.write_text(planted(mutant, tree))
+    try:
+        rest = tuple(name for name in WIDER if name not in mutant.tests)
+        return run_tests(tree, mutant.tests) or run_tests(tree, rest)
+    finally:
+        target.write_text(sound)
+
+
+def copy_tree(folder: Path) -> Path:
+    """A copy of what git knows of the tree, with what was changed since."""
+    tree = folder / "tree"
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    return tree
+
+
+def as_page(results: dict[str, str | None]) -> str:
+    """docs/mutations.md."""
+    tried = [mutant for mutant in MUTANTS if mutant.name in results]
+    noticed = sum(results[mutant.name] is not None for mutant in tried)
+    lines = [
+        "# Faults that the tests notice",
+        "",
+        "`scripts/mutate.py` plants small faults in a copy of the tree, one at a time, each a slip that a person",
+        "makes, and runs the tests that ought to notice. The table says which test did first; others may, too.",
+        f"It is written by `python scripts/mutate.py --write`. {noticed} of {len(tried)} faults are noticed.",
+        "",
+        "| fault | in | slip | noticed by |",
+        "|---|---|---|---|",
+    ]
+    for mutant in tried:
+        by = results[mutant.name]
+        shown = f"`{by}`" if by else f"none: {REASONS.get(mutant.name, 'not explained yet')}"
+        lines.append(f"| {mutant.name} | `{mutant.file}` | {mutant.slip} | {shown} |")
+    return "\n".join(lines).replace("|none", "| none") + "\n"
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="only these faults")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    if problems := check():
+        print(*problems, sep="\n")
+        return 1
+    if options.check:
+        print(f"all {len(MUTANTS)} faults can be planted")
+        return 0
+    kept: Path | None = options.results
+    results: dict[str, str | None] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="parity-mutants-") as folder:
+        tree = copy_tree(Path(folder))
+        for mutant in MUTANTS:
+            if mutant.name in results or (options.names and mutant.name not in options.names):
+                continue
+            begun = time.monotonic()
+            results[mutant.name] = try_mutant(mutant, tree)
+            print(
+                f"{mutant.name}: {results[mutant.name] or 'NOT NOTICED'} ({time.monotonic() - begun:.0f} s)", flush=True
+            )
+            if kept:
+                kept.write_text(json.dumps(results, indent=1))
+    if options.write:
+        PAGE.write_text(as_page(results))
+    return int(any(by is None and name not in REASONS for name, by in results.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
