@@ -40,6 +40,7 @@ def test_every_odd_record_is_stored_or_kept_and_its_neighbours_are_stored(settin
 UNSTORABLE = b'{"$type":"x","n":' + b"9" * 140_000 + b', "text":"a number that no numeric holds",\n "f":1.5}'
 
 
+# I5
 def test_what_only_postgres_refuses_is_kept_byte_for_byte_and_costs_one_record(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 30})
@@ -98,6 +99,7 @@ def test_a_corrected_record_leaves_the_failed_ones_with_the_next_refresh(setting
         assert_equal(settings, network, did, POST)
 
 
+# I10
 def test_an_unchanged_repository_with_failed_records_is_read_again_by_a_refresh(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 5})

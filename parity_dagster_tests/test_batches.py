@@ -65,6 +65,7 @@ pages = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=4),
 cuts = st.lists(st.booleans(), min_size=7, max_size=7)
 
 
+# I9
 @hypothesis_settings(max_examples=1_000, deadline=None)
 @given(pages, cuts)
 @example([["d", "c"], ["c", "b"]], [True] * 7)

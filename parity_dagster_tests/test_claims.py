@@ -55,6 +55,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     raise AssertionError(f"the importer ended without saying {line}")
 
 
+# I12
 def test_of_two_importers_one_works_and_the_other_says_who_has_the_pair(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 60})
@@ -75,6 +76,7 @@ def test_of_two_importers_one_works_and_the_other_says_who_has_the_pair(settings
         assert_equal(settings, network, did, POST)
 
 
+# I13
 def test_the_pair_of_a_killed_importer_is_free_at_once_and_goes_on_where_it_was(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 60})
@@ -160,6 +162,7 @@ def test_ctrl_c_ends_a_process_quickly_and_frees_its_pairs(settings: Settings) -
     assert cursor is not None
 
 
+# I12
 def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 3000})  # 300 pages: on no machine is the walk quicker than the reset

@@ -80,6 +80,7 @@ def kill_at_request(running: Running, process: subprocess.Popen[str], number: in
         time.sleep(0.0005)
 
 
+# I3, I13
 def test_killed_at_every_wire_call_the_import_ends_as_if_nothing_had_happened(
     settings: Settings, network: Running
 ) -> None:
@@ -140,6 +141,7 @@ class Tripwire:
         self.conn.execute("SELECT pg_advisory_unlock(4711)")
 
 
+# I3
 def test_killed_at_every_change_of_the_database_the_import_ends_as_if_nothing_had_happened(
     settings: Settings, network: Running
 ) -> None:

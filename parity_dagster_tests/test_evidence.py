@@ -120,6 +120,7 @@ def by_a_backfill(settings: Settings, pair: Pair, tmp_path: Path) -> None:
         assert run(settings, instance, tags=rectangle(pair, pair)).success
 
 
+# I1
 @pytest.mark.parametrize(
     ("take_up", "records"),
     [(by_resume, 3), (by_resume, RECORDS), (by_the_queue, RECORDS), (by_a_job, RECORDS), (by_a_backfill, RECORDS)],
@@ -161,6 +162,7 @@ def test_a_refresh_that_fails_before_its_first_page_keeps_the_counts(
 # Pages that are not all there.
 
 
+# I2
 @pytest.mark.parametrize("gone", ["page = 1", "page = 2", "page = 3", "true"])
 def test_a_walk_whose_pages_are_lost_on_the_way_fails_deletes_nothing_and_is_read_again(
     gone: str, settings: Settings, network: Running, service: ImportService
@@ -224,6 +226,7 @@ EVIDENCE = {
 }
 
 
+# I2
 @pytest.mark.parametrize("case", EVIDENCE)
 def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
     case: str, settings: Settings, other: Settings
@@ -279,6 +282,7 @@ def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
     assert query(settings, counts) == [(1, 0, 0) if is_enough else (9, 9, 9)]
 
 
+# I10
 def test_an_unchanged_pair_is_touched_nowhere(settings: Settings, network: Running, service: ImportService) -> None:
     did = network.network.add_account({POST: RECORDS})
     service.import_user_collection(did, POST)
@@ -333,6 +337,7 @@ def test_a_reset_while_a_page_is_committed_leaves_no_page_behind(
 # Two projects in one database.
 
 
+# I14
 def test_two_projects_in_one_database_do_not_take_each_others_pages_for_their_own(
     settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:
@@ -371,6 +376,7 @@ def test_failed_records_of_a_pair_that_two_projects_read_are_kept_and_counted_by
     assert_equal(settings, sample, did, POST)
 
 
+# I12
 def test_a_pair_that_another_project_is_reading_is_busy(
     settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:

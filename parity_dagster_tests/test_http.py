@@ -270,6 +270,7 @@ def test_connections_are_reused_and_not_shared_between_requests_in_flight() -> N
 # --- too much
 
 
+# I17
 @pytest.mark.parametrize("how", ["content-length", "chunked", "close"])
 def test_a_body_over_the_limit_is_given_up_at_the_limit(how: str) -> None:
     async def endless(request: str, writer: asyncio.StreamWriter) -> None:
@@ -361,6 +362,7 @@ def test_endless_headers_end_in_an_error() -> None:
 # --- too little, too slow
 
 
+# I17
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX-A: b", response(b"{}", length=10**6)])
 def test_a_slow_drip_ends_at_the_wall_clock(drip: bytes) -> None:
     async def answer(request: str, writer: asyncio.StreamWriter) -> None:

@@ -264,6 +264,7 @@ with ImportService(listeners=[die], report=False) as service:
 """
 
 
+# I15
 def test_what_a_killed_process_did_not_tell_is_told_by_the_next_one_once(
     settings: Settings, network: Running, tmp_path: Path
 ) -> None:

@@ -176,6 +176,7 @@ async def _prune(settings: Settings) -> None:
         await prune_tombstones(conn, settings.state_table)
 
 
+# I7
 def test_an_event_waits_for_the_page_that_is_being_committed(
     settings: Settings, service: ImportService, network: Running
 ) -> None:
@@ -265,6 +266,7 @@ def scenarios() -> list[Scenario]:
     return [case for case in found if len(case.operations) < 5] + random.Random(1).sample(longest, 400)
 
 
+# I7, I8
 def test_every_order_of_page_and_events_ends_with_the_truth(settings: Settings) -> None:
     """Each scenario is an account of its own, and all of them take their steps at the same time."""
     cases = scenarios()

@@ -25,6 +25,7 @@ def entry(rkey: bytes = b"one", value: bytes = b'{"a":1}', cid: bytes = b'"bafy"
     return b'{"uri":"%b%b","cid":%b,"value":%b}' % (PREFIX, rkey, cid, value)
 
 
+# I4
 def test_a_plain_page_gives_every_record_with_the_servers_own_bytes() -> None:
     value = b'{"text":"\\u00e9 \xc3\xa9","n":9007199254740993,"f":1.10}'
     page = parse_page(page_of(entry(value=value), GOOD), DID, POST)
@@ -40,6 +41,7 @@ def test_a_null_or_empty_cursor_is_the_end(cursor: bytes) -> None:
     assert parse_page(b'{"records":[]}', DID, POST).cursor is None
 
 
+# I5
 @pytest.mark.parametrize("kind", ODD_KINDS)
 def test_each_odd_record_costs_no_other_record_and_is_kept_byte_for_byte(kind: str) -> None:
     odd = make_odd(kind, DID, POST, "3kaaaaaaaaaaa")

@@ -69,6 +69,7 @@ def test_progress_is_told_after_each_committed_page_in_the_callers_thread(settin
     assert threads == {threading.get_ident()}
 
 
+# I15
 def test_every_pair_gets_one_ending_and_a_listener_that_raises_breaks_nothing(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 5})
@@ -255,6 +256,7 @@ def test_refreshing_an_unchanged_repository_asks_once_and_writes_no_record(setti
         assert network.log.count(method="getLatestCommit") == 1
 
 
+# I6
 def test_reading_unchanged_records_again_writes_none_of_them(settings: Settings) -> None:
     network = SampleNetwork()
     network.behave(host="pds-1", sync_methods=False)

@@ -83,6 +83,7 @@ def meddle(settings: Settings, where: str, values: Mapping[str, str], monkeypatc
     return settings
 
 
+# I16
 def test_every_kind_of_session_has_our_settings(meddled: Settings) -> None:
     wanted = {name: ours for name, (_, ours) in PINNED.items()}
     with connect(meddled) as conn:

@@ -120,6 +120,7 @@ def test_q11_a_repo_the_host_does_not_have_is_not_found_however_it_says_so(
     assert network.log.count(host="plc") == 2, "resolved afresh before it is believed"
 
 
+# I11
 @pytest.mark.parametrize("unknown_repo", ["400", "empty"])
 @pytest.mark.parametrize(
     ("status", "code"),
@@ -147,6 +148,7 @@ def test_q11_an_inactive_account_is_called_what_the_status_says(
         assert_equal(settings, network, did, POST)
 
 
+# I11
 def test_q11_an_empty_list_that_nobody_vouches_for_deletes_nothing(settings: Settings) -> None:
     network, did = one_account(25, unknown_repo="empty", sync_methods=False)
     with importing(settings, network) as (service, _):

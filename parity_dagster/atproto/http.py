@@ -87,6 +87,7 @@ class HttpClient:
                 " loopback and internal addresses over plain http; for demos and tests only"
             )
 
+    # I17
     async def get(
         self,
         url: str,

@@ -99,6 +99,7 @@ _decode_entry = msgspec.json.Decoder(_Entry).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
+# I4, I5
 def parse_page(body: bytes, did: str, collection: str) -> Page:
     """Take a listRecords body apart.
 

@@ -82,6 +82,7 @@ class Fold:
         write.failed += len(item.rejects)
         self.counts.append((write.synced, write.skipped, write.failed))
 
+    # I9
     def _check_order(self, rkeys: list[str], item: PageItem) -> None:
         """What descends all the way holds nothing twice, and need not be counted again at the end."""
         seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]

@@ -173,6 +173,7 @@ class Job:
             and state.error_code not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)
         )
 
+    # I7
     def begin(self, pds: str, rev: str | None, known_rev: str | None) -> None:
         """Start a walk from the top of the list, before its first page is asked for.
 

@@ -134,6 +134,7 @@ class Walker:
                 raise
             is_resumed = False
 
+    # I10
     def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
         state = job.claim.state
         return (
@@ -154,6 +155,7 @@ class Walker:
                 return None
             raise  # a permanent answer is believed only after the DID was resolved afresh
 
+    # I11
     async def _believe_empty(self, job: Job, account: Account) -> None:
         """Some servers show an empty list for an account they do not have."""
         if await self._accounts.confirm_active(account) or job.rev is not None:

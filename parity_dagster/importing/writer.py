@@ -192,6 +192,7 @@ class Writer:
     async def _save(self, folds: Sequence[Fold], conn: AsyncConnection) -> dict[int, ImportState]:
         return await self._store.save(conn, self._claims.importer_id, [item.write for item in folds])
 
+    # I12, I15
     async def _without_lost(self, folds: list[Fold], lost: set[int]) -> list[Fold]:
         """Drop the pairs of a batch that are not ours any more.
 
@@ -216,6 +217,7 @@ class Writer:
                 )
         return [item for item in folds if item.write.state_id not in lost]
 
+    # I2
     def _fail_unproven(self, folds: Sequence[Fold], state_ids: set[int]) -> None:
         """A walk whose page rows are not all there has not shown what is missing from the list, and is read again."""
         for item in folds:

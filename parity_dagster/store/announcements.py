@@ -35,6 +35,7 @@ class Ended(NamedTuple):
     fetched: bool
 
 
+# I15
 async def note_endings(
     conn: AsyncConnection, table: str, importer_id: int, endings: Sequence[tuple[str, str, bool]]
 ) -> None:

@@ -62,6 +62,7 @@ class LiveReject(NamedTuple):
     """The record as a listRecords entry."""
 
 
+# I7
 async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bool) -> None:
     """Keep pages and events of pairs apart until the transaction ends.
 
@@ -240,6 +241,7 @@ async def delete_live(conn: AsyncConnection, did: str, collection: str, rkey: st
         return await _delete(conn, did, collection, rkey, rev)
 
 
+# I8
 async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> set[Key]:
     dids, collections, rkeys, revs, cids, values = (list(column) for column in zip(*rows, strict=True))
     keys = (dids, collections, rkeys, revs)
@@ -269,6 +271,7 @@ async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> set[Key]:
     return written
 
 
+# I8
 async def _delete(conn: AsyncConnection, did: str, collection: str, rkey: str, rev: str) -> bool:
     key = {"did": did, "collection": collection, "rkey": rkey, "rev": rev}
     await conn.execute(

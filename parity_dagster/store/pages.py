@@ -64,6 +64,7 @@ class PageStore:
         await self.mapped.prepare(conn)
         enlarge_send_buffer(conn)
 
+    # I3
     async def save(
         self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]
     ) -> dict[int, ImportState]:
@@ -145,6 +146,7 @@ class PageStore:
             [*(list(column) for column in columns), importer_id],
         )
 
+    # I6
     async def _ask_new(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> AsyncCursor:
         """Ask which rows the table does not hold yet, so that an unchanged page costs one look-up."""
         rows = [row for write in writes for row in write.rows]
@@ -174,6 +176,7 @@ class PageStore:
                     rows = encode_rows(write.did, write.collection, write.fence_rev, write.rows)
                     await copy.write(memoryview(rows))  # sent in pieces, which are no copies then
 
+    # I6, I7
     async def _merge(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> None:
         writes = [write for write in writes if write.rows]
         if not writes:
@@ -233,6 +236,7 @@ class PageStore:
         await note_endings(conn, self._name, importer_id, endings)
         return proven
 
+    # I2, I9
     async def _recount(self, conn: AsyncConnection, writes: Sequence[PairWrite]) -> AsyncCursor:
         """Make the counts of walks exact whose page rows are all there."""
         return await conn.execute(
@@ -253,6 +257,7 @@ class PageStore:
             [[write.state_id for write in writes], [w.walk for w in writes], [w.is_counted for w in writes]],
         )
 
+    # I1, I2
     async def _sweep(self, conn: AsyncConnection, write: PairWrite) -> None:
         """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to tell.
 
@@ -291,6 +296,7 @@ def _is_unchanged(write: PairWrite) -> bool:
     return write.ending is not None and write.ending.is_unchanged
 
 
+# I2
 async def _check_pages(proven: AsyncCursor, writes: Sequence[PairWrite]) -> None:
     found = {row[0] for row in await proven.fetchall()}
     claimed = {write.state_id for write in writes if write.completes and not write.is_at_once}
@@ -298,6 +304,7 @@ async def _check_pages(proven: AsyncCursor, writes: Sequence[PairWrite]) -> None
         raise UnprovenEnding(claimed - found)
 
 
+# I12
 async def _check_claims(updated: AsyncCursor, writes: Sequence[PairWrite]) -> None:
     lost = {write.state_id for write in writes} - {row[0] for row in await updated.fetchall()}
     if lost:
@@ -311,6 +318,7 @@ async def _keep_new(found: AsyncCursor, writes: Sequence[PairWrite]) -> None:
         write.rows = [row for row in write.rows if next(numbers) in new]
 
 
+# I7
 async def _drop_deleted(found: AsyncCursor, writes: Sequence[PairWrite]) -> None:
     """Take out rows that a live event has deleted meanwhile; the locks keep new events out until the commit."""
     deleted = await read_tombstones(found)

@@ -17,6 +17,7 @@ from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
 from parity_dagster.store.walk_pages import add_key
 
 
+# I5
 async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str | None, bytes]]) -> dict[str, str]:
     """Ask Postgres which values it cannot hold, halving the batch around each of them.
 

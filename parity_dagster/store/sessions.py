@@ -50,6 +50,7 @@ REFUSED_DATA = (
 first in a handler, because Postgres files some of these there.)"""
 
 
+# I16
 async def open_session(settings: Settings) -> AsyncConnection:
     """Open a session that commits each statement unless told otherwise.
 

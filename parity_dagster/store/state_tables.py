@@ -26,6 +26,7 @@ def regclass(table: str) -> sql.Composed:
     return sql.SQL("{}::regclass").format(sql.Literal(sql.Identifier(table).as_string()))
 
 
+# I12, I14
 async def other_tables(conn: AsyncConnection, table: str) -> list[sql.SQL]:
     """The state tables of other projects, as far as this role may read them.
 

@@ -32,6 +32,7 @@ COLUMNS = sql.SQL(
     " fence_rev"
 )
 
+# I13
 LIVE_IMPORTERS = sql.SQL(
     "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
     f" AND classid = {LOCK_CLASS}"
@@ -122,6 +123,7 @@ class StateStore:
         await conn.execute("DELETE FROM parity_importers WHERE id = %s", (importer_id,))
         await conn.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_CLASS, importer_id))
 
+    # I12
     async def claim(
         self,
         conn: AsyncConnection,

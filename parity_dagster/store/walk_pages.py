@@ -15,6 +15,7 @@ from parity_dagster.store.copy_text import encode_array
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.writes import PairWrite
 
+# I2, I14
 ALL_PAGES = sql.SQL(
     "(SELECT count(*) = s.pages AND min(page) = 1 AND max(page) = s.pages FROM parity_walk_pages"
     " WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk)"
@@ -53,6 +54,7 @@ async def count_keys(conn: AsyncConnection, walk: Walk) -> tuple[int, int]:
     return row[0], row[1]
 
 
+# I2
 async def find_last_page(conn: AsyncConnection, walk: Walk, pages: int) -> frozenset[str] | None:
     """What the last committed page of a walk held.
 

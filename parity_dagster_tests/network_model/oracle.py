@@ -65,6 +65,7 @@ class Oracle:
             and pair.did not in self._world.ever_lied
         )
 
+    # I4
     def look(self) -> None:
         """Check what holds at any moment at which nobody is writing."""
         self.looks += 1
@@ -88,6 +89,7 @@ class Oracle:
             if not self._world.has_firehose:
                 self._check_counts(project, table)
 
+    # I1
     def _check_nothing_is_lost(self, held: dict[tuple[Pair, str], int]) -> None:
         for key in self._held.keys() - held.keys():
             pair, rkey = key
@@ -99,6 +101,7 @@ class Oracle:
                 f" network; {self._states(pair)}"
             )
 
+    # I7, I8
     def _check_order(self, project: Project, held: dict[tuple[Pair, str], int]) -> None:
         for (pair, rkey), number in project.delivered.items():
             if pair.did in self._world.ever_lied:
@@ -114,6 +117,7 @@ class Oracle:
         assert found == truth, self._difference(pair, found, truth)
         self.equalities += 1
 
+    # I9
     def _check_counts(self, project: Project, table: Table) -> None:
         """Without live events, a complete pair counts what is there."""
         failed = self._failed()
