@@ -395,10 +395,10 @@ def test_imports_and_a_stream_of_events_racing_on_the_same_records_end_with_the_
     with ThreadPoolExecutor() as threads:
         author_done, consumed = threads.submit(author), threads.submit(consume)
         walks = 0
-        deadline = time.monotonic() + 5
         try:
             with ImportService(settings, report=False) as service:
-                while time.monotonic() < deadline:
+                # As much as this, however quick the machine is.
+                while not author_done.done() and (walks < 100 or sum(done.values()) < 600 or min(done.values()) < 60):
                     results = service.import_pairs(dice.sample(pairs, 10), refresh=True)
                     assert [result.error for result in results if result.error] == []
                     walks += len(results)
@@ -408,9 +408,7 @@ def test_imports_and_a_stream_of_events_racing_on_the_same_records_end_with_the_
         finally:
             is_over.set()
         author_done.result(30)
-        assert consumed.result(60) > 500
+        assert consumed.result(60) >= sum(done.values())
     found = table(settings)
     wrong = {pair for pair in pairs if found.get(pair, {}) != truth(sample, pair)}
     assert not wrong, f"{len(wrong)} of {len(pairs)} pairs differ after {walks} walks and {done}"
-    assert walks > 30
-    assert min(done.values()) > 50

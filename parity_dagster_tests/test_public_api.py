@@ -221,14 +221,21 @@ def test_many_threads_may_share_one_service_as_in_a_web_worker(settings: Setting
 
 def test_of_two_threads_that_want_the_same_pair_one_imports_it(settings: Settings, network: Running) -> None:
     did = network.network.add_account({POST: 400})
-    network.network.behave(latency=0.05)
-    began = threading.Event()
+    network.network.behave(latency=0.05, page_cap=10)
+    began, tried = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        with network.network.lock:  # the network answers nothing until the second thread has tried
+            began.set()
+            tried.wait(30)
+
     with ImportService(settings, report=False) as service, ThreadPoolExecutor() as threads:
-        first = threads.submit(service.import_user_collection, did, POST, lambda _: began.set())
-        assert began.wait(10)
+        first = threads.submit(service.import_user_collection, did, POST, hold)
+        assert began.wait(30)
         second = service.import_user_collection(did, POST)
+        tried.set()
         assert second.error_code == "busy"
-        assert first.result(20).records_synced == 400
+        assert first.result(60).records_synced == 400
 
 
 def test_a_forked_worker_opens_connections_of_its_own(settings: Settings, network: Running) -> None:
