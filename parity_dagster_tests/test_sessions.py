@@ -258,6 +258,7 @@ def own_home() -> Iterator[Path]:
     embedded.release(home)
 
 
+@pytest.mark.processes
 def test_an_embedded_server_that_is_killed_in_the_middle_is_started_again(own_home: Path) -> None:
     settings = load_settings(home=own_home, allow_private_hosts=True, page_delay=0, database_patience=60)
     network = SampleNetwork()

@@ -142,6 +142,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_an_import_and_leaves_nothing(
     check(slow, home, [signal.SIGINT, signal.SIGTERM], count=18, at_once=3)
 
 
+@pytest.mark.processes
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_hundreds_of_signals_over_the_start(slow: tuple[Running, str], home: Path) -> None:
