@@ -14,6 +14,7 @@ from parity_dagster.importing.audit import audit
 from parity_dagster.importing.models import Pair
 from parity_dagster.importing.service import ImportService
 from parity_dagster.orchestration.partitions import RECORDS_KEY, register_dids
+from parity_dagster.orchestration.recording import report_without_run
 from parity_dagster.orchestration.reporting import DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
@@ -27,6 +28,7 @@ NAMES = {
     "state_equals_metadata",
     "sample_audit",
     "import_freshness",
+    "no_suspicious_copies",
 }
 
 
@@ -252,6 +254,34 @@ def test_a_row_that_differs_from_its_metadata_is_named_with_the_field(
     assert failing(found) == {"state_equals_metadata"}
     assert_names(found["state_equals_metadata"], pair)
     assert "records_skipped" in shown(found["state_equals_metadata"])
+
+
+def test_a_pair_that_was_emptied_is_named_with_its_cure(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    """As the end of a walk without page rows once did it: table, count and last metadata agree on nothing."""
+    pair, other = Pair(accounts[0], LIKE), Pair(accounts[1], POST)
+    for each in (pair, other):
+        run(settings, instance, tags=one(each))
+    assert failing(checked(settings, instance)) == set()
+    change(settings, "UPDATE parity_upgrades SET upgraded_at = now() + interval '1 hour'")
+    change(settings, "DELETE FROM atproto_records WHERE did = ANY(%s)", [pair.did, other.did])
+    change(settings, "UPDATE parity_import_states SET records_synced = 0")
+    with ImportService(settings, report=False) as service:
+        report_without_run(instance, service.find_states())
+    found = checked(settings, instance)
+    assert failing(found) == {"no_suspicious_copies", "sample_audit"}
+    check = found["no_suspicious_copies"]
+    for each in (pair, other):
+        assert_names(check, each)
+        assert f"parity import {each.did} --collection {each.collection} --reread" in shown(check)
+    assert "Dagster remembers 12 " in shown(check)
+    assert "Dagster remembers 131 " in shown(check)
+    run(settings, instance, tags={**one(pair), "parity/reread": "true"})
+    config = {"partitions": [f"{other.collection}|{other.did}"], "reread": True}
+    result = run(settings, instance, "import_records", config=config)
+    assert result.success
+    assert failing(checked(settings, instance)) == set()
 
 
 def test_a_row_that_is_gone_is_named(settings: Settings, instance: dg.DagsterInstance, accounts: list[str]) -> None:

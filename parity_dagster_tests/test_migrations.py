@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,10 @@ from parity_dagster.sample_network import POST, Running, SampleNetwork
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
 from parity_dagster.store.database import SCHEMA_REVISION, connect, migrate
+from parity_dagster.store.typed import BLUESKY_VIEWS
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 
+POSTS = BLUESKY_VIEWS[0]
 TABLES = {
     "atproto_records",
     "parity_import_states",
@@ -40,6 +43,7 @@ TABLES = {
     "parity_tombstones",
     "parity_announcements",
     "parity_state_tables",
+    "parity_upgrades",
     "parity_alembic_version",
 }
 # The mission's schema of the state table.
@@ -217,7 +221,7 @@ def described(url: str) -> list[tuple[object, ...]]:
         ).fetchall()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
 def test_upgraded_tables_are_the_same_as_new_ones(revision: str, database_url: str, empty_database_url: str) -> None:
     bring_to(empty_database_url, revision, "parity_import_states")
     assert migrate(load_settings(database_url=empty_database_url)) == SCHEMA_REVISION
@@ -237,7 +241,48 @@ def test_two_projects_that_share_a_database_are_upgraded_one_after_the_other(
     assert migrate(theirs) == SCHEMA_REVISION
     for each in (ours, theirs):
         with connect(each) as connection:
-            connection.execute(f"SELECT batch, fence_rev FROM {each.state_table}")
+            connection.execute(f"SELECT batch, fence_rev, reread FROM {each.state_table}")
+
+
+def test_typed_views_of_an_earlier_version_are_replaced_and_nothing_else_is(empty_database_url: str) -> None:
+    bring_to(empty_database_url, "0006", "parity_import_states")
+    safe = POSTS.select()
+    unsafe = re.sub(r"CASE WHEN [^\n]* (parity_timestamp\([^\n]*\)) END AS", r"\1 AS", safe)
+    assert unsafe != safe
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(f"CREATE OR REPLACE VIEW posts AS {unsafe}".encode())
+        connection.execute("COMMENT ON VIEW posts IS 'Posts [parity_dagster 0123456789ab]'")
+        connection.execute("CREATE VIEW mine AS SELECT created_at FROM posts")
+        connection.execute("DROP VIEW likes")
+        connection.execute("DROP VIEW reposts")
+        connection.execute("CREATE VIEW reposts AS SELECT 1 AS one")
+        connection.execute(
+            "INSERT INTO atproto_records (did, collection, rkey, value) VALUES ('did:plc:a', %s, 'one', %s)",
+            (POSTS.collection, '{"createdAt":[' + "1e131071," * 10_000 + "1]}"),
+        )
+    migrate(load_settings(database_url=empty_database_url))
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT created_at FROM mine").fetchall() == [(None,)]
+        assert connection.execute("SELECT one FROM reposts").fetchall() == [(1,)]
+        assert connection.execute("SELECT to_regclass('likes')").fetchone() == (None,)
+        connection.execute("SELECT FROM parity_upgrades WHERE upgraded_at <= now()")
+
+
+def test_failed_live_records_learn_their_revision(empty_database_url: str) -> None:
+    """Each has left a tombstone of the same revision, beside which it could never be stored again."""
+    bring_to(empty_database_url, "0006", "parity_import_states")
+    with psycopg.connect(empty_database_url) as connection:
+        for rkey, pds in (("live", None), ("page", "https://pds.test")):
+            connection.execute(
+                "INSERT INTO parity_failed_records (did, collection, rkey, fingerprint, reason, detail, body, pds,"
+                " walk) VALUES ('did:plc:a', 'a.b.c', %s, %s, 'r', 'd', '', %s, 1)",
+                (rkey, rkey, pds),
+            )
+            connection.execute("INSERT INTO parity_tombstones VALUES ('did:plc:a', 'a.b.c', %s, '3kb')", (rkey,))
+    migrate(load_settings(database_url=empty_database_url))
+    with psycopg.connect(empty_database_url) as connection:
+        rows = connection.execute("SELECT rkey, rev FROM parity_failed_records ORDER BY rkey").fetchall()
+    assert rows == [("live", "3kb"), ("page", None)]
 
 
 def test_a_state_table_that_an_upgrade_has_passed_by_is_brought_up(empty_database_url: str) -> None:

@@ -16,6 +16,7 @@ import click
 
 from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
+from parity_dagster.cli.doctor import doctor
 from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.failed_records import failed_records
 from parity_dagster.cli.import_command import import_
@@ -60,6 +61,7 @@ for _command in (
     import_status,
     reset,
     failed_records,
+    doctor,
     demo,
     dev,
     sample_network,

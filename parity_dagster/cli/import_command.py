@@ -41,6 +41,7 @@ class Request:
     file: AccountFile | None
     resume: bool
     refresh: bool
+    reread: bool
     later: list[str] = dataclasses.field(default_factory=list)
     """Handles that turned up on the way."""
 
@@ -141,6 +142,11 @@ class Tally:
 @click.option("--progress", is_flag=True, help="Show bars and records/s while it runs, on stderr.")
 @click.option("--resume", is_flag=True, help="Go on with every import that is not complete, now.")
 @click.option("--refresh", is_flag=True, help="Read complete imports again from their start.")
+@click.option(
+    "--reread",
+    is_flag=True,
+    help="Read them even if the account has not changed, and correct every row that differs.",
+)
 @click.option("--queue", is_flag=True, help="Only queue it; `parity dev` or a Dagster daemon imports it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON list.")
 def import_(
@@ -150,6 +156,7 @@ def import_(
     progress: bool,
     resume: bool,
     refresh: bool,
+    reread: bool,
     queue: bool,
     as_json: bool,
 ) -> int:
@@ -169,6 +176,7 @@ def import_(
       parity import --file dids.txt --progress
       parity import --file dids.txt --queue
       parity import --resume
+      parity import did:plc:z72i7hdynmk6r22z27h6tvur --reread
 
     \b
     Variables: PARITY_COLLECTIONS, PARITY_PAGE_SIZE, PARITY_PAGE_DELAY,
@@ -179,8 +187,9 @@ def import_(
     """
     if not (accounts or path or resume):
         raise click.UsageError("Give an account, --file or --resume.")
-    if resume and (refresh or path):
-        raise click.UsageError(f"--resume and {'--refresh' if refresh else '--file'} exclude each other.")
+    if resume and (refresh or reread or path):
+        other = "--refresh" if refresh else "--reread" if reread else "--file"
+        raise click.UsageError(f"--resume and {other} exclude each other.")
 
     from parity_dagster.settings import load_settings
 
@@ -191,6 +200,7 @@ def import_(
         file=AccountFile(path, settings) if path else None,
         resume=resume,
         refresh=refresh,
+        reread=reread,
     )
     return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
 
@@ -205,12 +215,12 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
         known = len(pairs) if isinstance(pairs, list) else None
         with ProgressDisplay(known) if progress else nullcontext() as display:
             tally = Tally(display)
-            results = service.import_pairs(pairs, refresh=request.refresh, on_event=tally)
+            results = service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
             if request.later:
                 pairs, lost = request.resolved(service)
                 if display is not None:
                     display.expect(len(pairs))
-                results += service.import_pairs(pairs, refresh=request.refresh, on_event=tally)
+                results += service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
                 results += lost
     elsewhere = 0
     if request.resume:
@@ -238,9 +248,9 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
     with ImportService(settings) as service:
         pairs = iter(request.pairs(service))
         while batch := list(islice(pairs, _PAIRS_PER_BATCH)):
-            queued += service.enqueue(batch, refresh=request.refresh)
+            queued += service.enqueue(batch, refresh=request.refresh, reread=request.reread)
         later, lost = request.resolved(service)
-        queued += service.enqueue(later, refresh=request.refresh)
+        queued += service.enqueue(later, refresh=request.refresh, reread=request.reread)
     for result in lost:
         click.echo(f"error: {one_line(result.error or '')}", err=True)
     if as_json:

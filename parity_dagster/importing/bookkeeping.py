@@ -124,12 +124,13 @@ class Bookkeeping:
         """
         return self._call(lambda engine: engine.reset(did, None))
 
-    def enqueue(self, pairs: Iterable[Pair], *, refresh: bool = False) -> list[Pair]:
+    def enqueue(self, pairs: Iterable[Pair], *, refresh: bool = False, reread: bool = False) -> list[Pair]:
         """Leave pairs for Dagster's queue: rows become pending, and the retry sensor launches them.
 
         Args:
             pairs: what to import.
             refresh: whether complete pairs are wanted again.
+            reread: read all of them from their start, even if their accounts have not changed; see `import_pairs`.
 
         Returns:
             Those that are newly pending.
@@ -138,7 +139,7 @@ class Bookkeeping:
             ParityError: a pair is malformed or its collection not registered; nothing is queued then.
         """
         checked = [self._checked(pair) for pair in pairs]
-        return self._call(lambda engine: engine.enqueue(checked, refresh=refresh))
+        return self._call(lambda engine: engine.enqueue(checked, refresh=refresh, reread=reread))
 
     # Failed records.
 

@@ -45,18 +45,19 @@ class Claims:
             with suppress(DatabaseError):  # whoever needs the database next says so
                 await self.hold()
 
-    async def take(self, pairs: Sequence[Pair], *, refresh: bool) -> list[Claim]:
+    async def take(self, pairs: Sequence[Pair], *, refresh: bool, reread: bool = False) -> list[Claim]:
         """Claim pairs.
 
         Args:
             pairs: distinct pairs.
             refresh: whether complete ones are taken too.
+            reread: whether they are all to be read from their start, whatever their revision.
 
         Returns:
             One claim per pair.
         """
         return await self._database.run(
-            lambda conn: self._states.claim(conn, pairs, self.importer_id, self._run_id, refresh=refresh)
+            lambda conn: self._states.claim(conn, pairs, self.importer_id, self._run_id, refresh=refresh, reread=reread)
         )
 
     async def close(self) -> None:

@@ -87,7 +87,14 @@ class Engine:
         return self._network[:2]
 
     async def run(
-        self, pairs: Iterable[Pair], emit: Emit, *, run_id: str | None, refresh: bool, patience: float | None
+        self,
+        pairs: Iterable[Pair],
+        emit: Emit,
+        *,
+        run_id: str | None,
+        refresh: bool,
+        reread: bool = False,
+        patience: float | None,
     ) -> None:
         """Import pairs.
 
@@ -96,6 +103,7 @@ class Engine:
             emit: takes events, on the loop's thread.
             run_id: Dagster run.
             refresh: read complete pairs again.
+            reread: read all of them from their start, whatever their revision.
             patience: seconds after which walks make room, once only long ones are left.
         """
         from parity_dagster.importing.accounts import Accounts
@@ -104,7 +112,15 @@ class Engine:
         resolver, repo = self._open_network()
         accounts = Accounts(resolver, repo, self.database)
         run = Run(
-            self._settings, self.database, repo, accounts, emit, run_id=run_id, refresh=refresh, patience=patience
+            self._settings,
+            self.database,
+            repo,
+            accounts,
+            emit,
+            run_id=run_id,
+            refresh=refresh,
+            reread=reread,
+            patience=patience,
         )
         with fewer_collections():
             await run.run(pairs)
@@ -140,9 +156,9 @@ class Engine:
         """See `StateStore.reset`."""
         return await self.database.run(lambda conn: self._states.reset(conn, did, collection))
 
-    async def enqueue(self, pairs: list[Pair], *, refresh: bool) -> list[Pair]:
+    async def enqueue(self, pairs: list[Pair], *, refresh: bool, reread: bool = False) -> list[Pair]:
         """See `StateStore.enqueue`."""
-        return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh))
+        return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh, reread=reread))
 
     async def find_failed_records(self, did: str | None) -> list[FailedRecord]:
         """See `store.rejects.find_failed_records`."""

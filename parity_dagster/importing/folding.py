@@ -33,7 +33,7 @@ class Fold:
             cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
             attempts=state.attempts, is_new_walk=False,
             is_counted=job.saved_pages == 0 or job.last_rkey is not None,
-            is_direct=job.is_direct, is_fresh=job.claim.is_fresh,
+            is_direct=job.is_direct, is_fresh=job.claim.is_fresh, is_reread=job.claim.reread,
         )  # fmt: skip
         self._last_rkey = job.last_rkey
         self._rows: list[Row] = []

@@ -61,6 +61,7 @@ class Run:
         *,
         run_id: str | None = None,
         refresh: bool = False,
+        reread: bool = False,
         patience: float | None = None,
     ) -> None:
         self._settings = settings
@@ -68,6 +69,7 @@ class Run:
         self._accounts = accounts
         self._emit = emit
         self._refresh = refresh
+        self._reread = reread
         self._claims = Claims(database, StateStore(settings.state_table), run_id)
         self._mappers = Mappers(settings.mappers)
         self._mapped = MappedStore(self._mappers.tables())
@@ -131,7 +133,7 @@ class Run:
             while chunk := await feed.take(CLAIM_CHUNK):
                 for _ in chunk:
                     await window.acquire()
-                claims = await self._claims.take(chunk, refresh=self._refresh)
+                claims = await self._claims.take(chunk, refresh=self._refresh, reread=self._reread)
                 await self._accounts.prefetch(claim.state.did for claim in claims if claim.is_mine)
                 for claim in claims:
                     if claim.is_mine:

@@ -96,6 +96,7 @@ class ImportUserJob:
         collection: str | Iterable[str] | None = None,
         *,
         refresh: bool = False,
+        reread: bool = False,
         settings: Settings | None = None,
     ) -> QueuedImport:
         """Queue the import of an account; the daemon's sensor launches it in a Dagster run within seconds.
@@ -104,6 +105,7 @@ class ImportUserJob:
             did: a DID or a handle.
             collection: one registered NSID or several; all registered ones if not given.
             refresh: read complete pairs again, too.
+            reread: read all of them from their start, even if the account has not changed.
             settings: which database and collections; read from `PARITY_*` variables if not given.
 
         Returns:
@@ -125,7 +127,7 @@ class ImportUserJob:
         with ImportService(settings, report=False) as service:
             account = service.resolve(did)
             pairs = tuple(sorted({Pair(account, nsid) for nsid in wanted}))
-            queued = service.enqueue(pairs, refresh=refresh)
+            queued = service.enqueue(pairs, refresh=refresh, reread=reread)
         return QueuedImport(account, pairs, tuple(sorted(queued)), settings)
 
 

@@ -82,6 +82,7 @@ class ImportService(Bookkeeping):
         on_progress: Progress | None = None,
         *,
         refresh: bool = False,
+        reread: bool = False,
     ) -> ImportResult:
         """Import an account's collections.
 
@@ -90,6 +91,7 @@ class ImportService(Bookkeeping):
             collections: NSIDs; all registered ones if not given.
             on_progress: called after each committed page.
             refresh: read complete collections again, too.
+            reread: read them even if the account has not changed; see `import_pairs`.
 
         Returns:
             The sum over the collections; its `collection` is `*`.
@@ -101,12 +103,21 @@ class ImportService(Bookkeeping):
         if isinstance(account, ImportResult):
             return account
         results = self.import_pairs(
-            [Pair(account, nsid) for nsid in wanted], refresh=refresh, on_event=_only_progress(on_progress)
+            [Pair(account, nsid) for nsid in wanted],
+            refresh=refresh,
+            reread=reread,
+            on_event=_only_progress(on_progress),
         )
         return ImportResult.aggregate(account, results)
 
     def import_user_collection(
-        self, did: str, collection: str, on_progress: Progress | None = None, *, refresh: bool = False
+        self,
+        did: str,
+        collection: str,
+        on_progress: Progress | None = None,
+        *,
+        refresh: bool = False,
+        reread: bool = False,
     ) -> ImportResult:
         """Import one collection of an account.
 
@@ -115,6 +126,7 @@ class ImportService(Bookkeeping):
             collection: a registered NSID.
             on_progress: called after each committed page.
             refresh: read it again if it is complete.
+            reread: read it even if the account has not changed; see `import_pairs`.
 
         Returns:
             What was done; an error is in the result, not raised.
@@ -125,7 +137,7 @@ class ImportService(Bookkeeping):
         if isinstance(account, ImportResult):
             return account
         (result,) = self.import_pairs(
-            [Pair(account, collection)], refresh=refresh, on_event=_only_progress(on_progress)
+            [Pair(account, collection)], refresh=refresh, reread=reread, on_event=_only_progress(on_progress)
         )
         return result
 
@@ -134,6 +146,7 @@ class ImportService(Bookkeeping):
         pairs: Iterable[Pair],
         *,
         refresh: bool = False,
+        reread: bool = False,
         patience: float | None = None,
         on_event: Listener | None = None,
     ) -> list[ImportResult]:
@@ -142,6 +155,9 @@ class ImportService(Bookkeeping):
         Args:
             pairs: what to import; a pair that comes twice is imported once.
             refresh: read complete pairs again, too.
+            reread: read all of them from their start, even if their accounts have not changed, and rewrite every row
+                whose value differs from what is read although its cid is the same. For a copy that is suspected to be
+                wrong. What is interrupted goes on in this way, whoever resumes it.
             patience: seconds after which walks are interrupted, cursor kept, once only such long ones are left; None
                 lets them take as long as they take.
             on_event: called in this thread with every event, before the listeners.
@@ -180,7 +196,9 @@ class ImportService(Bookkeeping):
                     pairs.close()
 
         running = self._loop.start(
-            lambda engine: engine.run(valid(), events.put, run_id=self._run_id, refresh=refresh, patience=patience),
+            lambda engine: engine.run(
+                valid(), events.put, run_id=self._run_id, refresh=refresh, reread=reread, patience=patience
+            ),
             events.close,
         )
         must_settle = True

@@ -138,7 +138,8 @@ class Walker:
     def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
         state = job.claim.state
         return (
-            state.completed_at is not None
+            not job.claim.reread
+            and state.completed_at is not None
             and rev is not None
             and state.rev == rev
             and state.pds == account.pds

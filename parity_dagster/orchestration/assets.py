@@ -46,6 +46,7 @@ class RecordsConfig(dg.Config):
     """Run config of the asset."""
 
     refresh: bool = Field(False, description="read completed pairs again from their start")
+    reread: bool = Field(False, description="read them even if nothing has changed, and correct what differs")
 
 
 def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
@@ -82,7 +83,9 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
             import_service: dg.ResourceParam[ImportService],
         ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
             pairs = requested_pairs(context, partitions)
-            yield from import_in_step(context.op_execution_context, import_service, pairs, refresh=config.refresh)
+            yield from import_in_step(
+                context.op_execution_context, import_service, pairs, refresh=config.refresh, reread=config.reread
+            )
 
     with beta_parts():
         (referenced,) = dg.with_source_code_references([records])

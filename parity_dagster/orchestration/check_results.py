@@ -31,6 +31,12 @@ class AuditConfig(dg.Config):
     seed: int = Field(0, description="of the draw; 0 draws anew each time")
 
 
+class SuspectsConfig(dg.Config):
+    """Run config of `no_suspicious_copies`."""
+
+    seconds: int = Field(60, ge=1, description="how long to look; the next execution begins at another account")
+
+
 class FreshnessConfig(dg.Config):
     """Run config of `import_freshness`."""
 

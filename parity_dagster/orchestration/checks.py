@@ -20,18 +20,29 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.importing.models import ImportStatus, Pair
 from parity_dagster.importing.service import ImportService
-from parity_dagster.orchestration.check_results import AuditConfig, FreshnessConfig, comparer, named, result, scope
+from parity_dagster.orchestration.check_results import (
+    AuditConfig,
+    FreshnessConfig,
+    SuspectsConfig,
+    comparer,
+    named,
+    result,
+    scope,
+)
 from parity_dagster.orchestration.markdown import link, partition_link, record_url
 from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.orchestration.plain_failures import plain_failures
-from parity_dagster.orchestration.rebuild import remembered_states
+from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.store.comparing import untold_pairs
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row
+from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
 
 PAGES_BESIDE_A_BACKFILL = 5
 """Pages of each pair that the audit reads again in a backfill's run, of one account."""
+MOST_EMPTY = 1000
+"""Pairs without a record whose history in Dagster is looked at."""
 COMPARED_FIELDS = (
     "status", "cursor", "records_synced", "records_skipped", "records_failed", "started_at", "completed_at", "error",
     "error_code", "pds", "rev", "walk", "pages",
@@ -122,7 +133,7 @@ def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service
         said=(
             f"{len(found):,} of {looked_at:,} pairs have another number of rows than their import counted: "
             f"{named([Pair(p.did, p.collection) for p in found])}. Somebody has changed the table by hand; `parity "
-            "reset` the pairs and import them again."
+            "import DID --collection NSID --reread` corrects one, `parity doctor --mend` all of them."
             if found
             else f"Rows and counts agree for {looked_at:,} pairs."
         ),
@@ -210,7 +221,7 @@ def sample_audit(
     if bad:
         said = (
             f"{report.lost:,} of {report.compared:,} records are missing or different ({report.loss_rate:.4%}) and "
-            f"{surplus:,} are surplus, in {named([Pair(p.did, p.collection) for p in bad])}. `parity import --refresh` "
+            f"{surplus:,} are surplus, in {named([Pair(p.did, p.collection) for p in bad])}. `parity import --reread` "
             "with these accounts reads them again."
         )
     elif unread:
@@ -243,6 +254,48 @@ def _audit_row(pair: PairAudit) -> list[object]:
         partition_link(Pair(pair.did, pair.collection)), pair.compared, pair.missing, pair.different, pair.surplus,
         pair.changed, pair.is_whole and not pair.error, remarks,
     ]  # fmt: skip
+
+
+@dg.asset_check(asset=RECORDS_KEY)
+def no_suspicious_copies(
+    context: dg.AssetCheckExecutionContext, config: SuspectsConfig, import_service: Service
+) -> dg.AssetCheckResult:
+    """No complete pair bears the traces of an earlier version's faults."""
+    run_id = scope(context)
+    settings = import_service.settings
+    with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
+        report = find_suspects(
+            conn, settings.state_table, page_size=settings.page_size, seconds=config.seconds, run_id=run_id
+        )
+        empty = find_empty(conn, settings.state_table, MOST_EMPTY, run_id)
+    # Rows beside the count are `counts_match`'s to tell.
+    found = {(suspect.pair, suspect.problem): suspect for suspect in report.suspects if suspect.problem != "rows"}
+    for pair, records in emptied_pairs(context.instance, empty).items():
+        detail = f"no record, but Dagster remembers {records:,} at the same revision"
+        found[pair, "few"] = Suspect(*pair, "few", 0, detail)
+    pairs = list(dict.fromkeys(pair for pair, _ in found))
+    rest = "" if report.is_whole else f"; the others had to wait after {config.seconds} s, the next execution goes on"
+    return result(
+        run_id,
+        passed=not found,
+        said=(
+            f"The copies of {len(pairs):,} pairs may be wrong: {named(pairs)}. `parity import DID --collection NSID "
+            f"--reread` reads one again and corrects it, `parity doctor --mend` all of them{rest}."
+            if found
+            else f"Nothing suspicious in {report.records:,} records of {report.pairs:,} complete pairs{rest}."
+        ),
+        headings=["partition", "problem", "#records", "detail", "command"],
+        rows=[
+            [
+                partition_link(pair), problem, suspect.records, suspect.detail,
+                f"parity import {pair.did} --collection {pair.collection} --reread",
+            ]
+            for (pair, problem), suspect in found.items()
+        ],
+        suspicious_pairs=len(pairs),
+        pairs=report.pairs,
+        records=report.records,
+    )  # fmt: skip
 
 
 @dg.asset_check(asset=RECORDS_KEY)
@@ -283,5 +336,6 @@ def import_freshness(
 
 CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
     no_failed_records, no_failed_imports, counts_match, state_equals_metadata, sample_audit, import_freshness,
+    no_suspicious_copies,
 )  # fmt: skip
 """All of them; each needs the resource `import_service`."""

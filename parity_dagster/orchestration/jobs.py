@@ -33,6 +33,7 @@ class ImportRecordsConfig(dg.Config):
     partitions: list[str] = Field([], description="further single pairs, each as COLLECTION|DID")
     batch: str = Field("", description="batch of queued pairs; the queue's sensor fills this in")
     refresh: bool = Field(False, description="read completed pairs again from their start")
+    reread: bool = Field(False, description="read them even if nothing has changed, and correct what differs")
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -45,7 +46,9 @@ def import_accounts(
     pairs, refused = wanted_pairs(config, import_service)
     registered = import_service.settings.collections
     register_dids(context.instance, (pair.did for pair in pairs if pair.collection in registered))
-    yield from import_in_step(context, import_service, pairs, refresh=config.refresh, refused=refused)
+    yield from import_in_step(
+        context, import_service, pairs, refresh=config.refresh, reread=config.reread, refused=refused
+    )
 
 
 def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
@@ -96,6 +99,9 @@ _FLAT_CONFIG = {
     "partitions": dg.Field([str], is_required=False, description="further single pairs, each as COLLECTION|DID"),
     "batch": dg.Field(str, is_required=False, description="batch of queued pairs; the queue's sensor fills this in"),
     "refresh": dg.Field(bool, is_required=False, description="read completed pairs again from their start"),
+    "reread": dg.Field(
+        bool, is_required=False, description="read them even if nothing has changed, and correct what differs"
+    ),
     "ops": dg.Field(dict, is_required=False, description="the same in Dagster's own nested form"),
     "resources": dg.Field(dict, is_required=False, description="settings of this run only"),
 }

@@ -15,7 +15,12 @@ import dagster as dg
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import build_alert_sensors
 from parity_dagster.orchestration.beta import beta_parts
-from parity_dagster.orchestration.checks import CHECKS, sample_audit, state_equals_metadata
+from parity_dagster.orchestration.checks import (
+    CHECKS,
+    no_suspicious_copies,
+    sample_audit,
+    state_equals_metadata,
+)
 from parity_dagster.orchestration.overview import build_overview_asset
 from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.orchestration.typed_assets import build_typed_asset, registered_views
@@ -51,7 +56,7 @@ def build_lineage_jobs() -> list[Any]:
     Returns:
         `refresh_overview` with the checks that are quick, and `run_all_checks`.
     """
-    quick = [check for check in CHECKS if check not in (sample_audit, state_equals_metadata)]
+    quick = [check for check in CHECKS if check not in (sample_audit, state_equals_metadata, no_suspicious_copies)]
     downstream = dg.AssetSelection.groups("typed", "overview").without_checks()
     return [
         dg.define_asset_job(

@@ -9,21 +9,23 @@ row. So the newest event of a partition, be it a materialization or an observati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 
 import dagster as dg
 
 from parity_dagster.errors import InvalidIdentifier
-from parity_dagster.importing.models import ImportState
+from parity_dagster.importing.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
-from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key
+from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.restoring import forget_states, restore_states
 
 EVENTS_PER_QUERY = 1000
 """Events read at once; bounds the memory, whatever the number of partitions."""
+PARTITIONS_PER_QUERY = 100
+"""Partitions whose history is read at once."""
 
 
 def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
@@ -66,6 +68,32 @@ def remembered_states(instance: dg.DagsterInstance, partitions: set[str] | None 
     for kind, event_ids in ids.items():
         for start in range(0, len(event_ids), EVENTS_PER_QUERY):
             yield from _states(instance, kind, event_ids[start : start + EVENTS_PER_QUERY])
+
+
+def emptied_pairs(instance: dg.DagsterInstance, empty: Mapping[Pair, str | None]) -> dict[Pair, int]:
+    """Pairs without a record of which Dagster remembers some, at the very revision that they are at.
+
+    Args:
+        instance: whose events are read, up to some thousand of the pairs' newest.
+        empty: revision of each pair without a record.
+
+    Returns:
+        Number of records then, by pair.
+    """
+    found: dict[Pair, int] = {}
+    pairs = list(empty)
+    for start in range(0, len(pairs), PARTITIONS_PER_QUERY):
+        keys = [to_partition_key(pair) for pair in pairs[start : start + PARTITIONS_PER_QUERY]]
+        wanted = dg.AssetRecordsFilter(RECORDS_KEY, asset_partitions=keys)
+        for record in instance.fetch_materializations(wanted, limit=EVENTS_PER_QUERY).records:
+            event = record.asset_materialization
+            try:
+                then = state_from_metadata(event.metadata if event else {})
+            except (KeyError, ValueError):
+                continue  # somebody else's event
+            if then.records_synced and then.rev is not None and then.rev == empty.get(then.pair):
+                found[then.pair] = then.records_synced
+    return found
 
 
 def newest_events(

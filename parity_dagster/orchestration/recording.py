@@ -48,6 +48,9 @@ Dagster put it there for assets that log their own events, which is what ours do
 because without one the steps downstream would be skipped.
 """
 
+REREAD_TAG = "parity/reread"
+"""Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
+
 T = TypeVar("T")
 
 
@@ -192,6 +195,7 @@ def import_in_step(
     pairs: Iterable[Pair],
     *,
     refresh: bool,
+    reread: bool = False,
     refused: Sequence[ImportResult] = (),
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Import pairs within the running step and write down how each ended.
@@ -201,6 +205,8 @@ def import_in_step(
         service: made for this run, so that rows carry its id.
         pairs: accounts whose DIDs are registered.
         refresh: read completed pairs again; the run tag `parity/refresh: "true"` does the same.
+        reread: read them whatever their revision, and correct what differs; the run tag `parity/reread: "true"` does
+            the same.
         refused: failed results of what was asked for besides and is not a pair at all.
 
     Yields:
@@ -210,11 +216,16 @@ def import_in_step(
         dagster.Failure: some pairs failed (it names them; the others are recorded), or nothing could run.
     """
     refresh = refresh or context.run.tags.get(REFRESH_TAG, "").lower() == "true"
+    reread = reread or context.run.tags.get(REREAD_TAG, "").lower() == "true"
     recorder = StepRecorder(context)
     began = time.monotonic()
     try:
         results = service.import_pairs(
-            pairs, refresh=refresh, patience=service.settings.straggler_patience or None, on_event=recorder
+            pairs,
+            refresh=refresh,
+            reread=reread,
+            patience=service.settings.straggler_patience or None,
+            on_event=recorder,
         )
     except ParityError as exc:
         raise dg.Failure(description=str(exc), allow_retries=False) from None

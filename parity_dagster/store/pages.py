@@ -85,6 +85,7 @@ class PageStore:
         """
         direct = [write for write in writes if write.is_direct]
         others = [write for write in writes if not write.is_direct]
+        trusted = [write for write in others if not write.is_reread]
         ended = [write for write in writes if write.ending]
         # Statements of a pipeline go out together; one by one, each would wait for its turn on a busy event loop.
         async with conn.transaction():
@@ -93,10 +94,10 @@ class PageStore:
                 await drop_page_rows(conn, self._name, writes)
                 await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)
                 deleted = await ask_tombstones(conn, [w for w in writes if w.rows])
-                new = await self._ask_new(conn, others) if others else None
+                new = await self._ask_new(conn, trusted) if trusted else None
             await _check_claims(updated, writes)
             if new is not None:
-                await _keep_new(new, others)
+                await _keep_new(new, trusted)
             await _drop_deleted(deleted, writes)
             await self._copy(conn, "atproto_records", direct)
             await self._merge(conn, others)
@@ -137,7 +138,9 @@ class PageStore:
                 " attempts = u.attempts, next_attempt_at = now() + make_interval(secs => u.retry_in),"
                 " completed_at = CASE WHEN u.status = 'completed' THEN now() END,"
                 " importer_id = CASE WHEN u.status = 'in_progress' THEN s.importer_id END,"
-                " refresh = s.refresh AND u.status <> 'completed', updated_at = now()"
+                " refresh = s.refresh AND u.status <> 'completed', reread = s.reread AND u.status <> 'completed',"
+                " reread_at = CASE WHEN s.reread AND u.status = 'completed' THEN now() ELSE s.reread_at END,"
+                " updated_at = now()"
                 " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[], %s::int[], %s::text[], %s::bigint[],"
                 " %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[])"
                 " AS u(id, pds, rev, walk, pages, cursor, synced, skipped, failed, fence_rev, status, error,"
@@ -188,8 +191,7 @@ class PageStore:
                 " SELECT did, collection, rkey, cid, value, rev FROM parity_incoming"
                 " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
                 " rev = EXCLUDED.rev, active = true, updated_at = now() WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev)"
-                " AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid"
-                " OR (EXCLUDED.cid IS NULL AND r.value IS DISTINCT FROM EXCLUDED.value))"
+                " AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid OR r.value IS DISTINCT FROM EXCLUDED.value)"
             )
             await conn.execute("TRUNCATE parity_incoming")
 

@@ -64,6 +64,8 @@ class Claim(NamedTuple):
     """Whether no record of the pair has been met yet: the table holds none, and none has failed."""
     refresh: bool
     """Whether a refresh was asked for, by this call or by the queue."""
+    reread: bool = False
+    """Whether the list is to be read whatever the revision, and every row that differs from it rewritten."""
 
 
 class StateStore:
@@ -132,6 +134,7 @@ class StateStore:
         run_id: str | None,
         *,
         refresh: bool,
+        reread: bool = False,
     ) -> list[Claim]:
         """Take pairs for an importer, making their rows if need be.
 
@@ -144,6 +147,8 @@ class StateStore:
             importer_id: who takes them.
             run_id: the Dagster run, noted on the row.
             refresh: whether complete pairs are taken too.
+            reread: whether they are all to be read from their start, whatever their revision; noted on the rows until
+                a walk completes, so that one that is interrupted keeps its meaning.
 
         Returns:
             One claim per pair.
@@ -170,7 +175,7 @@ class StateStore:
             )
             await cursor.execute(
                 self._sql(
-                    "SELECT {columns}, refresh AS wants_refresh, held_by,"
+                    "SELECT {columns}, refresh AS wants_refresh, reread AS wants_reread, held_by,"
                     " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
                     "  FROM parity_importers i WHERE i.id = held_by) AS holder,"
                     # not EXISTS, which may be planned as a scan of the whole table: one look into the index each
@@ -185,14 +190,21 @@ class StateStore:
                 ),
                 keys,
             )
-            claims = [_claim(row, refresh) for row in await cursor.fetchall()]
+            claims = [_claim(row, refresh or reread, reread) for row in await cursor.fetchall()]
             await cursor.execute(
                 self._sql(
-                    "UPDATE {table} SET status = 'in_progress', importer_id = %s, run_id = %s, updated_at = now(),"
+                    "UPDATE {table} s SET status = 'in_progress', importer_id = %(importer)s, run_id = %(run)s,"
+                    " updated_at = now(),"
                     " started_at = CASE WHEN status = 'completed' THEN now() ELSE coalesce(started_at, now()) END,"
-                    " completed_at = NULL, next_attempt_at = NULL, batch = NULL WHERE id = ANY(%s)"
+                    f" completed_at = NULL, next_attempt_at = NULL, batch = NULL, {_FROM_THE_START}"
+                    " WHERE id = ANY(%(ids)s)"
                 ),
-                (importer_id, run_id, [claim.state.id for claim in claims if claim.is_mine]),
+                {
+                    "importer": importer_id,
+                    "run": run_id,
+                    "reread": reread,
+                    "ids": [claim.state.id for claim in claims if claim.is_mine],
+                },
             )
         return claims
 
@@ -271,40 +283,57 @@ class StateStore:
             await forget_page_rows(conn, self._name, gone)
         return len(gone)
 
-    async def enqueue(self, conn: AsyncConnection, pairs: Iterable[Pair], *, refresh: bool) -> list[Pair]:
+    async def enqueue(
+        self, conn: AsyncConnection, pairs: Iterable[Pair], *, refresh: bool, reread: bool = False
+    ) -> list[Pair]:
         """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.
 
         Args:
             conn: any connection.
             pairs: what to import.
             refresh: whether complete pairs are wanted again.
+            reread: whether they are all to be read from their start, whatever their revision; noted on the rows, those
+                included that wait already, or that were interrupted.
 
         Returns:
-            The pairs that are newly pending.
+            The pairs that are newly pending, or that are now to be read from their start.
         """
         wanted = list(dict.fromkeys(pairs))
         cursor = await conn.execute(
             self._sql(
-                "INSERT INTO {table} AS s (did, collection, refresh)"
-                " SELECT did, collection, %(refresh)s FROM unnest(%(dids)s::text[], %(collections)s::text[])"
-                " AS wanted(did, collection) ORDER BY 1, 2"
+                "INSERT INTO {table} AS s (did, collection, refresh, reread)"
+                " SELECT did, collection, %(refresh)s, %(reread)s"
+                " FROM unnest(%(dids)s::text[], %(collections)s::text[]) AS wanted(did, collection) ORDER BY 1, 2"
                 " ON CONFLICT (did, collection) DO UPDATE SET status = 'pending', refresh = %(refresh)s, attempts = 0,"
-                " next_attempt_at = NULL, run_id = NULL, updated_at = now()"
-                " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s)"
+                f" next_attempt_at = NULL, run_id = NULL, importer_id = NULL, updated_at = now(), {_FROM_THE_START}"
+                " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
+                " AND s.status <> 'completed' AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})))"
                 " RETURNING did, collection"
             ),
             {
                 "dids": [pair.did for pair in wanted],
                 "collections": [pair.collection for pair in wanted],
-                "refresh": refresh,
+                "refresh": refresh or reread,
+                "reread": reread,
             },
         )
         return [Pair(*row) for row in await cursor.fetchall()]
 
 
-def _claim(row: dict[str, Any], refresh: bool) -> Claim:
+# A walk that was begun without the mark has passed over rows that looked the same, so it starts again.
+_FROM_THE_START = (
+    "reread = s.reread OR %(reread)s, cursor = CASE WHEN %(reread)s AND NOT s.reread THEN NULL ELSE s.cursor END,"
+    " pages = CASE WHEN %(reread)s AND NOT s.reread THEN 0 ELSE s.pages END"
+)
+
+
+def _claim(row: dict[str, Any], refresh: bool, reread: bool) -> Claim:
     holder, held_by = row.pop("holder"), row.pop("held_by")
     is_fresh, wants_refresh = row.pop("is_fresh"), row.pop("wants_refresh") or refresh
+    was_rereading = row.pop("wants_reread")
+    refresh = refresh or was_rereading
+    if reread and not was_rereading:
+        row.update(cursor=None, pages=0)
     state = state_from_row(row)
     is_done = state.status is ImportStatus.COMPLETED and not wants_refresh
     return Claim(
@@ -313,4 +342,5 @@ def _claim(row: dict[str, Any], refresh: bool) -> Claim:
         holder=None if held_by is None or is_done else holder or f"importer {held_by}",
         is_fresh=is_fresh,
         refresh=wants_refresh,
+        reread=reread or was_rereading,
     )

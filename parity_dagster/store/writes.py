@@ -83,6 +83,8 @@ class PairWrite:
     """Whether the table is known to hold no record of the pair that these rows could meet."""
     is_fresh: bool
     """Whether no record of the pair was there when the walk began, so nothing can be left over from before."""
+    is_reread: bool = False
+    """Whether rows that the table seems to hold already are compared with it, value by value."""
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     page_rows: list[PageRow] = field(default_factory=list)
