@@ -75,6 +75,15 @@ class NoLikes(RecordMapper):
         return False
 
 
+class NoPosts(RecordMapper):
+    """Takes no post."""
+
+    collection = POST
+
+    def should_import(self, record: SourceRecord) -> bool:
+        return False
+
+
 class Plain(RecordMapper):
     """Writes one column; the cheapest mapper that writes at all."""
 

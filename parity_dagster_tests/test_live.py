@@ -171,6 +171,20 @@ def test_a_walk_forgets_the_deletions_that_it_began_after(
         assert connection.execute(count).fetchone() == (0,)
 
 
+def test_old_deletions_are_forgotten_with_the_next_one(
+    settings: Settings, service: ImportService, network: Running
+) -> None:
+    """However few a process handles before it is started anew."""
+    did = network.network.add_account({POST: 1})
+    service.import_user_collection(did, POST)
+    service.delete_record(f"at://{did}/{POST}/old", "7777777777777")
+    with connect(settings, autocommit=True) as connection:
+        connection.execute("UPDATE parity_tombstones SET deleted_at = now() - interval '2 days'")
+        with ImportService(settings, report=False) as restarted:
+            restarted.delete_record(f"at://{did}/{POST}/new", "7777777777777")
+        assert connection.execute("SELECT rkey FROM parity_tombstones").fetchall() == [("new",)]
+
+
 async def _prune(settings: Settings) -> None:
     async with await open_session(settings) as conn:
         await prune_tombstones(conn, settings.state_table)

@@ -7,6 +7,7 @@ What lives here: checking what the consumer gives, by the same rules as a page's
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,8 @@ from parity_dagster.store.mapped import REFUSALS, MappedRow, MappedStore, Mapped
 from parity_dagster.store.rejects import find_unstorable
 from parity_dagster.store.sessions import first_line
 
-PRUNE_EVERY = 10_000
-"""Deletions after which old tombstones are looked for."""
+PRUNE_SECONDS = 3600.0
+"""Pause between two looks for old tombstones; the first one comes with the first deletion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class LiveWriter:
         self._mappers = Mappers(settings.mappers)
         self._mapped = MappedStore(self._mappers.tables())
         self._session = database.session(self._mapped.prepare)
-        self._deletions = 0
+        self._prune_at = 0.0
 
     async def upsert(self, records: Sequence[LiveRecord]) -> int:
         """Store records in one transaction; see `ImportService.upsert_records`.
@@ -142,8 +143,8 @@ class LiveWriter:
         """
         did, collection, rkey = self._key(uri, rev)
         is_done = await self._session.run(lambda conn: delete_live(conn, did, collection, rkey, rev))
-        self._deletions += 1
-        if self._deletions % PRUNE_EVERY == 0:
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_SECONDS
             await self._session.run(lambda conn: prune_tombstones(conn, self._settings.state_table))
         return is_done
 

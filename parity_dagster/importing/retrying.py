@@ -14,6 +14,7 @@ from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.models import FailedRecord, RetryResult
 from parity_dagster.store.mapped import REFUSALS, MappedStore, MappedWrite
 from parity_dagster.store.rejects import (
+    Retried,
     count_retry,
     find_failed_records,
     skip_failed_record,
@@ -58,19 +59,21 @@ class Retry:
             while chunk := await self._session.run(partial(find_failed_records, did=did, after=last, limit=CHUNK)):
                 last = chunk[-1].id
                 for failed in chunk:
-                    problem = await self._store(failed)
-                    if problem is None:
-                        stored += 1
-                        continue
-                    reason, detail = problem
-                    await self._session.run(partial(count_retry, failed=failed, reason=reason, detail=detail))
-                    left += 1
+                    found = await self._store(failed)
+                    if isinstance(found, tuple):
+                        left += await self._session.run(
+                            partial(count_retry, failed=failed, reason=found[0], detail=found[1])
+                        )
+                    elif found is Retried.WAITS:
+                        left += 1
+                    else:
+                        stored += found is Retried.STORED
         finally:
             await self._session.close()
         return RetryResult(stored, left)
 
-    async def _store(self, failed: FailedRecord) -> tuple[str, str] | None:
-        """Store a record; the reason if it still cannot be."""
+    async def _store(self, failed: FailedRecord) -> Retried | tuple[str, str]:
+        """Store a record; reason and detail if it still cannot be."""
         entry = parse_entry(failed.body, failed.did, failed.collection)
         if isinstance(entry, RejectedRecord):
             return entry.reason, entry.detail
@@ -80,14 +83,12 @@ class Retry:
             if page.rejected:
                 return page.rejected[0].reason, page.rejected[0].detail
             if page.skipped:
-                await self._session.run(partial(skip_failed_record, table=self._table, failed=failed))
-                return None
+                return await self._session.run(partial(skip_failed_record, table=self._table, failed=failed))
             write = MappedWrite(failed.did, failed.collection, page.mapped)
             save_more = partial(self._mapped.save, writes=[write])
         try:
-            await self._session.run(
+            return await self._session.run(
                 partial(store_failed_record, table=self._table, failed=failed, row=entry, save_more=save_more)
             )
         except REFUSALS as exc:
             return "refused_by_postgres", first_line(exc)
-        return None

@@ -209,7 +209,13 @@ class PageStore:
         async with conn.cursor() as cursor:
             await cursor.executemany(
                 "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, pds,"
-                " walk, rev) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (did, collection, fingerprint)"
+                " walk, rev) SELECT * FROM (VALUES (%s, %s, %s, %s, %s, %s, %s::bytea, %s, %s::int, %s))"
+                " AS u(did, collection, rkey, fingerprint, reason, detail, body, pds, walk, rev)"
+                # What a live event has deleted or replaced since the walk began is not to be tried again.
+                " WHERE NOT EXISTS (SELECT FROM parity_tombstones t WHERE t.did = u.did"
+                " AND t.collection = u.collection AND t.rkey = u.rkey AND t.rev > u.rev) AND NOT EXISTS"
+                " (SELECT FROM atproto_records r WHERE r.did = u.did AND r.collection = u.collection"
+                " AND r.rkey = u.rkey AND r.rev > u.rev) ON CONFLICT (did, collection, fingerprint)"
                 " DO UPDATE SET walk = EXCLUDED.walk, pds = EXCLUDED.pds, reason = EXCLUDED.reason,"
                 " detail = EXCLUDED.detail, rev = greatest(f.rev, EXCLUDED.rev), last_seen_at = now()",
                 list(found.values()),

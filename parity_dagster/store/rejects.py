@@ -7,12 +7,15 @@ from there to the records. What must not: writing pages, or deciding whether a r
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
-from parity_dagster.importing.models import FailedRecord
+from parity_dagster.importing.models import FailedRecord, Pair
+from parity_dagster.store.live import lock_pairs
 from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
 from parity_dagster.store.walk_pages import add_key
 
@@ -75,67 +78,130 @@ async def find_failed_records(
         return await cursor.fetchall()
 
 
+class Retried(Enum):
+    """What became of a failed record that is sound by today's rules."""
+
+    STORED = "stored"
+    """Its pair holds it, or a version that is as new."""
+    GONE = "gone"
+    """It was deleted since, or somebody else has dealt with it."""
+    WAITS = "waits"
+    """The table holds an older version, which the walk under way will replace or drop: nothing was changed."""
+
+
 async def store_failed_record(
     conn: AsyncConnection,
     table: str,
     failed: FailedRecord,
     row: tuple[str, str | None, bytes],
     save_more: Callable[[AsyncConnection], Awaitable[None]] | None = None,
-) -> None:
+) -> Retried:
     """Move a failed record that has turned out to be sound to the records, and correct its pair's counts.
 
     Args:
         conn: any connection, in no transaction.
         table: name of the state table.
-        failed: the row of `parity_failed_records`.
+        failed: the row of `parity_failed_records` as it was read.
         row: rkey, cid and JSON bytes.
         save_more: called in the same transaction once the record is there.
+
+    Returns:
+        What became of it.
 
     Raises:
         psycopg.Error: Postgres refuses the value; nothing was changed.
     """
     rkey, cid, value = row
+    key = {"did": failed.did, "collection": failed.collection, "rkey": rkey, "cid": cid}
     async with conn.transaction():
-        state = await _lock_state(conn, table, failed)
-        # What is there already came from a page or a live event that could be stored, so it is at least as new.
+        state = await _lock(conn, table, failed)
+        seen = await _find(conn, failed)
+        if seen is None:
+            return Retried.GONE
+        # A row of a version that did not note it was met by the pair's last walk, or before.
+        key["rev"] = seen.rev or state.rev
         cursor = await conn.execute(
-            "INSERT INTO atproto_records (did, collection, rkey, cid, value, rev)"
-            " VALUES (%s, %s, %s, %s, %s::jsonb, %s) ON CONFLICT DO NOTHING",
-            (failed.did, failed.collection, rkey, cid, value.decode(), state[1] if state else None),
+            "SELECT EXISTS (SELECT FROM parity_tombstones t WHERE did = %(did)s AND collection = %(collection)s"
+            " AND rkey = %(rkey)s AND t.rev > %(rev)s), coalesce((SELECT r.rev < %(rev)s AND r.cid IS DISTINCT FROM"
+            " %(cid)s FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s AND rkey = %(rkey)s),"
+            " false)",
+            key,
         )
-        is_new = cursor.rowcount == 1
-        if is_new and save_more is not None:
-            await save_more(conn)
-        if state is not None:
-            # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
-            await add_key(conn, table, state[0], rkey)
-        await _forget(conn, table, failed, synced=int(is_new))
+        is_deleted, is_older_there = await cursor.fetchone() or (False, False)
+        if is_older_there:
+            return Retried.WAITS
+        is_new = False
+        if not is_deleted:
+            # What is there already came from a page or a live event that could be stored, so it is at least as new.
+            cursor = await conn.execute(
+                "INSERT INTO atproto_records (did, collection, rkey, cid, value, rev) VALUES (%(did)s, %(collection)s,"
+                " %(rkey)s, %(cid)s, %(value)s::jsonb, %(rev)s) ON CONFLICT DO NOTHING",
+                {**key, "value": value.decode()},
+            )
+            is_new = cursor.rowcount == 1
+            if is_new and save_more is not None:
+                await save_more(conn)
+            if state.id is not None and state.walk == seen.walk:
+                # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
+                # What an earlier walk has met is for this one's pages to show.
+                await add_key(conn, table, state.id, rkey)
+        await _forget(conn, table, failed, seen.walk, synced=int(is_new))
+        return Retried.GONE if is_deleted else Retried.STORED
 
 
-async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord) -> None:
+async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord) -> Retried:
     """Drop a failed record that is not wanted any more, and count it as skipped.
 
     Args:
         conn: any connection, in no transaction.
         table: name of the state table.
         failed: the row of `parity_failed_records`.
+
+    Returns:
+        What became of it.
     """
     async with conn.transaction():
-        await _lock_state(conn, table, failed)
-        await _forget(conn, table, failed, skipped=1)
+        await _lock(conn, table, failed)
+        seen = await _find(conn, failed)
+        if seen is None:
+            return Retried.GONE
+        await _forget(conn, table, failed, seen.walk, skipped=1)
+        return Retried.STORED
 
 
-async def _lock_state(conn: AsyncConnection, table: str, failed: FailedRecord) -> tuple[int, str | None] | None:
+class _State(NamedTuple):
+    id: int | None = None
+    walk: int = 0
+    rev: str | None = None
+
+
+class _Seen(NamedTuple):
+    walk: int
+    rev: str | None
+
+
+async def _lock(conn: AsyncConnection, table: str, failed: FailedRecord) -> _State:
+    """Keep everybody else from the pair: other retries, pages, and live events. In the order in which pages do."""
     cursor = await conn.execute(
-        sql.SQL("SELECT id, rev FROM {} WHERE did = %s AND collection = %s FOR UPDATE").format(sql.Identifier(table)),
+        sql.SQL(
+            "SELECT id, walk, coalesce(fence_rev, rev) FROM {} WHERE did = %s AND collection = %s FOR UPDATE"
+        ).format(sql.Identifier(table)),
         (failed.did, failed.collection),
     )
     row = await cursor.fetchone()
-    return None if row is None else (row[0], row[1])
+    await lock_pairs(conn, (Pair(failed.did, failed.collection),), shared=False)
+    return _State() if row is None else _State(*row)
+
+
+async def _find(conn: AsyncConnection, failed: FailedRecord) -> _Seen | None:
+    """The row as it is by now; None if somebody has dealt with it meanwhile."""
+    cursor = await conn.execute("SELECT walk, rev FROM parity_failed_records WHERE id = %s FOR UPDATE", (failed.id,))
+    row = await cursor.fetchone()
+    return None if row is None else _Seen(*row)
 
 
 async def _forget(
-    conn: AsyncConnection, table: str, failed: FailedRecord, *, synced: int = 0, skipped: int = 0
+    conn: AsyncConnection, table: str, failed: FailedRecord, walk: int, *, synced: int = 0, skipped: int = 0
 ) -> None:
     await conn.execute("DELETE FROM parity_failed_records WHERE id = %s", (failed.id,))
     await conn.execute(
@@ -144,11 +210,11 @@ async def _forget(
             " records_skipped = records_skipped + %s, updated_at = now()"
             " WHERE did = %s AND collection = %s AND walk = %s AND records_failed > 0"
         ).format(sql.Identifier(table)),
-        (synced, skipped, failed.did, failed.collection, failed.walk),
+        (synced, skipped, failed.did, failed.collection, walk),
     )
 
 
-async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> None:
+async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> bool:
     """Note that a failed record was tried again in vain.
 
     Args:
@@ -156,8 +222,12 @@ async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, 
         failed: the row.
         reason: why it cannot be stored, as of now.
         detail: the same for people.
+
+    Returns:
+        False if somebody has dealt with it meanwhile.
     """
-    await conn.execute(
+    cursor = await conn.execute(
         "UPDATE parity_failed_records SET retries = retries + 1, reason = %s, detail = %s WHERE id = %s",
         (reason, storable(detail), failed.id),
     )
+    return cursor.rowcount == 1
