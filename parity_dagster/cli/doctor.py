@@ -6,7 +6,7 @@ from contextlib import closing
 
 import click
 
-from parity_dagster.cli.exits import FAILED, SUCCEEDED, sigterm_interrupts
+from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import Column, plural, write_json, write_table
 
 _COLUMNS = (
@@ -56,7 +56,7 @@ def doctor(did: str | None, mend: bool, seconds: float | None, as_json: bool) ->
     from parity_dagster.store.suspects import find_suspects
 
     settings = load_settings()
-    with sigterm_interrupts(), closing(connect(settings, autocommit=True)) as conn:
+    with closing(connect(settings, autocommit=True)) as conn:
         account = known_did(conn, did, settings) if did is not None else None
         report = find_suspects(conn, settings.state_table, page_size=settings.page_size, seconds=seconds, did=account)
     pairs = list(dict.fromkeys(suspect.pair for suspect in report.suspects))
@@ -80,7 +80,7 @@ def doctor(did: str | None, mend: bool, seconds: float | None, as_json: bool) ->
         return FAILED
     from parity_dagster.importing.service import ImportService
 
-    with sigterm_interrupts(), ImportService(settings) as service:
+    with ImportService(settings) as service:
         results = service.import_pairs(pairs, reread=True)
     failed = [result for result in results if not result.is_success]
     for result in failed:
