@@ -143,7 +143,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_an_import_and_leaves_nothing(
 
 
 @pytest.mark.processes
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_hundreds_of_signals_over_the_start(slow: tuple[Running, str], home: Path) -> None:
     check(slow, home, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], count=400, at_once=3)
