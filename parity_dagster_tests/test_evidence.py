@@ -20,7 +20,7 @@ from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
-from parity_dagster.store.database import connect, connection_url, migrate
+from parity_dagster.store.database import connect, migrate
 from parity_dagster.store.live import prune_tombstones
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
@@ -248,7 +248,7 @@ def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
     )
 
     async def end() -> None:
-        async with await open_session(connection_url(settings)) as conn:
+        async with await open_session(settings) as conn:
             states, store = StateStore(settings.state_table), PageStore(settings.state_table)
             importer = await states.register_importer(conn, None)
             (claim,) = await states.claim(conn, [pair], importer, None, refresh=False)
@@ -429,7 +429,7 @@ def test_old_tombstones_stay_while_another_projects_walk_is_older(
     query(settings, "UPDATE parity_tombstones SET deleted_at = now() - interval '2 days'")
 
     async def prune() -> int:
-        async with await open_session(connection_url(settings)) as conn:
+        async with await open_session(settings) as conn:
             return await prune_tombstones(conn, settings.state_table)
 
     assert asyncio.run(prune()) == 0
