@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -256,6 +257,7 @@ def own_home() -> Iterator[Path]:
     home = Path(f"/tmp/parity-sessions-{time.time_ns()}")
     yield home
     embedded.release(home)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.processes
