@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "mutations.md"
 TIME_LIMIT = 420
 """Seconds for the tests of one fault; a fault that makes them hang is noticed, too."""
+TOO_LONG = "(time limit)"
 WIDER = ("test_evidence", "test_live", "test_service", "test_queue", "test_network_model")
 """What is run for a fault that its own tests do not notice."""
 
@@ -216,14 +218,14 @@ def check() -> list[str]:
     return problems
 
 
-def run_tests(tree: Path, names: tuple[str, ...]) -> str | None:
-    """The first test that fails, `(time limit)`, or None if all pass."""
-    files = [f"parity_dagster_tests/{name}.py" for name in names]
+def run_tests(tree: Path, tests: Iterable[str]) -> str | None:
+    """The first of some tests or files of tests that fails, `TOO_LONG`, or None if all pass."""
+    files = [f"parity_dagster_tests/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "120", "-p", "no:cacheprovider", *files]
     try:
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        return "(time limit)"
+        return TOO_LONG
     if done.returncode == 0:
         return None
     found = re.search(r"^(?:FAILED|ERROR) parity_dagster_tests/(\S+)", done.stdout, re.MULTILINE)
@@ -238,10 +240,15 @@ def try_mutant(mutant: Mutant, tree: Path) -> str | None:
     sound = target.read_text()
     target.write_text(planted(mutant, tree))
     try:
-        rest = tuple(name for name in WIDER if name not in mutant.tests)
-        return run_tests(tree, mutant.tests) or run_tests(tree, rest)
+        rest = [name for name in WIDER if name not in mutant.tests]
+        by = None
+        for names in (mutant.tests, rest):
+            by = by or run_tests(tree, [f"{name}.py" for name in names])
     finally:
         target.write_text(sound)
+    if by is not None and by != TOO_LONG and run_tests(tree, [by]) is not None:
+        raise RuntimeError(f"{by} fails without any fault, too; mend that first")
+    return by
 
 
 def copy_tree(folder: Path) -> Path:
