@@ -10,6 +10,7 @@ PARITY_TEST_MODEL_STEPS says how much is played at least, PARITY_TEST_MODEL_MOVE
 from __future__ import annotations
 
 import os
+from itertools import count
 
 import pytest
 
@@ -31,8 +32,15 @@ def test_whatever_happens_the_table_equals_the_network(settings: Settings, seed:
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_whatever_happens_for_hours_the_table_equals_the_network(settings: Settings) -> None:
-    figures, seed = Figures(), given("SEED", 1000)
-    while figures.moves + figures.changes < given("STEPS", 20_000):
-        play(settings, seed, given("MOVES", 40), figures)
+    figures, failures = Figures(), []
+    for seed in count(given("SEED", 1000)):
+        try:
+            play(settings, seed, given("MOVES", 40), figures)
+        except Exception as exc:  # noqa: BLE001 - a long search goes on, and tells of all that it found
+            print(f"history {seed}: {exc!r} {exc.__notes__}", flush=True)
+            failures.append(exc)
         print(f"history {seed}; {figures}", flush=True)
-        seed += 1
+        if figures.moves + figures.changes >= given("STEPS", 20_000):
+            break
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} histories failed", failures)

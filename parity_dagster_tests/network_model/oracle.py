@@ -139,7 +139,7 @@ class Oracle:
             assert all(is_active for _, _, is_active in rows.values()), pair
             state = states[pair]
             assert state.status is ImportStatus.COMPLETED
-            total = len(self._world.network.records(*pair))
+            total = self._world.entries(pair)
             skipped = self._world.skipped(pair)
             found = (state.records_synced, state.records_skipped, state.records_failed)
             assert found == (len(rows), skipped, total - len(rows) - skipped), f"{pair} of {total}: {state}"

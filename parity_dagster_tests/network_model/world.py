@@ -226,6 +226,12 @@ class World:
             return found
         return {rkey: record for rkey, record in found.items() if is_wanted(record[1], is_strict=is_strict)}
 
+    def entries(self, pair: Pair) -> int:
+        """Number of different entries of the list: two that are equal byte for byte, and have no key, are one."""
+        held = self.network.accounts[pair.did].repo.writable(pair.collection)
+        records = [record for rkey in held.records() if (record := held.get(rkey))]
+        return len({record.as_entry(*pair) for record in records})
+
     def skipped(self, pair: Pair) -> int:
         """Number of records that the mapper does not want."""
         if not self.has_mapper or pair.collection != POST:
