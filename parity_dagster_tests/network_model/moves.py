@@ -245,7 +245,7 @@ class History:
         project = rng.choice(self.projects)
         pairs = rng.sample(project.pairs(), rng.randint(1, len(project.pairs())))
         with project.service() as service:
-            self.figures.queued += len(service.enqueue(pairs, refresh=rng.random() < 0.7))
+            self.figures.queued += len(service.enqueue(pairs, refresh=rng.random() < 0.7, reread=rng.random() < 0.2))
 
     @move(4)
     def run_batches(self, rng: random.Random) -> None:
@@ -340,6 +340,7 @@ class History:
         project = rng.choice(self.projects) if project is None else project
         pairs = project.pairs() if pairs is None else pairs
         refresh = rng.random() < 0.5 if refresh is None else refresh
+        reread = refresh and rng.random() < 0.15
         silent, mute = Counter(self.world.silent), self._mute()
         moments = {rng.randint(1, 6), rng.randint(4, 12)} if happens else ()
         self.figures.imports += 1
@@ -359,7 +360,7 @@ class History:
 
         with project.service() as service:
             try:
-                results = service.import_pairs(pairs, refresh=refresh, on_event=on_event)
+                results = service.import_pairs(pairs, refresh=refresh, reread=reread, on_event=on_event)
             except Stopped:
                 self.figures.interrupts += 1
                 return []
