@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 import psycopg
 
+from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.settings import load_settings
-from parity_dagster.store import embedded
 from parity_dagster.store.database import migrate
 
 

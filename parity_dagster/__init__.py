@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         TransientError,
         UnsupportedServer,
     )
-    from parity_dagster.importing.events import (
+    from parity_dagster.events import (
         ImportCompleted,
         ImportEvent,
         ImportFailed,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from parity_dagster.importing.live import LiveRecord
     from parity_dagster.importing.mappers import RecordMapper, SourceRecord
-    from parity_dagster.importing.models import (
+    from parity_dagster.models import (
         FailedRecord,
         ImportResult,
         ImportState,
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
         Pair,
         RetryResult,
     )
-    from parity_dagster.importing.queueing import ImportUserJob, QueuedImport
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.queued import ImportUserJob, QueuedImport
+    from parity_dagster.service import ImportService
     from parity_dagster.settings import Settings, load_settings
     from parity_dagster.store.typed import Column, TypedView
 
@@ -100,7 +100,7 @@ _HOMES = {
         "TransientError",
         "UnsupportedServer",
     ),
-    "parity_dagster.importing.events": (
+    "parity_dagster.events": (
         "ImportCompleted",
         "ImportEvent",
         "ImportFailed",
@@ -110,7 +110,7 @@ _HOMES = {
     ),
     "parity_dagster.importing.live": ("LiveRecord",),
     "parity_dagster.importing.mappers": ("RecordMapper", "SourceRecord"),
-    "parity_dagster.importing.models": (
+    "parity_dagster.models": (
         "FailedRecord",
         "ImportResult",
         "ImportState",
@@ -118,8 +118,8 @@ _HOMES = {
         "Pair",
         "RetryResult",
     ),
-    "parity_dagster.importing.queueing": ("ImportUserJob", "QueuedImport"),
-    "parity_dagster.importing.service": ("ImportService",),
+    "parity_dagster.queued": ("ImportUserJob", "QueuedImport"),
+    "parity_dagster.service": ("ImportService",),
     "parity_dagster.settings": ("Settings", "load_settings"),
     "parity_dagster.store.typed": ("Column", "TypedView"),
 }

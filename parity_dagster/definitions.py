@@ -16,9 +16,9 @@ from parity_dagster.orchestration.inbox import did_lists
 from parity_dagster.orchestration.jobs import build_import_partitions, import_records
 from parity_dagster.orchestration.lineage import build_lineage
 from parity_dagster.orchestration.partitions import build_partitions
-from parity_dagster.orchestration.recording import batch_by_default
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
 from parity_dagster.orchestration.sensors import build_did_list_sensor, build_retry_sensor
+from parity_dagster.orchestration.step_events import batch_by_default
 from parity_dagster.settings import Settings, load_settings
 
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from parity_dagster.atproto.identifiers import parse_nsid
 from parity_dagster.errors import InvalidIdentifier, SettingsError
+from parity_dagster.identifiers import parse_nsid
 
 DEFAULT_COLLECTIONS = (
     "app.bsky.feed.post",

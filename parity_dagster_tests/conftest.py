@@ -24,8 +24,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.settings import Settings, load_settings
-from parity_dagster.store import embedded, migrations
+from parity_dagster.store import migrations
 from parity_dagster.store.database import MIGRATION_LOCK, migrate
 from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
 

@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 
 from parity_dagster.definitions import build_defs
-from parity_dagster.importing.models import ImportState, Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
 from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key, to_partition_key
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 
 PARTITION = "dagster/partition"

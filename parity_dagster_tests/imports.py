@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import ODD_KINDS, Running, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
-from parity_dagster.importing.service import ImportService
 from parity_dagster.sample_network import SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster_tests.dagster_runs import run

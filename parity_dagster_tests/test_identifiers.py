@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity_dagster.atproto import identifiers
-from parity_dagster.atproto.identifiers import (
+from parity_dagster import identifiers
+from parity_dagster.errors import InvalidIdentifier
+from parity_dagster.identifiers import (
     AtUri,
     is_valid_did,
     is_valid_rkey,
@@ -26,7 +27,6 @@ from parity_dagster.atproto.identifiers import (
     parse_rkey,
     tid_time,
 )
-from parity_dagster.errors import InvalidIdentifier
 
 BOB = "did:plc:7iza6de2dwap2sbkpav7c6c6"
 

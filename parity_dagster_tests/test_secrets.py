@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from parity_dagster.errors import ParityError
-from parity_dagster.importing.events import ImportEvent
-from parity_dagster.importing.models import Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.events import ImportEvent
+from parity_dagster.models import Pair
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.imports import importing, query, settings_for
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from parity_dagster.errors import CollectionNotRegistered, DatabaseUnreachable, InvalidIdentifier
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress, ImportStarted
-from parity_dagster.importing.models import ImportStatus, Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress, ImportStarted
+from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for, stored
 

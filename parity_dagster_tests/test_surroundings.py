@@ -37,8 +37,16 @@ def pytest_says(folder: Path, *arguments: str, **variables: str) -> str:
     (folder / "test_some.py").write_text(TESTS)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "parity_dagster_tests.conftest", "-c", ROOT / "pyproject.toml"),
-            *("-p", "no:cacheprovider", "-q", folder / "test_some.py", *arguments),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "parity_dagster_tests.conftest",
+                "-c",
+                str(ROOT / "pyproject.toml"),
+            ),
+            *("-p", "no:cacheprovider", "-q", str(folder / "test_some.py"), *arguments),
         ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PARITY_TEST_CHROMIUM": "/no/such/browser", **variables},

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "parity_dagster_tests"
 PAGE = ROOT / "docs" / "mutations.md"
 TIME_LIMIT = 1_500
 """Seconds for the tests of one fault on a busy machine; a fault that makes them hang is noticed, too."""
@@ -42,8 +43,8 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
-WALK, JOB, FOLDING = "importing/walk.py", "importing/job.py", "importing/folding.py"
-WRITER, CLAIMS, OUTCOMES = "importing/writer.py", "importing/claims.py", "importing/outcomes.py"
+WALK, JOB, FOLDING = "importing/walk.py", "importing/pair_task.py", "importing/batch.py"
+WRITER, CLAIMS, OUTCOMES = "importing/writer.py", "importing/claims.py", "importing/retry_policy.py"
 PAGES, WALK_PAGES, LIVE, STATES = "store/pages.py", "store/walk_pages.py", "store/live.py", "store/states.py"
 
 MUTANTS = (
@@ -210,12 +211,14 @@ def check() -> list[str]:
             planted(mutant, ROOT)
         except ValueError as exc:
             problems.append(str(exc))
-        problems += [
-            f"{mutant.name}: there is no {name}"
-            for name in mutant.tests
-            if not (ROOT / "parity_dagster_tests" / f"{name}.py").exists()
-        ]
+        problems += [f"{mutant.name}: there is no {name}" for name in mutant.tests if not _test_file(name)]
     return problems
+
+
+def _test_file(name: str) -> str:
+    """Where a file of tests lies, below the folder of all of them; an empty text if nowhere."""
+    found = [path.relative_to(TESTS).as_posix() for path in TESTS.rglob(f"{name}.py")]
+    return found[0] if found else ""
 
 
 def run_tests(tree: Path, tests: Iterable[str]) -> str | None:
@@ -243,7 +246,7 @@ def try_mutant(mutant: Mutant, tree: Path) -> str | None:
         rest = [name for name in WIDER if name not in mutant.tests]
         by = None
         for names in (mutant.tests, rest):
-            by = by or run_tests(tree, [f"{name}.py" for name in names])
+            by = by or run_tests(tree, map(_test_file, names))
     finally:
         target.write_text(sound)
     if by is not None and by != TOO_LONG and run_tests(tree, [by]) is not None:

@@ -18,7 +18,7 @@ import psycopg
 
 from benchmarks.crowd.dagster_dev import PLACE, ask, dagster, free_port, started
 from benchmarks.crowd.processes import MARK, Processes
-from parity_dagster.store import embedded
+from parity_dagster.embedded_postgres import sharing as embedded
 
 PROJECT = Path(__file__).parent.parent.parent
 COLLECTIONS = ("app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow")
@@ -97,8 +97,8 @@ def without_dagster(environment: dict[str, str], folder: Path, dids: list[str]) 
     (folder / "dids.txt").write_text("".join(f"{did}\n" for did in dids))
     program = (
         "import sys, time\n"
-        "from parity_dagster.importing.models import Pair\n"
-        "from parity_dagster.importing.service import ImportService\n"
+        "from parity_dagster.models import Pair\n"
+        "from parity_dagster.service import ImportService\n"
         "with ImportService(report=False) as service:\n"
         "    wanted = [line.strip() for line in open('dids.txt')]\n"
         "    pairs = [Pair(did, nsid) for did in wanted for nsid in service.settings.collections]\n"
@@ -164,9 +164,9 @@ def partition_query(environment: dict[str, str], folder: Path, dids: list[str]) 
     environment = {name: value for name, value in environment.items() if name != "PARITY_COLLECTIONS"}
     program = (
         "import dataclasses\n"
-        "from parity_dagster.importing.service import ImportService\n"
-        "from parity_dagster.orchestration.recording import report_without_run\n"
-        "from parity_dagster.orchestration.storage import parity_instance\n"
+        "from parity_dagster.service import ImportService\n"
+        "from parity_dagster.orchestration.step_events import report_without_run\n"
+        "from parity_dagster.dagster_instance.storage import parity_instance\n"
         "with ImportService(report=False) as service:\n"
         "    states = service.find_states()\n"
         "more = [dataclasses.replace(state, collection=nsid) for state in states\n"

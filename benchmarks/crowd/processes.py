@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from parity_dagster.store import embedded
+from parity_dagster.embedded_postgres import sharing as embedded
 
 MARK = "PARITY_CROWD"
 ROLES = {

@@ -12,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.sides.work import Done, Run, Work
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportProgress
-from parity_dagster.importing.models import Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress
+from parity_dagster.models import Pair
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 
 
@@ -44,7 +44,7 @@ def _import(work: Work, stack: ExitStack, *, refresh: bool) -> Run:
     importer.find_states(did="did:web:nobody.example")  # now connections and loop are there
     import_module("parity_dagster.atproto.repo")  # loaded late by the service, as are these
     import_module("parity_dagster.atproto.identity")
-    import_module("parity_dagster.importing.pipeline")
+    import_module("parity_dagster.importing.importer")
     pairs = [Pair(did, nsid) for did, nsid, _ in work.pairs]
     progress: list[tuple[float, int]] = []
     pages = fetched = 0

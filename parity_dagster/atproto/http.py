@@ -26,9 +26,8 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from parity_dagster.atproto.addresses import SystemResolver
-from parity_dagster.atproto.endpoints import check_address, check_url
 from parity_dagster.atproto.gunzip import Gunzip
+from parity_dagster.atproto.ssrf import SystemResolver, check_address, check_url
 from parity_dagster.errors import BlockedEndpoint, HostUnreachable, MalformedAnswer
 from parity_dagster.settings import Settings
 

@@ -15,8 +15,7 @@ import dns.asyncresolver
 import dns.exception
 import msgspec
 
-from parity_dagster.atproto.endpoints import parse_endpoint
-from parity_dagster.atproto.identifiers import parse_did, parse_handle
+from parity_dagster.atproto.ssrf import parse_endpoint
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
 from parity_dagster.errors import (
     AccountDeleted,
@@ -28,6 +27,7 @@ from parity_dagster.errors import (
     NoPds,
     TransientError,
 )
+from parity_dagster.identifiers import parse_did, parse_handle
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 """A PLC operation is at most 7.5 kB; did:web documents have no bound of their own."""

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from parity_dagster.atproto.identifiers import are_valid_rkeys, is_valid_rkey
-from parity_dagster.atproto.outline import STRING, find_outline, is_utf8
+from parity_dagster.atproto.split_page import STRING, find_outline, is_utf8
 from parity_dagster.errors import MalformedAnswer
+from parity_dagster.identifiers import are_valid_rkeys, is_valid_rkey
 
 MAX_DEPTH = 1_000
 """Deepest nesting of a stored value; PostgreSQL's jsonb parser stops a few thousand levels later."""

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from parity_dagster.atproto.identifiers import is_valid_tid, tid_time
 from parity_dagster.atproto.pages import Page, parse_page
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
 from parity_dagster.errors import (
@@ -24,6 +23,7 @@ from parity_dagster.errors import (
     RepoNotFound,
     ServerFailure,
 )
+from parity_dagster.identifiers import is_valid_tid, tid_time
 from parity_dagster.threads import DaemonThreads
 
 USUAL_BYTES = 2 * 2**20

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from parity_dagster.atproto.fairness import FairGate
-from parity_dagster.atproto.hosts import HostPaces, retry_after
 from parity_dagster.atproto.http import HttpAnswer, HttpClient
+from parity_dagster.atproto.ratelimit import FairGate, HostPaces, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
 
 TRIES = 3

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from parity_dagster.atproto.identifiers import parse_account, parse_nsid
 from parity_dagster.cli.output import one_line, plural
-from parity_dagster.importing.did_list import read_did_list
+from parity_dagster.identifiers import parse_account, parse_nsid
+from parity_dagster.inbox.did_list import read_did_list
 
 if TYPE_CHECKING:
     import psycopg

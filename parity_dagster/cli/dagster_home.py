@@ -15,7 +15,7 @@ from parity_dagster.settings import Settings
 # Without the file only the storage is named, and Dagster's own defaults hold for the rest.
 _STORAGE_ONLY = """storage:
   custom:
-    module: parity_dagster.orchestration.storage
+    module: parity_dagster.dagster_instance.storage
     class: ParityStorage
     config: {}
 telemetry:

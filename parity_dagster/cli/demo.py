@@ -67,7 +67,7 @@ def demo() -> int:
         with _step(f"Database: {_database_name(settings)}"):
             _open_database(settings)
         with _step("Loading Dagster"):
-            from parity_dagster.orchestration.storage import parity_instance
+            from parity_dagster.dagster_instance.storage import parity_instance
 
             instance = stack.enter_context(parity_instance())
         dids = running.network.dids
@@ -160,7 +160,7 @@ def _materialize(instance: DagsterInstance, settings: Settings, dids: Sequence[s
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     from parity_dagster.definitions import build_defs
-    from parity_dagster.importing.models import Pair
+    from parity_dagster.models import Pair
     from parity_dagster.orchestration.jobs import IMPORT_PARTITIONS
     from parity_dagster.orchestration.partitions import DIDS, register_dids, to_partition_key
 

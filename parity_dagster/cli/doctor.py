@@ -78,7 +78,7 @@ def doctor(did: str | None, mend: bool, seconds: float | None, as_json: bool) ->
             err=as_json,
         )
         return FAILED
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
 
     with ImportService(settings) as service:
         results = service.import_pairs(pairs, reread=True)

@@ -79,7 +79,7 @@ def failed_records(did: str | None, retry: bool, as_json: bool) -> int:
 
 
 def _retry(settings: Settings, account: str | None, *, err: bool) -> None:
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
 
     with ImportService(settings) as service:
         result = service.retry_failed_records(account)

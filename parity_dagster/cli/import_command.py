@@ -1,7 +1,7 @@
 """`parity import`: what to import, and how it went.
 
 What lives here: the command. What must not: the form of its results (`cli.results`), or any step of an import
-(`parity_dagster.importing.service`).
+(`parity_dagster.service`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import one_line, plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.errors import PairBusy, ParityError
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, Listener
-from parity_dagster.importing.models import ALL_COLLECTIONS, ImportResult, ImportStatus, Pair
+from parity_dagster.events import ImportCompleted, ImportEvent, Listener
+from parity_dagster.models import ALL_COLLECTIONS, ImportResult, ImportStatus, Pair
 
 if TYPE_CHECKING:
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
     from parity_dagster.settings import Settings
 
 _PAIRS_PER_BATCH = 20_000
@@ -207,7 +207,7 @@ def import_(
 
 def _import(request: Request, settings: Settings, progress: bool, as_json: bool) -> int:
     from parity_dagster.cli.progress import ProgressDisplay
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
 
     began = time.monotonic()
     with ImportService(settings) as service:
@@ -242,7 +242,7 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
 
 
 def _queue(request: Request, settings: Settings, as_json: bool) -> int:
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
 
     queued: list[Pair] = []
     with ImportService(settings) as service:

@@ -51,8 +51,8 @@ def rebuild_states() -> None:
     Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE, DAGSTER_HOME.
     Exit code: 0; 1 if the database failed; 2 if a setting is wrong.
     """
+    from parity_dagster.dagster_instance.storage import parity_instance
     from parity_dagster.orchestration.rebuild import rebuild_states as rebuild
-    from parity_dagster.orchestration.storage import parity_instance
     from parity_dagster.settings import load_settings
 
     settings = load_settings()
@@ -86,8 +86,8 @@ def prune(keep_days: int, dry_run: bool) -> None:
     Variables: PARITY_DATABASE_URL, PARITY_HOME, DAGSTER_HOME.
     Exit code: 0; 1 if the database failed; 2 on wrong usage.
     """
-    from parity_dagster.orchestration.pruning import prune_runs
-    from parity_dagster.orchestration.storage import parity_instance
+    from parity_dagster.dagster_instance.prune import prune_runs
+    from parity_dagster.dagster_instance.storage import parity_instance
 
     with parity_instance() as instance:
         pruned = prune_runs(instance, keep_days, dry_run=dry_run)
@@ -122,7 +122,7 @@ def reset(did: str, collections: tuple[str, ...]) -> None:
     Exit code: 0, also when there was nothing to forget; 1 if the database
       failed; 2 on wrong usage.
     """
-    from parity_dagster.importing.service import ImportService
+    from parity_dagster.service import ImportService
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connect
 

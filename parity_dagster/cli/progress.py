@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from parity_dagster.cli.output import console, plural, seconds_text
-from parity_dagster.importing.events import (
+from parity_dagster.events import (
     ImportCompleted,
     ImportEvent,
     ImportFailed,
     ImportProgress,
     ImportStarted,
 )
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -32,9 +32,9 @@ def psql(arguments: tuple[str, ...]) -> None:
     from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
 
+    from parity_dagster.embedded_postgres.programs import find_program
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connection_url
-    from parity_dagster.store.postgres_programs import find_program
 
     parameters = conninfo_to_dict(connection_url(load_settings()))
     # A password has no place on a command line that others can list, so everything goes by libpq's own variables.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from parity_dagster.cli.output import Column, plural, seconds_text, write_table
 from parity_dagster.errors import CollectionNotRegistered, HandleNotFound, InvalidIdentifier
-from parity_dagster.importing.models import ImportResult
+from parity_dagster.models import ImportResult
 
 _COLUMNS = (
     Column("did", 32),

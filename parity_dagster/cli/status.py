@@ -20,7 +20,7 @@ from parity_dagster.cli.output import (
     write_json,
     write_table,
 )
-from parity_dagster.importing.models import ImportStatus
+from parity_dagster.models import ImportStatus
 
 if TYPE_CHECKING:
     import psycopg

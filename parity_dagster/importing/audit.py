@@ -16,20 +16,20 @@ from typing import Any
 
 import psycopg
 
-from parity_dagster.atproto.hosts import HostPaces
 from parity_dagster.atproto.http import HttpClient
-from parity_dagster.atproto.identifiers import is_valid_tid
 from parity_dagster.atproto.identity import IdentityResolver
+from parity_dagster.atproto.ratelimit import HostPaces
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient
 from parity_dagster.errors import ParityError
-from parity_dagster.importing.job import tid_of
+from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.loop import LoopThread
 from parity_dagster.importing.mappers import Mappers
-from parity_dagster.importing.models import ImportState, ImportStatus
-from parity_dagster.importing.outcomes import unexpected
+from parity_dagster.importing.pair_task import tid_of
+from parity_dagster.importing.retry_policy import unexpected
+from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.settings import Settings
-from parity_dagster.store.comparing import Comparer, differing, failed_keys, stored_keys
+from parity_dagster.store.consistency import Comparer, differing, failed_keys, stored_keys
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row

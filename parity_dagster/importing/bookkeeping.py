@@ -10,11 +10,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from parity_dagster.atproto.identifiers import parse_did, parse_nsid
 from parity_dagster.errors import CollectionNotRegistered
+from parity_dagster.identifiers import parse_did, parse_nsid
 from parity_dagster.importing.engine import Engine
 from parity_dagster.importing.loop import LoopThread
-from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
+from parity_dagster.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings, load_settings
 
 if TYPE_CHECKING:

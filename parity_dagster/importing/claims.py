@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 
 from parity_dagster.errors import DatabaseError
 from parity_dagster.importing.database import Database
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 from parity_dagster.store.states import Claim, StateStore
 
 WATCH_SECONDS = 5.0

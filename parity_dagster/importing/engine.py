@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from parity_dagster.importing.collector import fewer_collections
-from parity_dagster.importing.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
+from parity_dagster.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
-from parity_dagster.store.announcements import Ended, Told, find_untold, forget_endings
 from parity_dagster.store.database import check_schema, connect
-from parity_dagster.store.rejects import find_failed_records
+from parity_dagster.store.failed_records import find_failed_records
+from parity_dagster.store.outbox import Ended, Told, find_untold, forget_endings
 from parity_dagster.store.states import StateStore
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class Engine:
     def _open_network(self) -> tuple[IdentityResolver, RepoClient]:
         if self._network is None:
             # Loaded when the network is first needed: asking for a status must stay quick.
-            from parity_dagster.atproto.hosts import HostPaces
             from parity_dagster.atproto.http import HttpClient
             from parity_dagster.atproto.identity import IdentityResolver
+            from parity_dagster.atproto.ratelimit import HostPaces
             from parity_dagster.atproto.repo import RepoClient
             from parity_dagster.atproto.xrpc import XrpcClient
 
@@ -107,7 +107,7 @@ class Engine:
             patience: seconds after which walks make room, once only long ones are left.
         """
         from parity_dagster.importing.accounts import Accounts
-        from parity_dagster.importing.pipeline import Run
+        from parity_dagster.importing.importer import Run
 
         resolver, repo = self._open_network()
         accounts = Accounts(resolver, repo, self.database)
@@ -167,7 +167,7 @@ class Engine:
     async def retry_failed_records(self, did: str | None) -> RetryResult:
         """See `importing.retrying`."""
         from parity_dagster.importing.mappers import Mappers
-        from parity_dagster.importing.retrying import Retry
+        from parity_dagster.importing.retry_failed import Retry
 
         return await Retry(self.database, self._settings.state_table, Mappers(self._settings.mappers)).run(did)
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import cast
 
 from parity_dagster.errors import ParityError, SettingsError
-from parity_dagster.importing.events import ImportEvent, Listener
+from parity_dagster.events import ImportEvent, Listener
 from parity_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
-from parity_dagster.atproto.identifiers import parse_nsid
 from parity_dagster.atproto.pages import RejectedRecord
 from parity_dagster.errors import InvalidIdentifier, SettingsError
-from parity_dagster.store.mapped import MappedRow, MappedTable
+from parity_dagster.identifiers import parse_nsid
+from parity_dagster.store.mapper_tables import MappedRow, MappedTable
 
 if TYPE_CHECKING:
-    from parity_dagster.importing.job import PageItem
+    from parity_dagster.importing.pair_task import PageItem
     from parity_dagster.store.copy_text import Row
 
 REFUSED = "mapper_refused"

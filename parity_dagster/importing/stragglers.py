@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from parity_dagster.errors import Interrupted
-from parity_dagster.importing.job import Job
+from parity_dagster.importing.pair_task import Job
 
 GOES_ON = "what was read is kept, the queue goes on with it last, `parity import --resume` now"
 """What becomes of an interrupted pair."""

@@ -29,7 +29,7 @@ from parity_dagster.errors import (
     TransientError,
 )
 from parity_dagster.importing.accounts import Account, Accounts
-from parity_dagster.importing.job import Job, PageItem
+from parity_dagster.importing.pair_task import Job, PageItem
 from parity_dagster.importing.stragglers import GOES_ON
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row

@@ -15,18 +15,18 @@ import psycopg
 from psycopg import AsyncConnection
 
 from parity_dagster.errors import DatabaseError, PagesMissing
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
+from parity_dagster.importing.batch import Fold, Item, fold
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.database import Database, Session
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportFailed
-from parity_dagster.importing.folding import Fold, Item, fold
-from parity_dagster.importing.job import EndItem, Job, PageItem
 from parity_dagster.importing.mappers import REFUSED
-from parity_dagster.importing.models import ImportResult, ImportState, ImportStatus
-from parity_dagster.importing.outcomes import failure
+from parity_dagster.importing.pair_task import EndItem, Job, PageItem
+from parity_dagster.importing.retry_policy import failure
+from parity_dagster.models import ImportResult, ImportState, ImportStatus
 from parity_dagster.settings import Settings
-from parity_dagster.store.mapped import REFUSALS, MappedWrite
+from parity_dagster.store.failed_records import find_unstorable
+from parity_dagster.store.mapper_tables import REFUSALS, MappedWrite
 from parity_dagster.store.pages import PageStore
-from parity_dagster.store.rejects import find_unstorable
 from parity_dagster.store.sessions import first_line, storable
 from parity_dagster.store.writes import Ending, LostClaim, UnprovenEnding
 

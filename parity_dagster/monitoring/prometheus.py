@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from psycopg import sql
 
 from parity_dagster.errors import DatabaseError
-from parity_dagster.importing.events import ImportCompleted, ImportEvent, ImportProgress, ImportStarted
-from parity_dagster.importing.models import ImportStatus, Pair
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress, ImportStarted
+from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.state_tables import regclass

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import httpx
 
-from parity_dagster.orchestration.beta import beta_parts
+from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.settings import Settings, load_settings
 
 TRIES = 3

@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from parity_dagster.orchestration.inbox_cursor import ListProgress, Stage, dump_cursor, load_cursor
-from parity_dagster.orchestration.inbox_files import (
+from parity_dagster.inbox.files import (
     FileChanged,
     Found,
     find_lists,
     printable,
     report_name,
 )
-from parity_dagster.orchestration.inbox_reading import ListReader
+from parity_dagster.inbox.progress import ListProgress, Stage, dump_cursor, load_cursor
+from parity_dagster.inbox.reading import ListReader
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 

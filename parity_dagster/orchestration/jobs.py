@@ -12,14 +12,14 @@ import dagster as dg
 from pydantic import Field
 
 from parity_dagster.errors import InvalidIdentifier, ParityError
-from parity_dagster.importing.models import ImportResult, Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.partitions import (
     from_partition_key,
     register_dids,
 )
 from parity_dagster.orchestration.queue import batch_pairs
-from parity_dagster.orchestration.recording import import_in_step
+from parity_dagster.orchestration.step_events import import_in_step
+from parity_dagster.service import ImportService
 
 IMPORT_RECORDS = "import_records"
 IMPORT_PARTITIONS = "import_partitions"

@@ -14,16 +14,16 @@ import dagster as dg
 
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import build_alert_sensors
-from parity_dagster.orchestration.beta import beta_parts
+from parity_dagster.orchestration.assets import build_typed_asset, registered_views
 from parity_dagster.orchestration.checks import (
     CHECKS,
     no_suspicious_copies,
     sample_audit,
     state_equals_metadata,
 )
+from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.overview import build_overview_asset
 from parity_dagster.orchestration.partitions import RECORDS_KEY
-from parity_dagster.orchestration.typed_assets import build_typed_asset, registered_views
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import latest_change

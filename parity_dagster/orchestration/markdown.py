@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 
 PROFILE_URL = "https://bsky.app/profile/{did}"
 EXPLORER_URL = "https://pdsls.dev/at://{path}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import dagster as dg
 
-from parity_dagster.importing.models import ImportState, ImportStatus
+from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.orchestration.markdown import EXPLORER_URL, PROFILE_URL
 
 COLUMNS = tuple(field.name for field in fields(ImportState))

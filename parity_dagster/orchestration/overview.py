@@ -10,11 +10,11 @@ from contextlib import closing
 import dagster as dg
 import pandas as pd
 
-from parity_dagster.importing.models import ImportStatus, Pair
-from parity_dagster.importing.service import ImportService
+from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.charts import bar_chart, time_chart
+from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.orchestration.markdown import account_link, partition_link, table
-from parity_dagster.orchestration.plain_failures import plain_failures
+from parity_dagster.service import ImportService
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import STATE_COLUMNS, Holdings, read_holdings
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
-from parity_dagster.atproto.identifiers import parse_did, parse_nsid
 from parity_dagster.errors import InvalidIdentifier
-from parity_dagster.importing.models import Pair
+from parity_dagster.identifiers import parse_did, parse_nsid
+from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 
 RECORDS_KEY = dg.AssetKey(["atproto", "records"])

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import dagster as dg
 
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.queue import dissolve_batch, make_batches, open_batches, pairs_of_batch

@@ -15,12 +15,12 @@ from contextlib import closing
 import dagster as dg
 
 from parity_dagster.errors import InvalidIdentifier
-from parity_dagster.importing.models import ImportState, Pair
+from parity_dagster.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
 from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
-from parity_dagster.store.restoring import forget_states, restore_states
+from parity_dagster.store.restore import forget_states, restore_states
 
 EVENTS_PER_QUERY = 1000
 """Events read at once; bounds the memory, whatever the number of partitions."""

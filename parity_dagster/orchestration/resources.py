@@ -12,8 +12,8 @@ import dagster as dg
 from pydantic import Field
 
 from parity_dagster.errors import ParityError
-from parity_dagster.importing.service import ImportService
 from parity_dagster.monitoring.logs import configure_logging
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 
 

@@ -202,7 +202,7 @@ def redact(text: str, settings: Settings | None = None) -> str:
 def _embedded_url(settings: Settings) -> str:
     import psycopg
 
-    from parity_dagster.store import embedded
+    from parity_dagster.embedded_postgres import sharing as embedded
     from parity_dagster.store.connecting import CONNECT_TIMEOUT, open_connection
 
     for name in ("PGHOSTADDR", "PGSERVICE"):
@@ -292,7 +292,7 @@ def unreachable(settings: Settings, url: str, exc: Exception) -> DatabaseUnreach
         url: where to.
         exc: what psycopg or the system raised.
     """
-    from parity_dagster.store.embedded_server import log_of
+    from parity_dagster.embedded_postgres.server import log_of
     from parity_dagster.store.sessions import first_line
 
     options = _options(url)
@@ -310,8 +310,8 @@ def _create_database(url: str) -> bool:
     """Create the embedded server's database; False if it is there already, or nobody answers."""
     import psycopg
 
+    from parity_dagster.embedded_postgres.sharing import DATABASE
     from parity_dagster.store.connecting import open_connection
-    from parity_dagster.store.embedded import DATABASE
 
     # libpq tells no code of why a connection was refused, so the list of databases is asked.
     try:

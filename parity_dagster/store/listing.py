@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from parity_dagster.importing.models import ImportStatus
+from parity_dagster.models import ImportStatus
 from parity_dagster.store.states import COLUMNS
 
 if TYPE_CHECKING:

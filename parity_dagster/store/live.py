@@ -23,8 +23,8 @@ from zlib import crc32
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 
-from parity_dagster.importing.models import Pair
-from parity_dagster.store.mapped import MappedRow, MappedStore, MappedWrite
+from parity_dagster.models import Pair
+from parity_dagster.store.mapper_tables import MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.sessions import storable
 from parity_dagster.store.state_tables import other_tables
 from parity_dagster.store.writes import PairWrite, fingerprint

@@ -15,11 +15,11 @@ from itertools import count
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from parity_dagster.importing.models import ImportState, Pair
-from parity_dagster.store.announcements import note_endings
+from parity_dagster.models import ImportState, Pair
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
-from parity_dagster.store.mapped import MappedStore, MappedWrite
+from parity_dagster.store.mapper_tables import MappedStore, MappedWrite
+from parity_dagster.store.outbox import note_endings
 from parity_dagster.store.sessions import enlarge_send_buffer, storable
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row

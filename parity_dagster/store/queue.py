@@ -18,7 +18,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 from parity_dagster.store.states import LIVE_IMPORTERS, LOCK_CLASS
 
 LOCK = 2**31 - 1

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
-from parity_dagster.importing.models import ImportState, ImportStatus, Pair
+from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.store.state_tables import other_tables
 from parity_dagster.store.walk_pages import forget_page_rows
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 from psycopg import sql
 
-from parity_dagster.importing.models import Pair
+from parity_dagster.models import Pair
 
 Problem = Literal["rows", "few", "encoding", "numbers"]
 

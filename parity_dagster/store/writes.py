@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from parity_dagster.store.copy_text import Row
-from parity_dagster.store.mapped import MappedRow
+from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.store.sessions import storable
 
 Reject = tuple[str | None, str, str, bytes]

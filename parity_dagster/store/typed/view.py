@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parity_dagster.atproto.identifiers import parse_nsid
 from parity_dagster.errors import InvalidIdentifier, SettingsError
+from parity_dagster.identifiers import parse_nsid
 from parity_dagster.store.typed.columns import NAME, Column
 
 COMMON = {

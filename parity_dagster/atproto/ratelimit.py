@@ -1,0 +1,288 @@
+"""How fast one host may be asked: concurrency, rate and rest, learnt from its answers.
+
+What lives here: the pace of requests. What must not: making requests (`xrpc` does) or knowing what they are for.
+The host's own headers are the truth, because its limit counts per address over all of our processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import math
+import random
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from parity_dagster.errors import HostPaused, RateLimited
+
+
+class FairGate:
+    """A semaphore whose free places go to the host that holds the fewest.
+
+    A plain one would be first come, first served: a few hosts that take long for their answers would soon hold all
+    places, and every other host would wait for them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def place(self, host: str) -> AsyncIterator[None]:
+        """Wait for a place.
+
+        Args:
+            host: who needs it.
+        """
+        if self._free > 0:
+            self._take(host)
+        else:
+            await self._queue(host)
+        try:
+            yield
+        finally:
+            self._give_back(host)
+
+    async def _queue(self, host: str) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(host, deque()).append(turn)
+        try:
+            await turn  # whoever leaves takes the place for us
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back(host)
+            raise
+
+    def _take(self, host: str) -> None:
+        self._free -= 1
+        self._held[host] += 1
+
+    def _give_back(self, host: str) -> None:
+        self._free += 1
+        self._held[host] -= 1
+        if not self._held[host]:
+            del self._held[host]
+        while self._waiting:
+            # Of those that hold equally few, the one that has waited since before the others.
+            neediest = min(self._waiting, key=lambda name: self._held[name])
+            turns = self._waiting.pop(neediest)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[neediest] = turns
+            if not turn.done():
+                self._take(neediest)
+                turn.set_result(None)
+                return
+
+
+INITIAL_CONCURRENCY = 4
+LONGEST_WAIT = 900.0
+"""Seconds an import waits for a rate limit to open; the window of the reference PDS is 300 s."""
+LONGEST_ASKED = 86_400.0
+"""Most seconds that a host's headers can make us stay away."""
+MOST_QUIET = 10_000
+"""Hosts remembered before those that are neither asked nor resting are forgotten."""
+BREAKER_FAILURES = 5
+"""Connection failures in a row after which a host is left alone."""
+BREAKER_REST = 30.0
+"""Seconds a host rests after that, before one request may try again."""
+
+
+class HostPace:
+    """One host's permission to be asked.
+
+    Concurrency starts low, grows by one per round of good answers and halves on a bad one. When few requests
+    remain in the host's window they are spread over what is left of it; a 429 stops the host until it says.
+    """
+
+    def __init__(self, origin: str, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
+        self.origin = origin
+        self.max_concurrency = max_concurrency
+        self.longest_wait = longest_wait
+        self.concurrency = float(min(INITIAL_CONCURRENCY, max_concurrency))
+        self.in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._not_before = 0.0
+        self._interval = 0.0
+        self._failures = 0
+        self._refusals = 0
+        self._refused_since: float | None = None
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for this host's turn; whoever waits longest comes first.
+
+        Raises:
+            RateLimited: the host wants a rest longer than an import waits.
+            HostPaused: the host has failed too often lately.
+        """
+        if self.in_flight < self._places and not self._waiting:
+            self.in_flight += 1
+        else:
+            await self._queue()
+        try:
+            await self._wait_for_rest()
+            yield
+        finally:
+            self._leave()
+
+    async def _queue(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn  # who wakes us has counted us in already, so that nobody can slip in between
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif turn.done() and not turn.cancelled():
+                self._leave()
+            raise
+
+    async def _wait_for_rest(self) -> None:
+        while (rest := self._not_before - time.monotonic()) > 0:
+            if self._failures >= BREAKER_FAILURES:
+                raise HostPaused(
+                    f"{self.origin} failed {self._failures} times in a row and rests for {rest:.0f} s; "
+                    "`parity import --resume` tries again"
+                )
+            if rest > self.longest_wait:
+                raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
+            if self._refused_since is not None and time.monotonic() - self._refused_since >= self.longest_wait:
+                # Thousands of accounts of one host must not each wait in vain; after the rest, one tries again.
+                raise RateLimited(
+                    f"{self.origin} has refused every request with 429 for {self.longest_wait:.0f} s and asks to wait"
+                    f" {rest:.0f} s more",
+                    retry_after=rest,
+                )
+            # Jitter, so that everybody who waits for one window does not arrive in its first millisecond.
+            await asyncio.sleep(rest + random.uniform(0, 0.05 * rest))  # noqa: S311 - not for secrets
+        if self._failures >= BREAKER_FAILURES:
+            self._rest(BREAKER_REST)  # one request tries whether the host is back; the others go on resting
+        elif self._interval:
+            self._rest(self._interval)
+
+    @property
+    def _places(self) -> int:
+        return max(1, int(self.concurrency))
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        while self._waiting and self.in_flight < self._places:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """Learn from an answer.
+
+        Args:
+            status: HTTP status.
+            headers: the answer's headers, names in lower case.
+        """
+        if self._failures >= BREAKER_FAILURES:
+            self._not_before = 0.0
+        self._failures = 0
+        if status == 429:
+            if self._not_before <= time.monotonic():
+                self._refusals += 1  # once for all requests that were under way
+            if self._refused_since is None:
+                self._refused_since = time.monotonic()
+            self.concurrency = max(1.0, self.concurrency / 2)
+            self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 3), 60.0)))
+            return
+        self._refused_since = None
+        if status >= 500:
+            self.concurrency = max(1.0, self.concurrency / 2)
+            return
+        self._refusals = 0
+        self.concurrency = min(float(self.max_concurrency), self.concurrency + 1 / self.concurrency)
+        remaining, reset = _window(headers)
+        self._interval = 0.0
+        if remaining is not None and reset is not None and reset > 0:
+            if remaining <= 0:
+                self._rest(reset)
+            elif remaining < 2 * self.max_concurrency:
+                self._interval = reset / remaining
+
+    def failed(self) -> None:
+        """Learn from a request that got no answer."""
+        self._failures += 1
+        self.concurrency = max(1.0, self.concurrency / 2)
+        if self._failures >= BREAKER_FAILURES:
+            self._rest(BREAKER_REST)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the host is not to be asked for a while, whatever the reason."""
+        return self._not_before > time.monotonic()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the breaker is open: the host failed too often and rests."""
+        return self._failures >= BREAKER_FAILURES and self.is_resting
+
+    def _rest(self, seconds: float) -> None:
+        self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+
+class HostPaces:
+    """The pace of every host met so far."""
+
+    def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
+        self._max_concurrency = max_concurrency
+        self.longest_wait = longest_wait
+        self._paces: dict[str, HostPace] = {}
+        self._tidy_at = MOST_QUIET
+
+    def __getitem__(self, origin: str) -> HostPace:
+        pace = self._paces.get(origin)
+        if pace is None:
+            if len(self._paces) >= self._tidy_at:
+                # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
+                self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_resting}
+                self._tidy_at = max(MOST_QUIET, 2 * len(self._paces))
+            pace = self._paces[origin] = HostPace(origin, self._max_concurrency, self.longest_wait)
+        return pace
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds a 429 asks us to wait.
+
+    Args:
+        headers: the answer's headers, names in lower case.
+
+    Returns:
+        `Retry-After` (seconds or an HTTP date), else `RateLimit-Reset`, else 60; at least 1, at most a day.
+
+    Source: RFC 9110 section 10.2.3; the reference PDS sends RateLimit-Reset as epoch seconds.
+    """
+    seconds = _number(headers, "retry-after")
+    if seconds is None:
+        try:
+            seconds = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            seconds = _window(headers)[1]
+    return min(max(60.0 if seconds is None else seconds, 1.0), LONGEST_ASKED)
+
+
+def _window(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
+    """Requests left in the host's window and seconds until it opens again."""
+    remaining, reset = _number(headers, "ratelimit-remaining"), _number(headers, "ratelimit-reset")
+    if reset is not None:
+        if reset > 1_000_000_000:  # an epoch, not a span
+            reset -= time.time()
+        reset = min(max(reset, 0.0), LONGEST_ASKED)
+    return (None if remaining is None else int(min(max(remaining, 0.0), 1e9))), reset
+
+
+def _number(headers: Mapping[str, str], name: str) -> float | None:
+    """A header's number; None if it is missing or none to reckon with, as `nan` and `inf` are."""
+    try:
+        number = float(headers[name])
+    except (KeyError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,196 @@
+"""How runs get a process, and how it is noticed that one is gone.
+
+What lives here: the run launcher that dagster.yaml names. What must not: what a run does.
+
+Dagster's own launcher starts a new interpreter for each run, which takes seconds to load Dagster, and does not
+notice when a run's process is killed together with the server that started it: such a run would count as running
+for ever and keep its place in the queue. This one forks runs from a process that has Dagster loaded (`run_server`),
+and run monitoring asks it whether a run's process is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
+
+from parity_dagster.dagster_instance.run_server import WORKER_TAG, worker_name
+from parity_dagster.errors import ParityError
+from parity_dagster.settings import load_settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.queue import is_importer_dead
+
+
+class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """Runs each run in a process of its own, forked from a server that the daemon starts when it first needs it."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[str] | None = None
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """How dagster.yaml names this class."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """What `config:` of dagster.yaml may hold: nothing."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> ForkingRunLauncher:
+        """Make the launcher when Dagster loads dagster.yaml.
+
+        Args:
+            inst_data: how Dagster names this class.
+            config_value: empty.
+
+        Returns:
+            The launcher; nothing is started yet.
+        """
+        return cls(inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start a run's process.
+
+        Args:
+            context: names the run.
+
+        Raises:
+            OSError: no process could be started.
+        """
+        request = {
+            "run_id": context.dagster_run.run_id,
+            "instance_ref": serialize_value(self._instance.get_ref()),
+        }
+        with self._lock:
+            try:
+                self._ask(request)
+            except (OSError, ValueError):
+                # the server was killed; a new one is as good
+                self._stop_server()
+                self._ask(request)
+
+    def _ask(self, request: dict[str, str]) -> int:
+        if self._server is None or self._server.poll() is not None:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "parity_dagster.dagster_instance.run_server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        stdin, stdout = self._server.stdin, self._server.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        return int(stdout.readline())
+
+    def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for stream in (server.stdin, server.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        server.kill()
+        server.wait()
+
+    def dispose(self) -> None:
+        """Let the server end; runs that are under way go on."""
+        with self._lock:
+            server, self._server = self._server, None
+            if server is not None and server.stdin is not None and server.stdout is not None:
+                with contextlib.suppress(OSError):
+                    server.stdin.close()
+                server.stdout.close()
+                server.wait()
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt a run; it gives back its pairs and ends as canceled.
+
+        Args:
+            run_id: which.
+
+        Returns:
+            Whether its process was there to be interrupted.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        pid = _living_process(run)
+        if pid is None:
+            where = run.tags.get(WORKER_TAG, "unknown").partition(" ")[0]
+            self._instance.report_engine_event(
+                f"The run's process is not on this machine ({socket.gethostname()}) or gone; it was on: {where}.", run
+            )
+            return False
+        try:
+            os.kill(pid, signal.SIGINT)
+        except ProcessLookupError:
+            return False
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Run monitoring may ask."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Say whether the process of a run that has started is alive.
+
+        Args:
+            run: its record.
+
+        Returns:
+            `FAILED` only if it is certain that the process is gone: on this machine by the process itself, on
+            another, or for a run that no launcher started (`dagster job execute`), by the lock that its importer
+            held.
+        """
+        current = self._instance.get_run_by_id(run.run_id) or run
+        worker = current.tags.get(WORKER_TAG)
+        if worker is not None and worker.partition(" ")[0] == socket.gethostname():
+            if _living_process(current) is not None:
+                return CheckRunHealthResult(WorkerStatus.RUNNING)
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its process was killed", run_worker_id=worker)
+        try:
+            settings = load_settings()
+            with connect(settings, autocommit=True) as connection:
+                is_dead = is_importer_dead(connection, run.run_id)
+        except ParityError:
+            is_dead = False
+        if is_dead:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "its importer is gone", run_worker_id=worker)
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+
+def _living_process(run: DagsterRun) -> int | None:
+    worker = run.tags.get(WORKER_TAG, "")
+    host, _, rest = worker.partition(" ")
+    if host != socket.gethostname():
+        return None
+    pid = int(rest.partition(" ")[0])
+    try:
+        is_same = worker_name(pid) == worker and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return pid if is_same else None

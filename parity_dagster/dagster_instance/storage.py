@@ -1,0 +1,187 @@
+"""Where Dagster keeps its runs, events and partitions: schema `dagster` of the same PostgreSQL.
+
+What lives here: the storage class that dagster.yaml names, and which Dagster instance the command line uses.
+What must not: our own tables (`store`).
+
+Stock dagster-postgres opens about three connections per event, because it cannot know how many instances a
+process makes. Here all instances of a process share one pool, which makes planning a run over many
+partitions several times faster.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance
+from dagster._core.instance.config import DAGSTER_CONFIG_YAML_FILENAME, is_dagster_home_set
+from dagster._core.instance.ref import InstanceRef
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.pool import NullPool
+
+from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.connecting import check_server, session_settings
+from parity_dagster.store.database import MIGRATION_LOCK, sqlalchemy_url
+
+SCHEMA = "dagster"
+TABLES_LOCK = MIGRATION_LOCK + 1  # advisory lock of the process that makes Dagster's tables
+# Idle connections kept per process. More are opened when threads need them, as without a pool, and closed
+# after use; a limit below the number of threads could only make them wait for each other.
+POOL_SIZE = 4
+MAX_OVERFLOW = 60
+RECYCLE_AFTER = 600  # seconds; shorter than the idle limits of common proxies and firewalls
+
+# Settings of a caller who does not go by the environment; Dagster makes the storage by its class name only.
+_settings: ContextVar[Settings | None] = ContextVar("_settings", default=None)
+_guard = threading.Lock()
+_engines: dict[str, Engine] = {}
+
+
+class ParityStorage(DagsterPostgresStorage):
+    """Dagster's storage on the database that `connection_url` decides, with pooled connections.
+
+    Needs no configuration in dagster.yaml, so no URL or password gets into the instance reference that
+    Dagster hands to its subprocesses on their command line.
+    """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        with _guard:
+            engine = _engines.get(postgres_url)
+            if engine is None:
+                _make_tables(postgres_url)
+                engine = _engines[postgres_url] = _pool(postgres_url)
+        super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
+        # Here and not at the top: what a wipe means is a matter of the state table, whose layer stands above.
+        from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
+        from parity_dagster.orchestration.step_events import batch_by_default
+
+        self._event_log_storage = ParityEventLogStorage(
+            postgres_url, should_autocreate_tables=False, inst_data=inst_data
+        )
+        # The daemon and the webserver write the planned events of runs, and do not load our definitions.
+        batch_by_default()
+        # There is no argument for it; each of the three would otherwise open a connection per call.
+        self._run_storage._engine = engine
+        self._event_log_storage._engine = engine
+        self._schedule_storage._engine = engine
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """What `config:` of dagster.yaml may hold: nothing."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ParityStorage:
+        """Make the storage when Dagster loads dagster.yaml.
+
+        Args:
+            inst_data: how Dagster names this class.
+            config_value: empty.
+
+        Returns:
+            The storage; the embedded server runs and the tables exist.
+        """
+        return cls(storage_url(_settings.get() or load_settings()), inst_data)
+
+
+def storage_url(settings: Settings) -> str:
+    """Return the URL of Dagster's part of the database.
+
+    Args:
+        settings: as for `connection_url`.
+
+    Returns:
+        A URL with the driver psycopg2, which Dagster's statements need, and the schema as search path.
+    """
+    url = make_url(sqlalchemy_url(settings))
+    given = url.query.get("options", "")
+    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA}".strip()
+    return url.update_query_dict({"options": options, "client_encoding": "UTF8"}).render_as_string(hide_password=False)
+
+
+def parity_instance(settings: Settings | None = None) -> DagsterInstance:
+    """Return the Dagster instance that belongs to this place.
+
+    The same rule as Dagster's own commands: DAGSTER_HOME, else the current folder's dagster.yaml. In any
+    other folder an instance on our storage, so that the command line works from everywhere.
+
+    Args:
+        settings: whose database holds Dagster's tables; read from the environment if not given.
+
+    Returns:
+        An instance; the caller closes it by using it as a context manager.
+    """
+    if is_dagster_home_set():
+        return DagsterInstance.get()
+    settings = settings or load_settings()
+    token = _settings.set(settings)
+    try:
+        return _instance_on(settings)
+    finally:
+        _settings.reset(token)
+
+
+def _instance_on(settings: Settings) -> DagsterInstance:
+    # Of Dagster's files only the captured output of runs is left, as the storage is PostgreSQL.
+    files = settings.home.expanduser().resolve() / "dagster"
+    files.mkdir(parents=True, exist_ok=True)
+    if (Path.cwd() / DAGSTER_CONFIG_YAML_FILENAME).exists():
+        return DagsterInstance.from_ref(InstanceRef.from_dir(str(files), config_dir=str(Path.cwd())))
+    storage = {"module": ParityStorage.__module__, "class": ParityStorage.__name__, "config": {}}
+    defaults: Any = {"storage": {"custom": storage}, "telemetry": {"enabled": False}}
+    return DagsterInstance.from_ref(InstanceRef.from_dir(str(files), overrides=defaults))
+
+
+def _make_tables(url: str) -> None:
+    """Make schema and tables if they are missing, one process at a time.
+
+    `dagster dev` starts several processes at once, and Dagster makes its tables without a transaction, so
+    another process could see half of them.
+    """
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TABLES_LOCK})
+        exists = connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar()
+        if exists is None:
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        DagsterPostgresStorage(url)
+    engine.dispose()
+
+
+def _pool(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=POOL_SIZE,
+        max_overflow=MAX_OVERFLOW,
+        pool_recycle=RECYCLE_AFTER,
+        pool_use_lifo=True,
+        pool_pre_ping=True,  # a restarted server costs nothing but the ping
+    )
+    event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
+    return engine
+
+
+def _begin_session(connection: Any, _: Any) -> None:
+    """Begin a session of Dagster's like one of ours; `connection` is psycopg2's."""
+    check_server(connection.server_version, connection.get_parameter_status("server_encoding"))
+    with connection.cursor() as cursor:
+        cursor.execute(session_settings(connection.server_version))
+    connection.commit()
+
+
+def _forget_parents_connections() -> None:
+    """A forked child must neither use nor close the connections of its parent."""
+    global _guard
+    _guard = threading.Lock()
+    for engine in _engines.values():
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_parents_connections)

@@ -1,0 +1,190 @@
+"""Several pages of one pair as one write.
+
+What lives here: what a batch means for each of its pairs. What must not: the database, and waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import le
+
+from parity_dagster.atproto.pages import find_entries
+from parity_dagster.events import ImportProgress
+from parity_dagster.importing.pair_task import EndItem, Job, PageItem
+from parity_dagster.models import ImportState, ImportStatus
+from parity_dagster.store.copy_text import Row
+from parity_dagster.store.mapper_tables import MappedRow
+from parity_dagster.store.writes import PageRow, PairWrite, fingerprint
+
+Item = PageItem | EndItem
+
+
+class Fold:
+    """All items of one pair in a batch, as one write."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.items: list[PageItem] = []
+        self.counts: list[tuple[int, int, int]] = []
+        state = job.claim.state
+        self.write = PairWrite(
+            state_id=state.id, did=job.did, collection=job.collection, pds=job.pds, rev=job.rev,
+            fence_rev=job.saved_fence, walk=job.saved_walk, pages=job.saved_pages,
+            cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
+            attempts=state.attempts, is_new_walk=False,
+            is_counted=job.saved_pages == 0 or job.last_rkey is not None,
+            is_direct=job.is_direct, is_fresh=job.claim.is_fresh, is_reread=job.claim.reread,
+        )  # fmt: skip
+        self._last_rkey = job.last_rkey
+        self._rows: list[Row] = []
+        self._mapped: dict[str, MappedRow] = {}
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether anything was read of the pair in this run."""
+        return bool(self.items) or self.job.is_started
+
+    def add(self, item: Item) -> None:
+        """Take the pair's next item.
+
+        Args:
+            item: a page, or the ending.
+        """
+        write = self.write
+        if item.walk != write.walk:
+            write.walk, write.pages, write.cursor = item.walk, 0, None
+            write.synced = write.skipped = write.failed = 0
+            write.is_new_walk, write.is_counted, self._last_rkey = True, True, None
+            if item.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
+                write.is_direct = write.is_fresh = self.job.is_direct = False
+            write.page_rows.clear()
+            write.rejects.clear()
+            self._rows.clear()
+            self._mapped.clear()
+            self.items.clear()
+            self.counts.clear()
+        if isinstance(item, EndItem):
+            write.ending, write.attempts = item.ending, item.attempts
+            return
+        self.items.append(item)
+        rkeys = [row[0] for row in item.rows]
+        self._check_order(rkeys, item)
+        self._rows += item.rows
+        for mapped in item.mapped:
+            self._mapped[mapped.rkey] = mapped
+        write.pds, write.rev, write.fence_rev = item.pds, item.rev, item.fence
+        write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
+        failed = [fingerprint(r.body) for r in item.rejects]
+        write.page_rows.append(PageRow(item.page, rkeys, item.skipped, failed))
+        write.pages, write.cursor = item.page, item.cursor
+        write.synced += len(item.rows)
+        write.skipped += len(item.skipped)
+        write.failed += len(item.rejects)
+        self.counts.append((write.synced, write.skipped, write.failed))
+
+    # I9
+    def _check_order(self, rkeys: list[str], item: PageItem) -> None:
+        """What descends all the way holds nothing twice, and need not be counted again at the end."""
+        seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]
+        if item.rejects or item.skipped or any(map(le, seen, seen[1:])):
+            self.write.is_counted = False
+        self._last_rkey = seen[-1] if seen else None
+
+    def close(self) -> None:
+        """Settle what only the whole batch shows."""
+        write = self.write
+        if not write.is_counted:
+            self._rows = list({row[0]: row for row in self._rows}.values())
+        write.rows = list(self._rows)
+        write.mapped = list(self._mapped.values())
+        write.fetched = self.has_pages
+        starts = 0 < write.pages == len(write.page_rows)
+        if write.completes and write.is_fresh and write.walk == 1 and starts and write.is_counted:
+            write.is_at_once = True
+            write.page_rows.clear()
+
+    @property
+    def records(self) -> list[Row]:
+        """Every record of the batch, those included that turned out to be stored already."""
+        return self._rows
+
+    def reject(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
+        """Move rows that Postgres refuses to the rejects.
+
+        Args:
+            bad: what Postgres says, by rkey.
+            reason: code of the failed records.
+        """
+        if not bad:
+            return
+        write = self.write
+        entries: dict[str, bytes] = {}
+        for item in self.items:
+            if met := bad.keys() & {row[0] for row in item.rows}:
+                entries.update(find_entries(item.body, write.did, write.collection, met))
+        for rkey, detail in bad.items():
+            write.rejects.append((rkey, reason, detail, entries[rkey]))
+        write.rows = [row for row in write.rows if row[0] not in bad]
+        write.mapped = [row for row in write.mapped if row.rkey not in bad]
+        write.page_rows = [
+            row._replace(
+                rkeys=[k for k in row.rkeys if k not in bad],
+                failed=row.failed + [fingerprint(entries[k]) for k in row.rkeys if k in bad],
+            )
+            for row in write.page_rows
+        ]
+        write.synced -= len(bad)
+        write.failed += len(bad)
+
+    def settle(self) -> None:
+        """Remember on the job what is committed."""
+        job, write = self.job, self.write
+        job.saved_walk, job.saved_pages, job.saved_cursor = write.walk, write.pages, write.cursor
+        job.saved_fence = write.fence_rev
+        job.synced, job.skipped, job.failed = write.synced, write.skipped, write.failed
+        job.last_rkey = self._last_rkey if write.is_counted else None
+        job.is_started = job.is_started or bool(self.items)
+
+    def progress(self) -> list[ImportProgress]:
+        """One event per page of the batch."""
+        return [
+            ImportProgress(self.job.did, self.job.collection, item.pds, item.cursor, item.page, *counts)
+            for item, counts in zip(self.items, self.counts, strict=True)
+        ]
+
+    def is_written_as(self, state: ImportState) -> bool:
+        """Whether a row shows what this write would have made of it.
+
+        Args:
+            state: the row.
+
+        Returns:
+            True if the write went through.
+        """
+        write = self.write
+        return (
+            write.ending is not None
+            and state.importer_id is None
+            and state.status in (ImportStatus.COMPLETED, ImportStatus.FAILED)
+            and (state.walk, state.pages, state.cursor) == (write.walk, write.pages, write.cursor)
+        )
+
+
+def fold(batch: Sequence[Item]) -> list[Fold]:
+    """Group a batch by pair, keeping each pair's order.
+
+    Args:
+        batch: items in the order they came.
+
+    Returns:
+        One fold per pair.
+    """
+    folds: dict[int, Fold] = {}
+    for item in batch:
+        key = item.job.claim.state.id
+        if key not in folds:
+            folds[key] = Fold(item.job)
+        folds[key].add(item)
+    for folded in folds.values():
+        folded.close()
+    return list(folds.values())

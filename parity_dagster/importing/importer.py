@@ -1,0 +1,244 @@
+"""The run: many pairs at once, hosts kept apart, everything bounded.
+
+What lives here: claiming, spreading pairs over hosts and writers, and one task per pair. What must not: the walk
+itself (`walk`), the writing (`writer`), or any knowledge of Dagster.
+
+    pairs ─► claim ─► locate ─► lane of the host ─► walk ─► queue of a writer ─► transaction ─► events
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime
+
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
+from parity_dagster.errors import DatabaseError, ParityError
+from parity_dagster.events import ImportCompleted, ImportFailed, ImportStarted
+from parity_dagster.importing.accounts import Accounts
+from parity_dagster.importing.claims import Claims
+from parity_dagster.importing.database import Database
+from parity_dagster.importing.feed import Feed
+from parity_dagster.importing.mappers import Mappers
+from parity_dagster.importing.pair_task import EndItem, Job, PageItem, tid_of
+from parity_dagster.importing.retry_policy import failure, unexpected
+from parity_dagster.importing.stragglers import Stragglers
+from parity_dagster.importing.walk import Walker
+from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
+from parity_dagster.models import ImportResult, Pair
+from parity_dagster.settings import Settings
+from parity_dagster.store.live import newest_rev
+from parity_dagster.store.mapper_tables import MappedStore
+from parity_dagster.store.pages import PageStore
+from parity_dagster.store.states import Claim, StateStore
+from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
+from parity_dagster.store.writes import Ending
+
+logger = logging.getLogger(__name__)
+
+CLAIM_CHUNK = 256
+"""Pairs claimed by one statement."""
+WINDOW = 4096
+"""Pairs claimed and not yet done; what is beyond has not been looked at, so memory does not grow with a run. Large
+enough that the pairs of one slow host do not fill it."""
+CLOSING_SECONDS = 10.0
+"""Seconds that giving the claims back may take at the end; a dead process gives them back, too."""
+
+
+class Run:
+    """One call of the importer over any number of pairs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        repo: RepoClient,
+        accounts: Accounts,
+        emit: Emit,
+        *,
+        run_id: str | None = None,
+        refresh: bool = False,
+        reread: bool = False,
+        patience: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._accounts = accounts
+        self._emit = emit
+        self._refresh = refresh
+        self._reread = reread
+        self._claims = Claims(database, StateStore(settings.state_table), run_id)
+        self._mappers = Mappers(settings.mappers)
+        self._mapped = MappedStore(self._mappers.tables())
+        self._walker = Walker(repo, accounts, settings, self)
+        self._gate = ByteGate(QUEUED_BYTES)
+        self._stragglers = Stragglers(patience)
+        self._writers: list[Writer] = []
+        self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(settings.host_concurrency)
+        )
+
+    async def run(self, pairs: Iterable[Pair]) -> None:
+        """Import pairs; each ends with one `ImportCompleted` or `ImportFailed`.
+
+        Args:
+            pairs: distinct pairs; taken as they are needed.
+
+        Raises:
+            DatabaseError: there is no database to work with.
+            SettingsError: a mapper's table cannot take its rows.
+        """
+        if self._mapped:
+            await self._database.run(self._mapped.prepare)  # a table that cannot be filled is told before any work
+        await self._claims.open()
+        store = PageStore(self._settings.state_table, self._mapped)
+        try:
+            async with asyncio.TaskGroup() as writing:
+                self._writers = [
+                    Writer(self._database, store, self._claims, self._gate, self._emit, self._settings)
+                    for _ in range(self._settings.writers)
+                ]
+                for writer in self._writers:
+                    writing.create_task(writer.run())
+                watching = [
+                    writing.create_task(self._claims.watch()),
+                    writing.create_task(self._stragglers.watch()),
+                ]
+                feed = Feed(pairs, WINDOW)
+                try:
+                    await self._walk_all(feed)
+                finally:
+                    feed.close()
+                for writer in self._writers:
+                    writer.close()
+                for task in watching:
+                    task.cancel()
+        except ExceptionGroup as group:
+            error: Exception = group
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
+        finally:
+            # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
+            with suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await self._claims.close()
+
+    async def _walk_all(self, feed: Feed[Pair]) -> None:
+        window = asyncio.Semaphore(WINDOW)
+        async with asyncio.TaskGroup() as walking:
+            while chunk := await feed.take(CLAIM_CHUNK):
+                for _ in chunk:
+                    await window.acquire()
+                claims = await self._claims.take(chunk, refresh=self._refresh, reread=self._reread)
+                await self._accounts.prefetch(claim.state.did for claim in claims if claim.is_mine)
+                for claim in claims:
+                    if claim.is_mine:
+                        task = walking.create_task(self._work(claim))
+                        task.add_done_callback(lambda _: window.release())
+                    else:
+                        self._report_untaken(claim)
+                        window.release()
+
+    def _report_untaken(self, claim: Claim) -> None:
+        state = claim.state
+        result = ImportResult.from_state(state)
+        if claim.holder is None:
+            self._emit(ImportCompleted(result, state, fetched=False))
+            return
+        error = f"{claim.holder} is importing this pair right now; wait for it, or stop it"
+        self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
+
+    async def _work(self, claim: Claim) -> None:
+        done = asyncio.Event()
+        job = Job.from_claim(claim)
+        job.report_done = done.set
+        attempts = claim.state.attempts
+        try:
+            ending, attempts = Ending(is_unchanged=not await self._walk(job)), 0
+        except ParityError as exc:
+            ending, attempts = failure(exc, attempts, self._settings)
+        except Exception as exc:
+            logger.exception("importing %s of %s failed unexpectedly", job.collection, job.did)
+            ending, attempts = failure(unexpected(exc), attempts, self._settings)
+        finally:
+            self._accounts.release(job.did)
+        if not job.is_stopped:
+            await self._writer_of(job).put(EndItem(job, job.walk, ending, attempts))
+            await done.wait()
+
+    async def _walk(self, job: Job) -> bool:
+        """Read a pair to its end; False if there was nothing new to read."""
+        account = await self._accounts.locate(job.did)
+        async with self._hosts[account.pds]:
+            with self._stragglers.walking(job):
+                cursor = job.cursor if job.can_continue(account.pds) else None
+                self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
+                return await self._walker.walk(job, account)
+
+    def _writer_of(self, job: Job) -> Writer:
+        return self._writers[job.claim.state.id % len(self._writers)]
+
+    # What a walk sees of the database.
+
+    async def put(self, item: PageItem) -> None:
+        """Take a page from a walk.
+
+        Args:
+            item: the page.
+        """
+        if item.job.collection in self._mappers:
+            self._mappers.apply(item)
+        await self._writer_of(item.job).put(item)
+
+    def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Surround a request for a page.
+
+        Args:
+            job: the pair.
+        """
+        return self._stragglers.asking(job)
+
+    async def distinct_share(self, job: Job) -> float:
+        """How much of the walk's committed part came only once.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            1.0 if nothing came twice.
+        """
+        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(job)))
+        return distinct / total if total else 1.0
+
+    async def last_page(self, job: Job) -> frozenset[str] | None:
+        """What the last committed page held.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            Its rkeys; None if the walk cannot go on, because not all of its pages are known.
+        """
+        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(job), job.pages))
+
+    async def known_rev(self, job: Job) -> str | None:
+        """The greatest revision that anything known of the pair carries by now.
+
+        Args:
+            job: the pair.
+
+        Returns:
+            A TID; None if nothing is known.
+        """
+        if job.claim.is_fresh:
+            return None  # what live events have brought since the claim is newer than it has to be
+        pair = Pair(job.did, job.collection)
+        limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
+        return await self._database.run(lambda conn: newest_rev(conn, pair, limit))
+
+    def _rows_of(self, job: Job) -> Walk:
+        return Walk(self._settings.state_table, job.claim.state.id, job.walk)

@@ -1,0 +1,214 @@
+"""How events get from the run to the listeners: a queue that stays small, and a note of what was told.
+
+What lives here: the way between the loop's thread and the caller's, and at-least-once delivery of endings. What must
+not: who listens (`listeners`).
+
+An ending is noted in the database by the transaction that makes it true, and the note is dropped when every listener
+was called. A process that is killed in between leaves the note, and the next service tells it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from threading import Condition
+from typing import TYPE_CHECKING
+
+from parity_dagster.errors import ParityError
+from parity_dagster.events import (
+    ImportCompleted,
+    ImportEvent,
+    ImportFailed,
+    ImportProgress,
+    ImportStarted,
+)
+from parity_dagster.models import ImportResult, ImportStatus, Pair
+from parity_dagster.store.outbox import Ended, Told
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.engine import Engine
+    from parity_dagster.importing.listeners import Audience
+    from parity_dagster.importing.loop import LoopThread
+
+logger = logging.getLogger(__name__)
+events_logger = logging.getLogger("parity_dagster.events")
+"""Every event is logged here, progress at DEBUG and the others at INFO, with its fields as `extra`."""
+
+CROWDED = 1_000
+"""Waiting events beyond which only the newest progress of a pair is kept."""
+SETTLE_AFTER = 500
+"""Endings told after which the notes on them are dropped, in one statement."""
+SETTLE_SECONDS = 2.0
+UNTOLD_CHUNK = 500
+
+
+class _Held:
+    """The place in the queue where a pair's newest progress will be told."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: ImportProgress) -> None:
+        self.event = event
+
+
+class EventQueue:
+    """Events on their way from the loop's thread to the caller's, in order.
+
+    `put` never waits: a listener that is slow, or stuck, does not hold up the import. So that it does not fill the
+    memory either, a crowded queue keeps one progress event per pair, the newest.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[ImportEvent | _Held | None] = deque()
+        self._held: dict[Pair, _Held] = {}
+        self._filled = Condition()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, event: ImportEvent) -> None:
+        """Add an event.
+
+        Args:
+            event: what happened.
+        """
+        pair = Pair(event.did, event.collection)
+        with self._filled:
+            if not isinstance(event, ImportProgress):
+                # What comes now is told after the progress that is held, and later progress after this.
+                self._held.pop(pair, None)
+                self._items.append(event)
+            elif len(self._items) < CROWDED:
+                self._items.append(event)
+            elif (held := self._held.get(pair)) is not None:
+                held.event = event
+                return
+            else:
+                self._held[pair] = held = _Held(event)
+                self._items.append(held)
+            self._filled.notify()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        with self._filled:
+            self._items.append(None)
+            self._filled.notify()
+
+    def get(self) -> ImportEvent | None:
+        """Wait for the next event.
+
+        Returns:
+            It; None when the queue was closed and is empty.
+        """
+        with self._filled:
+            while not self._items:
+                self._filled.wait()
+            item = self._items.popleft()
+            if not isinstance(item, _Held):
+                return item
+            pair = Pair(item.event.did, item.event.collection)
+            if self._held.get(pair) is item:
+                del self._held[pair]
+            return item.event
+
+
+class Delivery:
+    """Tells an audience, and notes what it was told."""
+
+    def __init__(self, loop: LoopThread[Engine], audience: Audience, run_id: str | None = None) -> None:
+        self._run_id = run_id
+        self._loop = loop
+        self._audience = audience
+        self._told: list[Told] = []
+        self._settle_at = time.monotonic() + SETTLE_SECONDS
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was told is noted as told."""
+        return not self._told
+
+    def tell(self, event: ImportEvent) -> None:
+        """Call the listeners.
+
+        Args:
+            event: what happened.
+        """
+        _log(event, self._run_id)
+        self._audience.tell(event)
+        if isinstance(event, ImportCompleted | ImportFailed) and event.state is not None:
+            self._told.append(Told(event.did, event.collection, event.state.updated_at))
+        if self._told and (len(self._told) >= SETTLE_AFTER or time.monotonic() >= self._settle_at):
+            self.settle()
+
+    def settle(self) -> None:
+        """Let listeners that collect events deliver them, and note that all endings so far are told; never raises."""
+        self._settle_at = time.monotonic() + SETTLE_SECONDS
+        if not self._audience.flush() or not self._told:
+            return
+        told = self._told
+        try:
+            self._loop.start(lambda engine: engine.forget_endings(told), may_open=False).result()
+        except ParityError as exc:
+            logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(told), exc)
+        else:
+            self._told = []
+
+
+def tell_untold(loop: LoopThread[Engine], audience: Audience) -> int:
+    """Tell listeners the endings that a process did not get to tell before it was killed.
+
+    Args:
+        loop: the service's.
+        audience: its listeners.
+
+    Returns:
+        Number of endings told.
+    """
+    count = 0
+    while True:
+        endings = loop.call(lambda engine: engine.find_untold(UNTOLD_CHUNK))
+        delivery = Delivery(loop, audience)
+        for ending in endings:
+            delivery.tell(_event(ending))
+        delivery.settle()
+        count += len(endings)
+        if len(endings) < UNTOLD_CHUNK or not delivery.is_settled:
+            return count
+
+
+def _event(ending: Ended) -> ImportCompleted | ImportFailed:
+    state = ending.state
+    result = ImportResult.from_state(state)
+    if state.status is ImportStatus.COMPLETED:
+        return ImportCompleted(result, state, ending.fetched)
+    return ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
+
+
+def _log(event: ImportEvent, run_id: str | None) -> None:
+    level = logging.DEBUG if isinstance(event, ImportProgress) else logging.INFO
+    if not events_logger.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "event": type(event).__name__, "did": event.did, "collection": event.collection, "run_id": run_id,
+    }  # fmt: skip
+    counts: ImportProgress | ImportResult | None = None
+    if isinstance(event, ImportStarted):
+        text = f"reading {event.collection} of {event.did} from {event.pds}"
+        fields["pds"] = event.pds
+    elif isinstance(event, ImportProgress):
+        text = f"page {event.pages} of {event.collection} of {event.did} committed"
+        fields |= {"pds": event.pds, "pages": event.pages}
+        counts = event
+    elif isinstance(event, ImportCompleted):
+        text = f"{event.collection} of {event.did} is complete"
+        fields |= {"pds": event.state.pds, "pages": event.state.pages}
+        counts = event.result
+    else:
+        text = f"{event.collection} of {event.did} failed: {event.error}"
+        fields |= {"pds": event.state.pds if event.state else None, "error_code": event.error_code}
+        counts = event.result
+    if counts is not None:
+        names = ("records_synced", "records_skipped", "records_failed")
+        fields |= {name: getattr(counts, name) for name in names}
+    events_logger.log(level, "%s", text, extra=fields)

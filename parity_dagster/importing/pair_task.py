@@ -1,0 +1,224 @@
+"""One claimed pair on its way through a run.
+
+What lives here: what a walk must remember, and what has been committed of it. What must not: reading or writing.
+The first half belongs to the walk, the second to the writer; pages travel between them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from parity_dagster.atproto.pages import RejectedRecord
+from parity_dagster.errors import CursorLoop, PagesMissing
+from parity_dagster.models import ImportStatus
+from parity_dagster.store.copy_text import Row
+from parity_dagster.store.mapper_tables import MappedRow
+from parity_dagster.store.states import Claim
+from parity_dagster.store.writes import Ending
+
+ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})
+CLOCK_MARGIN = timedelta(minutes=5)
+"""How much a host's clock may differ from ours without an event of the moment being lost."""
+_TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(slots=True)
+class PageItem:
+    """A page on its way to the writer."""
+
+    job: Job
+    walk: int
+    page: int
+    pds: str
+    rev: str | None
+    fence: str
+    cursor: str | None
+    rows: list[Row]
+    rejects: list[RejectedRecord]
+    skipped: list[str]
+    size: int
+    body: bytes
+    """The page as it came, of which an entry that Postgres refuses is kept byte for byte."""
+    mapped: list[MappedRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class EndItem:
+    """The last thing a walk sends."""
+
+    job: Job
+    walk: int
+    ending: Ending
+    attempts: int
+    size: int = 0
+
+
+class Place(NamedTuple):
+    """How far a walk has come."""
+
+    walk: int
+    pds: str | None
+    rev: str | None
+    fence: str | None
+    cursor: str | None
+    pages: int
+    seen: int
+
+
+@dataclass(slots=True)
+class Job:
+    """A pair that this run has claimed."""
+
+    claim: Claim
+    report_done: Callable[[], None] = lambda: None
+
+    # The walk's side.
+    walk: int = 0
+    pds: str | None = None
+    rev: str | None = None
+    fence: str | None = None
+    """Revision that the walk's rows are marked with."""
+    cursor: str | None = None
+    pages: int = 0
+    last_keys: frozenset[str] = frozenset()
+    seen: int = 0
+    """Records seen in this walk, those before a resume included."""
+    read: int = 0
+    """Bytes of pages read in this run."""
+    is_stopped: bool = False
+    """The writer cannot take any more of this pair."""
+
+    # The writer's side: what is committed.
+    saved_walk: int = 0
+    saved_pages: int = 0
+    saved_cursor: str | None = None
+    saved_fence: str | None = None
+    synced: int = 0
+    skipped: int = 0
+    failed: int = 0
+    last_rkey: str | None = None
+    """The last one stored, as long as every rkey of the walk was less than the one before; None if one was not."""
+    is_direct: bool = False
+    is_started: bool = False
+
+    @classmethod
+    def from_claim(cls, claim: Claim) -> Job:
+        """A job that stands where the row says the last importer stopped.
+
+        Args:
+            claim: a claim that is mine.
+
+        Returns:
+            The job.
+        """
+        state = claim.state
+        return cls(
+            claim,
+            walk=state.walk,
+            pds=state.pds,
+            rev=state.rev,
+            fence=state.fence_rev,
+            cursor=state.cursor,
+            pages=state.pages,
+            seen=state.records_synced + state.records_skipped + state.records_failed,
+            saved_walk=state.walk,
+            saved_pages=state.pages,
+            saved_cursor=state.cursor,
+            saved_fence=state.fence_rev,
+            synced=state.records_synced,
+            skipped=state.records_skipped,
+            failed=state.records_failed,
+            # A first walk that is resumed meets only what it wrote itself, further up the list.
+            is_direct=claim.is_fresh or (state.walk == 1 and state.status is not ImportStatus.COMPLETED),
+        )
+
+    @property
+    def did(self) -> str:
+        """The account."""
+        return self.claim.state.did
+
+    @property
+    def collection(self) -> str:
+        """The collection."""
+        return self.claim.state.collection
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether this run has brought any page."""
+        state = self.claim.state
+        return self.pages > (state.pages if self.walk == state.walk else 0)
+
+    def can_continue(self, pds: str) -> bool:
+        """Whether the walk can go on where the last one stopped.
+
+        A cursor means nothing to another host, nor does one of a circle, and records of an account that was inactive
+        must be read again. Without a cursor the walk may have been at its end already. Either way its page rows have
+        to be there, which the caller asks.
+
+        Args:
+            pds: the account's present host.
+
+        Returns:
+            Whether the cursor is good.
+        """
+        state = self.claim.state
+        return (
+            state.status is not ImportStatus.COMPLETED
+            and (bool(self.cursor) or (self.pages > 0 and self.seen > 0))
+            and self.pds == pds
+            and self.fence is not None
+            and state.error_code not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)
+        )
+
+    # I7
+    def begin(self, pds: str, rev: str | None, known_rev: str | None) -> None:
+        """Start a walk from the top of the list, before its first page is asked for.
+
+        Its rows are marked with the repository's revision. If the host does not tell it, the time stands in, because
+        revisions are TIDs, and TIDs are times; a little earlier, because the host's clock is another one. A fence that
+        is too low lets a replayed event through; one that is too high would lose an event.
+
+        Whatever is known of the pair by now is older than the pages to come, so that a host that was restored from a
+        backup, or whose clock is slow, does not lock out its own newer records.
+
+        Args:
+            pds: the host that will be read.
+            rev: the repository's revision, read before its first page.
+            known_rev: the greatest revision that the pair's rows carry.
+        """
+        self.walk += 1
+        self.pds, self.rev = pds, rev
+        self.fence = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
+        self.cursor, self.pages, self.seen = None, 0, 0
+        self.last_keys = frozenset()
+
+    def place(self) -> Place:
+        """Where the walk stands."""
+        return Place(self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen)
+
+    def return_to(self, place: Place) -> None:
+        """Forget a walk that was begun and has not brought a single page, so that what came before is not lost.
+
+        Args:
+            place: where the walk before it stood.
+        """
+        if place.walk and self.walk != place.walk and self.pages == 0:
+            self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen = place
+
+
+def tid_of(moment: datetime) -> str:
+    """The TID of a moment, clock identifier 0.
+
+    Args:
+        moment: an aware time.
+
+    Returns:
+        13 characters.
+
+    Source: AT Protocol record key specification, "TID".
+    """
+    number = int(moment.timestamp() * 1_000_000) << 10
+    return "".join(_TID_ALPHABET[number >> shift & 31] for shift in range(60, -1, -5))

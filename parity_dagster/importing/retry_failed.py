@@ -1,0 +1,94 @@
+"""Trying failed records again, from the bytes that were kept.
+
+What lives here: reading a kept entry with today's rules and storing it if it passes. What must not: the network; a
+record that its author has corrected is met by the next refresh.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from parity_dagster.atproto.pages import RejectedRecord, parse_entry
+from parity_dagster.importing.database import Database, Session
+from parity_dagster.importing.mappers import Mappers
+from parity_dagster.models import FailedRecord, RetryResult
+from parity_dagster.store.failed_records import (
+    Retried,
+    count_retry,
+    find_failed_records,
+    skip_failed_record,
+    store_failed_record,
+)
+from parity_dagster.store.mapper_tables import REFUSALS, MappedStore, MappedWrite
+from parity_dagster.store.sessions import first_line
+
+CHUNK = 50
+"""Records read at a time; each may be some megabytes."""
+
+
+class Retry:
+    """One attempt at all failed records, or at those of one account.
+
+    Args:
+        database: where they are.
+        table: name of the state table.
+        mappers: who has a say about them; what a mapper skips by now is failed no more.
+    """
+
+    def __init__(self, database: Database, table: str, mappers: Mappers) -> None:
+        self._table = table
+        self._mappers = mappers
+        self._mapped = MappedStore(mappers.tables())
+        self._session: Session = database.session(self._mapped.prepare)
+
+    async def run(self, did: str | None) -> RetryResult:
+        """Store those failed records that can be stored now.
+
+        Args:
+            did: only this account's; None for all.
+
+        Returns:
+            How many were stored, and how many are left.
+
+        Raises:
+            DatabaseError: Postgres failed; what was stored so far stays.
+            SettingsError: a mapper's table cannot take its rows.
+        """
+        stored = left = last = 0
+        try:
+            while chunk := await self._session.run(partial(find_failed_records, did=did, after=last, limit=CHUNK)):
+                last = chunk[-1].id
+                for failed in chunk:
+                    found = await self._store(failed)
+                    if isinstance(found, tuple):
+                        left += await self._session.run(
+                            partial(count_retry, failed=failed, reason=found[0], detail=found[1])
+                        )
+                    elif found is Retried.WAITS:
+                        left += 1
+                    else:
+                        stored += found is Retried.STORED
+        finally:
+            await self._session.close()
+        return RetryResult(stored, left)
+
+    async def _store(self, failed: FailedRecord) -> Retried | tuple[str, str]:
+        """Store a record; reason and detail if it still cannot be."""
+        entry = parse_entry(failed.body, failed.did, failed.collection)
+        if isinstance(entry, RejectedRecord):
+            return entry.reason, entry.detail
+        save_more = None
+        if failed.collection in self._mappers:
+            page = self._mappers.sort(failed.did, failed.collection, [entry])
+            if page.rejected:
+                return page.rejected[0].reason, page.rejected[0].detail
+            if page.skipped:
+                return await self._session.run(partial(skip_failed_record, table=self._table, failed=failed))
+            write = MappedWrite(failed.did, failed.collection, page.mapped)
+            save_more = partial(self._mapped.save, writes=[write])
+        try:
+            return await self._session.run(
+                partial(store_failed_record, table=self._table, failed=failed, row=entry, save_more=save_more)
+            )
+        except REFUSALS as exc:
+            return "refused_by_postgres", first_line(exc)

@@ -1,0 +1,35 @@
+"""Dagster's notices that a part of it is "beta": an operator can do nothing about them, so they stay unsaid.
+
+What lives here: saying nothing. What must not: hiding any other warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from parity_dagster.errors import ParityError
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Turn the package's own errors into failed steps that say what to do.
+
+    Raises:
+        dagster.Failure: in place of a `ParityError`.
+    """
+    try:
+        yield
+    except ParityError as exc:
+        raise dg.Failure(description=str(exc), allow_retries=False) from None
+
+
+@contextmanager
+def beta_parts() -> Iterator[None]:
+    """Use parts of Dagster that may still change; this package pins the versions it was tested with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=dg.BetaWarning)
+        yield

@@ -1,0 +1,350 @@
+"""What a Dagster run writes down about the pairs it imports.
+
+What lives here: turning import events into materializations and observations of `atproto/records` while the
+run goes on, and the one way in which asset and job run a list of pairs. What must not: which pairs
+(`assets`, `jobs`), or when an import outside of a run is reported (`reporting`).
+
+Dagster's own way, an output at the end of the step, would show nothing until the last pair is done and record
+nothing at all if one pair fails. So events are written as pairs end: a completed pair is materialized, a
+failed one is observed, each with its whole state row. They are written in batches
+(`DAGSTER_EVENT_BATCH_SIZE`), because one statement per event costs several milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import (
+    AssetObservationData,
+    DagsterEventBatchMetadata,
+    StepMaterializationData,
+)
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+
+from parity_dagster.errors import ParityError
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
+from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair
+from parity_dagster.orchestration.metadata import state_metadata
+from parity_dagster.orchestration.partitions import RECORDS_KEY, to_partition_key
+from parity_dagster.service import ImportService
+
+BATCH_SIZE = 500
+"""Events written by one statement, at most."""
+
+REFRESH_TAG = "parity/refresh"
+"""Run tag that asks for completed pairs to be read again, if its value is `true`."""
+
+ALREADY_RECORDED = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+"""Output metadata that keeps Dagster from materializing every partition of the run once more.
+
+Dagster put it there for assets that log their own events, which is what ours does; an output is still needed,
+because without one the steps downstream would be skipped.
+"""
+
+REREAD_TAG = "parity/reread"
+"""Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
+
+T = TypeVar("T")
+
+
+def materialization(state: ImportState) -> dg.AssetMaterialization:
+    """The materialization that stands for a completed pair.
+
+    Args:
+        state: the pair's row.
+
+    Returns:
+        An event for the pair's partition with its whole row.
+    """
+    return dg.AssetMaterialization(
+        asset_key=RECORDS_KEY, partition=to_partition_key(state.pair), metadata=state_metadata(state)
+    )
+
+
+def observation(state: ImportState) -> dg.AssetObservation:
+    """The observation that stands for a failed or partial pair.
+
+    Args:
+        state: the pair's row.
+
+    Returns:
+        An event for the pair's partition with its whole row.
+    """
+    return dg.AssetObservation(
+        asset_key=RECORDS_KEY,
+        partition=to_partition_key(state.pair),
+        metadata=state_metadata(state),
+        description=state.error,
+    )
+
+
+def batch_by_default() -> None:
+    """Let Dagster write asset events in batches, unless the operator chose a size (0 for none)."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
+
+
+def batched(events: Sequence[T]) -> Iterator[tuple[T, DagsterEventBatchMetadata]]:
+    """Mark events as one batch; Dagster writes it when it has seen the last.
+
+    Args:
+        events: asset events of a single kind: Dagster's fast path takes no mixtures.
+
+    Yields:
+        Each event with the mark that Dagster wants beside it.
+    """
+    batch_id = str(uuid4())
+    for index, event in enumerate(events):
+        yield event, DagsterEventBatchMetadata(batch_id, index == len(events) - 1)
+
+
+def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportState]) -> None:
+    """Write the events of pairs that ended outside of any run.
+
+    Args:
+        instance: where they go; the DIDs must be registered.
+        states: rows of completed and failed pairs.
+    """
+    batch_by_default()
+    ended = list(states)
+    completed = [state for state in ended if state.status is ImportStatus.COMPLETED]
+    failed = [state for state in ended if state.status is not ImportStatus.COMPLETED]
+    for state, mark in batched(completed):
+        data: Any = StepMaterializationData(materialization(state))
+        _report(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, data, mark)
+    for state, mark in batched(failed):
+        data = AssetObservationData(observation(state))
+        _report(instance, dg.DagsterEventType.ASSET_OBSERVATION, data, mark)
+
+
+def _report(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, data: Any, mark: DagsterEventBatchMetadata
+) -> None:
+    # what DagsterInstance.report_runless_asset_event does, which takes one event at a time
+    event = dg.DagsterEvent(kind.value, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
+    instance.report_dagster_event(event, run_id=RUNLESS_RUN_ID, batch_metadata=mark)
+
+
+class StepRecorder:
+    """A listener that writes asset events of the running step, batch by batch.
+
+    Attributes:
+        written: what was written, for the step to yield so that callers in the same process see it too.
+        seconds: wall-clock time from start to end of each pair that was walked.
+        unread: pairs that were complete without reading anything.
+    """
+
+    def __init__(self, context: dg.OpExecutionContext) -> None:
+        batch_by_default()
+        self._step = context.get_step_execution_context()
+        self._completed: list[dg.AssetMaterialization] = []
+        self._failed: list[dg.AssetObservation] = []
+        self._started: dict[Pair, float] = {}
+        self.written: list[dg.DagsterEvent] = []
+        self.seconds: dict[Pair, float] = {}
+        self.unread: set[Pair] = set()
+
+    def __call__(self, event: ImportEvent) -> None:
+        """Take note of an event; write what has piled up when it is a full batch.
+
+        Args:
+            event: any event of the import service.
+        """
+        pair = Pair(event.did, event.collection)
+        if isinstance(event, ImportStarted):
+            self._started[pair] = time.monotonic()
+        elif isinstance(event, ImportCompleted):
+            self._completed.append(materialization(event.state))
+            if not event.fetched:
+                self.unread.add(pair)
+        elif isinstance(event, ImportFailed) and event.state is not None:
+            self._failed.append(observation(event.state))
+        if isinstance(event, ImportCompleted | ImportFailed) and pair in self._started:
+            self.seconds[pair] = time.monotonic() - self._started.pop(pair)
+        if len(self._completed) + len(self._failed) >= BATCH_SIZE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that has not been written yet; the service calls this every other second.
+
+        What could not be written is kept for the next call: an event may be written twice, but never not at all.
+        """
+        while self._completed:
+            self.written += [
+                dg.DagsterEvent.asset_materialization(self._step, event, mark)
+                for event, mark in batched(self._completed[:BATCH_SIZE])
+            ]
+            del self._completed[:BATCH_SIZE]
+        while self._failed:
+            self.written += [
+                dg.DagsterEvent.asset_observation(self._step, event, mark)
+                for event, mark in batched(self._failed[:BATCH_SIZE])
+            ]
+            del self._failed[:BATCH_SIZE]
+
+
+def import_in_step(
+    context: dg.OpExecutionContext,
+    service: ImportService,
+    pairs: Iterable[Pair],
+    *,
+    refresh: bool,
+    reread: bool = False,
+    refused: Sequence[ImportResult] = (),
+) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
+    """Import pairs within the running step and write down how each ended.
+
+    Args:
+        context: the running step.
+        service: made for this run, so that rows carry its id.
+        pairs: accounts whose DIDs are registered.
+        refresh: read completed pairs again; the run tag `parity/refresh: "true"` does the same.
+        reread: read them whatever their revision, and correct what differs; the run tag `parity/reread: "true"` does
+            the same.
+        refused: failed results of what was asked for besides and is not a pair at all.
+
+    Yields:
+        The asset events, which are in the event log already, and the step's output with a summary.
+
+    Raises:
+        dagster.Failure: some pairs failed (it names them; the others are recorded), or nothing could run.
+    """
+    refresh = refresh or context.run.tags.get(REFRESH_TAG, "").lower() == "true"
+    reread = reread or context.run.tags.get(REREAD_TAG, "").lower() == "true"
+    recorder = StepRecorder(context)
+    began = time.monotonic()
+    try:
+        results = service.import_pairs(
+            pairs,
+            refresh=refresh,
+            reread=reread,
+            patience=service.settings.straggler_patience or None,
+            on_event=recorder,
+        )
+    except ParityError as exc:
+        raise dg.Failure(description=str(exc), allow_retries=False) from None
+    finally:
+        # also when the run is canceled: what is committed shows
+        recorder.flush()
+    yield from recorder.written
+    report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread)
+    context.log.info(report.summary())
+    if report.failed:
+        raise dg.Failure(report.failure(), metadata=report.metadata(), allow_retries=False)
+    yield dg.Output(None, metadata={**report.metadata(), ALREADY_RECORDED: True})
+
+
+NAMED_PAIRS = 10
+"""Failed pairs that a message names one by one; the metadata names more."""
+
+LISTED_PAIRS = 1000
+"""Failed pairs that the metadata lists, at most."""
+
+SLOWEST_PAIRS = 5
+"""Slowest pairs that the metadata lists."""
+
+_ERROR_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The outcome of a list of pairs."""
+
+    results: Sequence[ImportResult]
+    """One per pair."""
+    elapsed: float
+    """Wall-clock seconds of the whole list."""
+    seconds: Mapping[Pair, float] = field(default_factory=dict)
+    """Wall-clock seconds of each pair that was walked."""
+    unread: Collection[Pair] = ()
+    """Pairs of which nothing had to be read, because they were complete."""
+
+    @property
+    def failed(self) -> list[ImportResult]:
+        """Results of the pairs that are not complete now."""
+        return [result for result in self.results if not result.is_success]
+
+    @property
+    def _read(self) -> list[ImportResult]:
+        return [result for result in self.results if Pair(result.did, result.collection) not in self.unread]
+
+    def summary(self) -> str:
+        """One line with counts and rate."""
+        synced = sum(result.records_synced for result in self._read)
+        rest = "".join(
+            f", {count:,} {word}"
+            for word, count in (
+                ("skipped", sum(result.records_skipped for result in self._read)),
+                ("dead-lettered", sum(result.records_failed for result in self._read)),
+            )
+            if count
+        )
+        unread = f", {len(self.unread):,} of them complete before" if self.unread else ""
+        failed = f", {len(self.failed):,} failed" if self.failed else ""
+        return (
+            f"{len(self.results) - len(self.failed):,} of {len(self.results):,} pairs complete{unread}{failed}: "
+            f"{synced:,} records synced{rest} in {self.elapsed:.1f} s ({self._rate:,.0f} records/s)"
+        )
+
+    @property
+    def _rate(self) -> float:
+        return sum(result.records_synced for result in self._read) / max(self.elapsed, 1e-3)
+
+    def failure(self) -> str:
+        """Why the run failed: which pairs, and what becomes of them."""
+        named = "; ".join(
+            f"{_key(result)}: {(result.error or 'not completed')[:_ERROR_LENGTH]}"
+            for result in self.failed[:NAMED_PAIRS]
+        )
+        more = f"; and {len(self.failed) - NAMED_PAIRS:,} more" if len(self.failed) > NAMED_PAIRS else ""
+        return (
+            f"{len(self.failed):,} of {len(self.results):,} pairs failed, the others are recorded. {named}{more}. "
+            "`parity import-status --failed` lists them, `parity import --resume` tries them again now."
+        )
+
+    def metadata(self) -> dict[str, dg.MetadataValue]:
+        """Counts that Dagster can plot, and the pairs worth a look."""
+        read = self._read
+        metadata: dict[str, dg.MetadataValue] = {
+            "pairs": dg.MetadataValue.int(len(self.results)),
+            "pairs_failed": dg.MetadataValue.int(len(self.failed)),
+            "pairs_complete_before": dg.MetadataValue.int(len(self.unread)),
+            "records_synced": dg.MetadataValue.int(sum(result.records_synced for result in read)),
+            "records_skipped": dg.MetadataValue.int(sum(result.records_skipped for result in read)),
+            "records_failed": dg.MetadataValue.int(sum(result.records_failed for result in read)),
+            "seconds": dg.MetadataValue.float(round(self.elapsed, 3)),
+            "records_per_second": dg.MetadataValue.float(round(self._rate, 1)),
+        }
+        if self.seconds:
+            slowest = sorted(self.seconds.items(), key=lambda item: item[1], reverse=True)[:SLOWEST_PAIRS]
+            metadata["slowest_pairs"] = dg.MetadataValue.table(
+                [
+                    dg.TableRecord({"partition": str(to_partition_key(pair)), "seconds": round(seconds, 3)})
+                    for pair, seconds in slowest
+                ]
+            )
+        if self.failed:
+            metadata["failed_pairs"] = dg.MetadataValue.table(
+                [
+                    dg.TableRecord(
+                        {
+                            "partition": _key(result),
+                            "error_code": result.error_code or "",
+                            "error": (result.error or "not completed")[:_ERROR_LENGTH],
+                        }
+                    )
+                    for result in self.failed[:LISTED_PAIRS]
+                ]
+            )
+        return metadata
+
+
+def _key(result: ImportResult) -> str:
+    # a result may be about something that is no DID at all, which no partition key can spell
+    return f"{result.collection}|{result.did}"

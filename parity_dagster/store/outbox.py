@@ -1,0 +1,106 @@
+"""Endings that listeners have not been told yet.
+
+What lives here: the statements on `parity_announcements`. A row is written in the transaction that ends a pair and
+deleted after the listeners were called; what a killed process leaves is told by the next one. What must not: calling
+anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+
+from parity_dagster.models import ImportState
+from parity_dagster.store.state_tables import regclass
+from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, state_from_row
+
+
+class Told(NamedTuple):
+    """An ending that listeners know of."""
+
+    did: str
+    collection: str
+    ended_at: datetime
+    """`updated_at` of the state row they were shown."""
+
+
+class Ended(NamedTuple):
+    """An ending that nobody was told."""
+
+    state: ImportState
+    fetched: bool
+
+
+# I15
+async def note_endings(
+    conn: AsyncConnection, table: str, importer_id: int, endings: Sequence[tuple[str, str, bool]]
+) -> None:
+    """Note that pairs have ended, in the transaction that ends them.
+
+    Args:
+        conn: a connection in that transaction.
+        table: name of the state table.
+        importer_id: who is going to tell.
+        endings: did, collection, and whether anything was read.
+    """
+    await conn.execute(
+        sql.SQL(
+            "INSERT INTO parity_announcements (state_table, did, collection, importer_id, fetched)"
+            " SELECT {}, did, collection, %s, fetched FROM unnest(%s::text[], %s::text[], %s::bool[])"
+            " AS ended(did, collection, fetched) ON CONFLICT (state_table, did, collection) DO UPDATE"
+            " SET importer_id = EXCLUDED.importer_id, fetched = EXCLUDED.fetched, ended_at = EXCLUDED.ended_at"
+        ).format(regclass(table)),
+        (importer_id, *(list(column) for column in zip(*endings, strict=True))),
+    )
+
+
+async def forget_endings(conn: AsyncConnection, table: str, told: Collection[Told]) -> None:
+    """Note that listeners know of endings; a later ending of the same pair stays noted.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+        told: what they were told.
+    """
+    await conn.execute(
+        sql.SQL(
+            "DELETE FROM parity_announcements a USING unnest(%s::text[], %s::text[], %s::timestamptz[])"
+            " AS told(did, collection, ended_at) WHERE a.state_table = {} AND a.did = told.did"
+            " AND a.collection = told.collection AND a.ended_at <= told.ended_at"
+        ).format(regclass(table)),
+        [list(column) for column in zip(*told, strict=True)],
+    )
+
+
+async def find_untold(conn: AsyncConnection, table: str, limit: int) -> list[Ended]:
+    """Read endings whose importer is gone, and drop those of pairs that were reset.
+
+    Args:
+        conn: any connection.
+        table: name of the state table.
+        limit: rows at most.
+
+    Returns:
+        The rows as they are now, oldest ending first.
+    """
+    parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
+    await conn.execute(
+        sql.SQL(
+            "DELETE FROM parity_announcements a WHERE a.state_table = {own} AND a.importer_id NOT IN ({live})"
+            " AND NOT EXISTS (SELECT FROM {table} s WHERE s.did = a.did AND s.collection = a.collection)"
+        ).format(**parts)
+    )
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            sql.SQL(
+                "SELECT {columns}, fetched FROM (SELECT did, collection, importer_id AS teller, fetched, ended_at"
+                " FROM parity_announcements WHERE state_table = {own}) a JOIN {table} s USING (did, collection)"
+                " WHERE s.status IN ('completed', 'failed') AND teller NOT IN ({live}) ORDER BY ended_at, id LIMIT %s"
+            ).format(**parts),
+            (limit,),
+        )
+        return [Ended(fetched=row.pop("fetched"), state=state_from_row(row)) for row in await cursor.fetchall()]

@@ -1,0 +1,208 @@
+"""One importer per pair at a time, across threads, processes and kills (issue 3, point 7)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from parity_dagster.models import ImportResult, ImportStatus
+from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings
+from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
+
+PROGRAM = """
+import sys
+from parity_dagster.service import ImportService
+with ImportService(report=False) as service:
+    print("ready", flush=True)
+    result = service.import_user(sys.argv[1], [sys.argv[2]], lambda event: print("page", event.pages, flush=True))
+    print(result.error or "completed", flush=True)
+"""
+
+
+def start_importer(settings: Settings, running: Running, did: str, **more: Any) -> subprocess.Popen[str]:
+    """An importing process; it prints a line per committed page."""
+    assert settings.database_url is not None
+    environment = {
+        "PARITY_DATABASE_URL": settings.database_url.get_secret_value(),
+        "PARITY_PLC_URL": running.plc_url,
+        "PARITY_ALLOW_PRIVATE_HOSTS": "1",
+        "PARITY_PAGE_SIZE": "10",
+        "PARITY_PAGE_DELAY": "0",
+    } | {f"PARITY_{name.upper()}": str(value) for name, value in more.items()}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, did, POST],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PARITY_")} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for found in process.stdout:
+        if found.strip() == line:
+            return
+    raise AssertionError(f"the importer ended without saying {line}")
+
+
+# I12
+def test_of_two_importers_one_works_and_the_other_says_who_has_the_pair(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 60})
+    with run_in_thread(network) as running:
+        process = start_importer(settings, running, did, page_delay=300)
+        wait_for(process, "page 1")
+        process.send_signal(signal.SIGSTOP)  # it has the pair and does not finish with it meanwhile
+        with ImportService(settings_for(settings, running, page_size=10), report=False) as service:
+            result = service.import_user_collection(did, POST)
+            assert (result.error_code, result.completed) == ("busy", False)
+            assert f"process {process.pid} on " in (result.error or "")
+            assert service.resume_all() == [], "what somebody works on is not resumed"
+            assert service.enqueue([(did, POST)]) == []  # type: ignore[list-item]
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.read().split()[-1] == "completed"
+        process.wait()
+        assert_equal(settings, network, did, POST)
+
+
+# I13
+def test_the_pair_of_a_killed_importer_is_free_at_once_and_goes_on_where_it_was(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 60})
+    with run_in_thread(network) as running:
+        process = start_importer(settings, running, did, page_delay=300)
+        wait_for(process, "page 2")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        began = time.monotonic()
+        with ImportService(settings_for(settings, running, page_size=10), report=False) as service:
+            result = service.import_user_collection(did, POST)
+            while result.error_code == "busy" and time.monotonic() < began + 60:
+                time.sleep(0.1)
+                result = service.import_user_collection(did, POST)
+        assert (result.completed, result.records_synced) == (True, 60)
+        assert time.monotonic() - began < 10
+        cursors = network.log.cursors(did, POST)
+        assert cursors.count(None) == 1
+        assert_equal(settings, network, did, POST)
+    assert query(settings, "SELECT count(*) FROM parity_importers") == [(0,)], "the killed one leaves nothing behind"
+
+
+def test_of_two_threads_of_one_service_one_works(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 60})
+    with importing(settings, network, page_size=10, page_delay=50) as (service, _):
+        results: list[ImportResult] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(service.import_user_collection(did, POST))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(str(result.error_code) for result in results) == ["None", "busy", "busy", "busy"]
+        assert network.log.cursors(did, POST).count(None) == 1
+        assert_equal(settings, network, did, POST)
+
+
+def test_an_interrupted_call_gives_its_pairs_back_at_once_and_the_service_goes_on(settings: Settings) -> None:
+    network = SampleNetwork()
+    dids = [network.add_account({POST: 60}) for _ in range(5)]
+    with importing(settings, network, page_size=10, page_delay=100) as (service, running):
+
+        class Stop(BaseException):
+            """What Ctrl-C does."""
+
+        def stop(event: object) -> None:
+            if getattr(event, "pages", 0) == 2:
+                raise Stop
+
+        began = time.monotonic()
+        with pytest.raises(Stop):
+            service.import_pairs([(did, POST) for did in dids], on_event=stop)  # type: ignore[misc]
+        assert time.monotonic() - began < 5
+        states = service.find_states()
+        pages = {state.did: state.pages for state in states}
+        assert max(pages.values()) >= 2
+        assert {state.status for state in states} == {ImportStatus.IN_PROGRESS}
+        assert {state.importer_id for state in states} == {None}, "free for everybody"
+        assert query(settings, "SELECT count(*) FROM parity_importers") == [(0,)]
+        with ImportService(settings_for(settings, running, page_size=10), report=False) as other:
+            results = other.resume_all()
+        assert [result.completed for result in results] == [True] * 5
+        for did in dids:
+            if pages[did]:
+                assert network.log.cursors(did, POST).count(None) == 1, "from where it was"
+            assert_equal(settings, network, did, POST)
+
+
+def test_ctrl_c_ends_a_process_quickly_and_frees_its_pairs(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 60})
+    with run_in_thread(network) as running:
+        process = start_importer(settings, running, did, page_delay=500)
+        wait_for(process, "page 2")
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        process.wait(20)
+        assert time.monotonic() - began < 10
+    ((importer, cursor),) = query(settings, "SELECT importer_id, cursor FROM parity_import_states")
+    assert importer is None
+    assert cursor is not None
+
+
+# I12
+def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 3000})  # 300 pages: on no machine is the walk quicker than the reset
+    with importing(settings, network, page_size=10, page_delay=30) as (service, running):
+        settings = settings_for(settings, running)
+
+        def on_progress(event: object) -> None:
+            if getattr(event, "pages", 0) == 2:
+                with ImportService(settings, report=False) as other:
+                    assert other.reset(did, POST) == 1
+
+        result = service.import_user_collection(did, POST, on_progress)
+        assert result.error_code == "busy"
+        assert "reset" in (result.error or "")
+        with ImportService(settings, report=False) as another:
+            assert another.import_user_collection(did, POST).completed
+        assert_equal(settings, network, did, POST)
+
+
+def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 140})
+    with importing(settings, network, page_size=10, page_delay=1000) as (service, _):
+        held: list[int] = []
+
+        def locks() -> int:
+            statement = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489 AND objsubid = 2"
+            return len(query(settings, statement))
+
+        def on_progress(event: object) -> None:
+            if getattr(event, "pages", 0) == 1:
+                query(
+                    settings,
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                    " AND classid = 1885434489 AND objsubid = 2",
+                )
+                held.append(locks())
+            else:
+                held.append(locks())
+
+        assert service.import_user_collection(did, POST, on_progress).completed
+        assert 1 in held[2:], "the lock is held again while the import goes on"
+    assert_equal(settings, network, did, POST)

@@ -1,0 +1,343 @@
+"""The checks of `atproto/records`: each fails when what it watches is wrong, and names the pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from parity_dagster.dagster_instance.reporter import DagsterReporter
+from parity_dagster.definitions import build_defs
+from parity_dagster.importing.audit import audit
+from parity_dagster.models import Pair
+from parity_dagster.orchestration.partitions import RECORDS_KEY, register_dids
+from parity_dagster.orchestration.step_events import report_without_run
+from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster_tests.dagster_runs import one, rectangle, run
+
+NAMES = {
+    "no_failed_records",
+    "no_failed_imports",
+    "counts_match",
+    "state_equals_metadata",
+    "sample_audit",
+    "import_freshness",
+    "no_suspicious_copies",
+}
+
+
+@pytest.fixture
+def network() -> Iterator[Running]:
+    with run_in_thread(SampleNetwork(seed=13)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(settings: Settings, network: Running) -> Settings:
+    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as temporary:
+        yield temporary
+
+
+@pytest.fixture
+def accounts(network: Running, instance: dg.DagsterInstance) -> list[str]:
+    dids = [network.network.add_account({POST: 130 + number, LIKE: 12}) for number in range(3)]
+    register_dids(instance, dids)
+    return dids
+
+
+def checked(settings: Settings, instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
+    """Every check, as the job executes them."""
+    result = run(settings, instance, "run_all_checks")
+    assert result.success
+    return {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+def failing(evaluations: dict[str, dg.AssetCheckEvaluation]) -> set[str]:
+    assert evaluations.keys() == NAMES
+    return {name for name, found in evaluations.items() if not found.passed}
+
+
+def shown(evaluation: dg.AssetCheckEvaluation) -> str:
+    found = evaluation.metadata["found"]
+    assert isinstance(found, dg.MarkdownMetadataValue)
+    return str(found.md_str).replace("\\", "")
+
+
+def assert_names(evaluation: dg.AssetCheckEvaluation, pair: Pair) -> None:
+    key = f"{pair.collection}|{pair.did}"
+    assert key in (evaluation.description or "")
+    assert key in shown(evaluation)
+
+
+def resumed(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """`parity import --resume`: outside of any run, reported to the instance."""
+    reporter = DagsterReporter(instance)
+    with ImportService(settings, [reporter], report=False) as service:
+        assert all(result.is_success for result in service.resume_all())
+
+
+def test_after_a_clean_import_every_check_passes(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    assert run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE))).success
+    found = checked(settings, instance)
+    assert failing(found) == set()
+    assert found["sample_audit"].metadata["records_compared"] == dg.IntMetadataValue(130 + 131 + 132 + 36)
+    assert found["sample_audit"].metadata["loss_rate"] == dg.FloatMetadataValue(0.0)
+    assert found["counts_match"].metadata["pairs"] == dg.IntMetadataValue(6)
+
+
+def test_before_any_import_every_check_passes(settings: Settings, instance: dg.DagsterInstance) -> None:
+    assert failing(checked(settings, instance)) == set()
+
+
+def test_planted_failures_are_named_and_after_resuming_all_pass(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    broken, cut = Pair(accounts[1], POST), Pair(accounts[2], POST)
+    network.network.set_status(accounts[0], "deactivated")
+    network.network.behave(
+        did=cut.did, collection=POST, faults=(Fault(kind="400", method="listRecords", with_cursor=True),)
+    )
+    (odd,) = network.network.add_odd(broken.did, POST, ["nul"])
+    assert not run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE))).success
+    found = checked(settings, instance)
+    assert failing(found) == {"no_failed_records", "no_failed_imports"}
+    assert_names(found["no_failed_records"], broken)
+    assert "nul_character" in shown(found["no_failed_records"])
+    assert odd in shown(found["no_failed_records"])
+    assert_names(found["no_failed_imports"], Pair(accounts[0], POST))
+    assert_names(found["no_failed_imports"], cut)
+    assert "deactivated" in shown(found["no_failed_imports"])
+    assert found["no_failed_imports"].metadata["failed_pairs"] == dg.IntMetadataValue(3)
+
+    network.network.set_status(accounts[0], "active")
+    network.network.behave(did=cut.did, collection=POST, faults=())
+    network.network.delete_record(broken.did, POST, odd)
+    resumed(settings, instance)
+    reporter = DagsterReporter(instance)
+    with ImportService(settings, [reporter], report=False) as service:
+        assert service.import_user_collection(*broken, refresh=True).is_success
+    assert failing(checked(settings, instance)) == set()
+
+
+def change(settings: Settings, statement: str, *values: Any) -> None:
+    with closing(connect(settings, autocommit=True)) as conn:
+        assert conn.execute(statement.encode(), values).rowcount > 0
+
+
+def test_a_lost_row_fails_the_count_and_the_audit(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[1], LIKE)
+    run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
+    change(
+        settings,
+        "DELETE FROM atproto_records WHERE (did, collection, rkey) = (SELECT did, collection, max(rkey)"
+        " FROM atproto_records WHERE did = %s AND collection = %s GROUP BY did, collection)",
+        *pair,
+    )
+    found = checked(settings, instance)
+    assert failing(found) == {"counts_match", "sample_audit"}
+    assert_names(found["counts_match"], pair)
+    assert_names(found["sample_audit"], pair)
+    assert "missing" in shown(found["sample_audit"])
+    loss = found["sample_audit"].metadata["loss_rate"].value
+    assert loss == pytest.approx(1 / (130 + 131 + 132 + 36))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"), [("value", '{"text": "forged"}', "different"), ("cid", "bafyforged", "different")]
+)
+def test_a_changed_record_fails_the_audit(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str], column: str, value: str, problem: str
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(pair))
+    newest = "rkey = (SELECT max(rkey) FROM atproto_records)"
+    change(settings, f"UPDATE atproto_records SET {column} = %s WHERE {newest}", value)
+    found = checked(settings, instance)
+    assert failing(found) == {"sample_audit"}
+    assert_names(found["sample_audit"], pair)
+    assert problem in shown(found["sample_audit"])
+
+
+def test_a_surplus_row_fails_the_count_and_the_audit(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(pair))
+    change(
+        settings,
+        "INSERT INTO atproto_records (did, collection, rkey, value, first_seen_at)"
+        " VALUES (%s, %s, 'forged', '{}', now() - interval '1 hour')",
+        *pair,
+    )
+    found = checked(settings, instance)
+    assert failing(found) == {"counts_match", "sample_audit"}
+    assert_names(found["counts_match"], pair)
+    assert "surplus forged" in shown(found["sample_audit"])
+
+
+def test_what_changes_after_the_import_is_no_loss(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(pair))
+    rkeys = sorted(network.network.records(*pair))
+    network.network.put_record(*pair, {"$type": LIKE, "new": True})
+    network.network.put_record(*pair, {"$type": LIKE, "changed": True}, rkey=rkeys[0])
+    network.network.delete_record(*pair, rkeys[1])
+    found = checked(settings, instance)
+    assert failing(found) == set()
+    (account,) = audit(settings).pairs
+    assert (account.changed, account.missing, account.different, account.surplus) == (3, 0, 0, 0)
+
+
+def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    for did in accounts:
+        run(settings, instance, tags=one(Pair(did, LIKE)))
+    absurd = Fault(kind="headers", message="RateLimit-Remaining: nan\nRateLimit-Reset: -inf\nRetry-After: 1e999")
+    network.network.behave(did=accounts[0], faults=(absurd,))
+    report = audit(settings, accounts=len(accounts))
+    assert {pair.did for pair in report.pairs} == set(accounts)
+    assert [pair.error for pair in report.pairs if pair.error] == []
+    assert report.lost == 0 < report.compared
+
+
+def test_a_host_that_keeps_an_audit_waiting_is_not_waited_for(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    for did in accounts:
+        run(settings, instance, tags=one(Pair(did, LIKE)))
+    network.network.behave(did=accounts[0], faults=(Fault(kind="hang", method="listRecords"),))
+    network.network.behave(did=accounts[1], faults=(Fault(kind="hang", method="getLatestCommit"),))
+    report = audit(settings, accounts=len(accounts), seconds=2)
+    errors = {pair.did: pair.error for pair in report.pairs}
+    assert "did not show the whole list within 2 s" in (errors[accounts[0]] or "")
+    assert "could not be found within 2 s" in (errors[accounts[1]] or "")
+    assert errors[accounts[2]] is None
+    assert report.lost == 0
+
+
+def test_an_account_that_cannot_be_read_again_is_a_warning(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    run(settings, instance, tags=one(Pair(accounts[0], LIKE)))
+    network.network.set_status(accounts[0], "takendown")
+    found = checked(settings, instance)
+    assert failing(found) == {"sample_audit"}
+    assert found["sample_audit"].severity is dg.AssetCheckSeverity.WARN
+    assert "could not be read again" in (found["sample_audit"].description or "")
+
+
+def test_a_row_that_differs_from_its_metadata_is_named_with_the_field(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(pair))
+    change(settings, "UPDATE parity_import_states SET records_skipped = 7 WHERE did = %s", pair.did)
+    found = checked(settings, instance)
+    assert failing(found) == {"state_equals_metadata"}
+    assert_names(found["state_equals_metadata"], pair)
+    assert "records_skipped" in shown(found["state_equals_metadata"])
+
+
+def test_a_pair_that_was_emptied_is_named_with_its_cure(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    """As the end of a walk without page rows once did it: table, count and last metadata agree on nothing."""
+    pair, other = Pair(accounts[0], LIKE), Pair(accounts[1], POST)
+    for each in (pair, other):
+        run(settings, instance, tags=one(each))
+    assert failing(checked(settings, instance)) == set()
+    change(settings, "UPDATE parity_upgrades SET upgraded_at = now() + interval '1 hour'")
+    change(settings, "DELETE FROM atproto_records WHERE did = ANY(%s)", [pair.did, other.did])
+    change(settings, "UPDATE parity_import_states SET records_synced = 0")
+    with ImportService(settings, report=False) as service:
+        report_without_run(instance, service.find_states())
+    found = checked(settings, instance)
+    assert failing(found) == {"no_suspicious_copies", "sample_audit"}
+    check = found["no_suspicious_copies"]
+    for each in (pair, other):
+        assert_names(check, each)
+        assert f"parity import {each.did} --collection {each.collection} --reread" in shown(check)
+    assert "Dagster remembers 12 " in shown(check)
+    assert "Dagster remembers 131 " in shown(check)
+    run(settings, instance, tags={**one(pair), "parity/reread": "true"})
+    config = {"partitions": [f"{other.collection}|{other.did}"], "reread": True}
+    result = run(settings, instance, "import_records", config=config)
+    assert result.success
+    assert failing(checked(settings, instance)) == set()
+
+
+def test_a_row_that_is_gone_is_named(settings: Settings, instance: dg.DagsterInstance, accounts: list[str]) -> None:
+    pair = Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(pair))
+    change(settings, "DELETE FROM parity_import_states WHERE did = %s", pair.did)
+    found = checked(settings, instance)
+    assert failing(found) == {"state_equals_metadata"}
+    assert_names(found["state_equals_metadata"], pair)
+
+
+def test_an_import_that_dagster_was_never_told_of_is_named(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    with ImportService(settings, report=False) as service:
+        service.import_user_collection(*pair)
+    found = checked(settings, instance)
+    assert failing(found) == {"state_equals_metadata"}
+    assert_names(found["state_equals_metadata"], pair)
+
+
+def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    waiting, old = Pair(accounts[1], POST), Pair(accounts[0], LIKE)
+    run(settings, instance, tags=one(old))
+    with ImportService(settings, report=False) as service:
+        service.enqueue([waiting])
+    assert failing(checked(settings, instance)) == set()
+    update = "UPDATE parity_import_states SET"
+    change(settings, f"{update} completed_at = now() - interval '40 days' WHERE did = %s", old.did)
+    change(settings, "UPDATE atproto_records SET first_seen_at = now() - interval '41 days'")
+    found = checked(settings, instance)
+    assert failing(found) == {"import_freshness", "state_equals_metadata"}
+    assert found["import_freshness"].severity is dg.AssetCheckSeverity.WARN
+    change(settings, f"{update} updated_at = now() - interval '2 hours' WHERE did = %s", waiting.did)
+    found = checked(settings, instance)
+    assert found["import_freshness"].severity is dg.AssetCheckSeverity.ERROR
+    assert_names(found["import_freshness"], waiting)
+    assert_names(found["import_freshness"], old)
+
+
+def test_in_a_backfills_run_the_checks_look_at_what_it_has_read(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    run(settings, instance, tags=one(Pair(accounts[0], LIKE)))
+    change(settings, "DELETE FROM atproto_records WHERE did = %s", accounts[0])
+    before = len(network.network.log.entries())
+    job = build_defs(settings).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[RECORDS_KEY], tags=one(Pair(accounts[1], LIKE)), raise_on_error=False
+    )
+    assert result.success
+    found = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert failing(found) == set()
+    assert found["counts_match"].metadata["pairs"] == dg.IntMetadataValue(1)
+    assert found["sample_audit"].metadata["records_compared"] == dg.IntMetadataValue(12)
+    assert len(network.network.log.entries()) - before < 20

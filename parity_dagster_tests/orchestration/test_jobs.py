@@ -1,0 +1,168 @@
+"""The job `import_records`, whose run config is a list of accounts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from parity_dagster.models import Pair
+from parity_dagster.orchestration.partitions import DIDS, RECORDS_KEY, to_partition_key
+from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.settings import Settings
+from parity_dagster_tests.dagster_runs import failure, materialized, observed, remembered, row, run
+
+
+@pytest.fixture
+def network() -> Iterator[Running]:
+    with run_in_thread(SampleNetwork(seed=11)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(settings: Settings, network: Running) -> Settings:
+    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as temporary:
+        yield temporary
+
+
+@pytest.fixture
+def accounts(network: Running) -> list[str]:
+    return [network.network.add_account({POST: 120, LIKE: 3}) for _ in range(2)]
+
+
+@pytest.mark.parametrize("form", ["flat", "nested"])
+def test_the_accounts_of_the_run_config_are_registered_and_imported(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str], form: str
+) -> None:
+    flat = {"dids": accounts}
+    config = flat if form == "flat" else {"ops": {"import_records": {"config": flat}}}
+    result = run(settings, instance, "import_records", config=config)
+    assert result.success
+    wanted = [Pair(did, nsid) for did in accounts for nsid in (POST, LIKE)]
+    assert sorted(materialized(result)) == sorted(wanted)
+    assert instance.get_dynamic_partitions(DIDS) == accounts
+    for pair in wanted:
+        assert remembered(instance, pair) == row(settings, pair)
+
+
+def test_only_the_collections_asked_for_are_imported(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    result = run(settings, instance, "import_records", config={"dids": accounts, "collections": [LIKE]})
+    assert result.success
+    assert sorted(materialized(result)) == sorted(Pair(did, LIKE) for did in accounts)
+
+
+def test_single_pairs_can_be_asked_for_by_partition_key(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    wanted = [Pair(accounts[0], POST), Pair(accounts[1], LIKE)]
+    keys = [str(to_partition_key(pair)) for pair in wanted]
+    result = run(settings, instance, "import_records", config={"partitions": keys})
+    assert result.success
+    assert sorted(materialized(result)) == sorted(wanted)
+
+
+def test_a_wrong_entry_costs_only_itself_and_is_named(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    network.network.set_status(accounts[1], "suspended")
+    config = {"dids": [accounts[0], "nonsense", accounts[1]], "partitions": ["no key"], "collections": [POST]}
+    result = run(settings, instance, "import_records", config=config)
+    assert not result.success
+    assert materialized(result) == [Pair(accounts[0], POST)]
+    assert observed(result) == [Pair(accounts[1], POST)]
+    message, metadata = failure(result)
+    for name in ("nonsense", "no key", accounts[1]):
+        assert name in message
+    assert metadata["pairs_failed"] == dg.IntMetadataValue(3)
+    assert instance.get_dynamic_partitions(DIDS) == accounts
+
+
+def test_a_collection_that_is_not_registered_is_refused_with_the_cure(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    config = {"dids": accounts[:1], "collections": ["com.example.other"]}
+    result = run(settings, instance, "import_records", config=config)
+    assert not result.success
+    assert "PARITY_COLLECTIONS" in failure(result)[0]
+    assert instance.get_dynamic_partitions(DIDS) == []
+
+
+def test_a_run_config_without_accounts_says_what_to_give(settings: Settings, instance: dg.DagsterInstance) -> None:
+    result = run(settings, instance, "import_records", config={})
+    assert not result.success
+    assert "give dids" in failure(result)[0]
+
+
+def test_a_refresh_reads_complete_pairs_again(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    pair = Pair(accounts[0], LIKE)
+    config = {"dids": accounts[:1], "collections": [LIKE]}
+    run(settings, instance, "import_records", config=config)
+    network.network.put_record(pair.did, LIKE, {"$type": LIKE})
+    assert run(settings, instance, "import_records", config=config).success
+    assert remembered(instance, pair).records_synced == 3
+    assert run(settings, instance, "import_records", config={**config, "refresh": True}).success
+    assert remembered(instance, pair).records_synced == 4
+
+
+@pytest.fixture
+def command(settings: Settings, network: Running, tmp_path: Path) -> list[str]:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    return [sys.executable, "-m", "dagster", "job", "execute", "-m", "parity_dagster.definitions"]
+
+
+@pytest.fixture
+def environment(settings: Settings, network: Running, tmp_path: Path) -> dict[str, str]:
+    assert settings.database_url is not None
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(tmp_path),
+        "PARITY_DATABASE_URL": settings.database_url.get_secret_value(),
+        "PARITY_PLC_URL": network.plc_url,
+        "PARITY_COLLECTIONS": f"{POST},{LIKE}",
+        "PARITY_ALLOW_PRIVATE_HOSTS": "1",
+        "PARITY_PAGE_DELAY": "0",
+    }
+
+
+def test_dagster_job_execute_imports_a_file_of_run_config_and_then_single_partitions(
+    settings: Settings,
+    tmp_path: Path,
+    accounts: list[str],
+    command: list[str],
+    environment: dict[str, str],
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"dids: [{accounts[0]}]\ncollections: [{POST}]\n")
+    first = subprocess.run(
+        [*command, "-j", "import_records", "-c", str(tmp_path / "run.yaml")],
+        env=environment, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    assert "120 records synced" in first.stderr
+
+    pair = Pair(accounts[0], LIKE)
+    for key, code in ((to_partition_key(pair), 0), (to_partition_key(Pair(accounts[1], LIKE)), 1)):
+        done = subprocess.run(
+            [*command, "-j", "import_partitions", "--tags", json.dumps({"dagster/partition": key})],
+            env=environment, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.get_materialized_partitions(RECORDS_KEY) == {
+            str(to_partition_key(Pair(accounts[0], nsid))) for nsid in (POST, LIKE)
+        }
+        assert remembered(instance, pair) == row(settings, pair)

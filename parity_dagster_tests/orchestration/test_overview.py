@@ -1,0 +1,216 @@
+"""The overview: numbers that agree with the tables, and a page of markdown that anything can be in."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
+
+import dagster as dg
+import pytest
+
+from parity_dagster.definitions import build_defs
+from parity_dagster.models import Pair
+from parity_dagster.orchestration import markdown
+from parity_dagster.orchestration.charts import bar_chart, time_chart
+from parity_dagster.orchestration.overview import overview_metadata
+from parity_dagster.sample_network import LIKE, POST, PROFILE, Running, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.overview import Holdings
+from parity_dagster.store.typed import Column, TypedView
+from parity_dagster_tests.dagster_runs import run
+
+EVENTS = TypedView(
+    "calendar_events",
+    "com.example.event",
+    columns=(Column("name", "name"), Column("starts_at", "startsAt", "timestamp"), Column("size", "size", "integer")),
+    comment="Events of a calendar",
+)
+ODD_NAME = "a|b](http://evil.example)<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def network() -> Iterator[Running]:
+    with run_in_thread(SampleNetwork(hosts=2, seed=17)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(settings: Settings, network: Running) -> Settings:
+    return settings.model_copy(
+        update={"plc_url": network.plc_url, "collections": (POST, LIKE, PROFILE, EVENTS.collection)}
+    )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as temporary:
+        yield temporary
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, key: str) -> dict[str, dg.MetadataValue]:
+    (found,) = [
+        event.step_materialization_data.materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == dg.AssetKey(key)
+    ]
+    return dict(found)
+
+
+def images(text: str) -> list[str]:
+    return [
+        base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", text)
+    ]
+
+
+def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
+    settings: Settings, instance: dg.DagsterInstance, network: Running
+) -> None:
+    good = network.network.add_account({POST: 130, LIKE: 20, PROFILE: 1}, handle="ada.sample.test")
+    bad = network.network.add_account({POST: 10})
+    network.network.set_status(bad, "takendown")
+    network.network.add_odd(good, POST, ["nul"])
+    with ImportService(settings, report=False) as service:
+        for did in (good, bad):
+            service.import_user(did)
+    result = run(settings, instance, "refresh_overview")
+    assert result.success
+    found = metadata_of(result, "import_overview")
+    numbers = {name: value.value for name, value in found.items() if name != "overview"}
+    assert numbers | {"table_megabytes": 0} == {
+        "accounts": 2, "hosts": 2, "pairs": 8, "pairs_completed": 4, "pairs_failed": 4, "pairs_pending": 0,
+        "pairs_in_progress": 0, "completeness": 0.5, "records_synced": 151, "records_skipped": 0,
+        "records_failed": 1, "table_megabytes": 0,
+    }  # fmt: skip
+    page = str(found["overview"].value)
+    for said in ("takendown", "nul", good, bad, "ada.sample.test", "4 of 8 pairs complete", "Slowest", "Hosts", POST):
+        assert said in page.replace("\\", ""), said
+    drawn = images(page)
+    assert len(drawn) == 3
+    for image in drawn:
+        ElementTree.fromstring(image)
+    views = {name: metadata_of(result, name)["dagster/row_count"].value for name in ("posts", "likes", "profiles")}
+    assert views == {"posts": 130, "likes": 20, "profiles": 1}
+    assert {found.check_name for found in result.get_asset_check_evaluations()} == {
+        "no_failed_records",
+        "no_failed_imports",
+        "counts_match",
+        "import_freshness",
+    }
+
+
+def test_the_overview_of_nothing_is_an_overview(settings: Settings, instance: dg.DagsterInstance) -> None:
+    result = run(settings, instance, "refresh_overview")
+    assert result.success
+    found = metadata_of(result, "import_overview")
+    assert found["pairs"] == dg.IntMetadataValue(0)
+    assert found["completeness"] == dg.FloatMetadataValue(0.0)
+
+
+def test_fifty_thousand_pairs_are_summed_up_in_seconds_and_a_readable_page() -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        (
+            f"did:plc:{number // 5:024d}", f"com.example.c{number % 5}", "failed" if number % 9 == 0 else "completed",
+            number % 97, 0, number % 3, 2, began, began + timedelta(seconds=number), "server_error" if number % 9 == 0
+            else None, f"https://pds-{number % 40}.example.com", None,
+        )
+        for number in range(50_000)
+    ]  # fmt: skip
+    before = datetime.now(UTC)
+    found = overview_metadata(Holdings(rows, [("nul_character", 3, "x")], 10**9))
+    assert (datetime.now(UTC) - before).total_seconds() < 10
+    assert len(str(found["overview"].value)) < 100_000
+    assert found["pairs_failed"].value == len(range(0, 50_000, 9))
+
+
+def test_what_strangers_write_cannot_become_markup() -> None:
+    cell = markdown.table(["name"], [[ODD_NAME]]).splitlines()[-1]
+    assert "](" not in cell.replace("\\]\\(", "")
+    assert "<" not in cell.replace("\\<", "")
+    assert "|" not in cell.strip("| ").replace("\\|", "")
+    assert "\n" not in markdown.text("a\nb\x00c\u202e")
+    chart = images(bar_chart(ODD_NAME.replace("]", ""), [(ODD_NAME, [1.0])]))
+    assert "<img" not in chart[0]
+    ElementTree.fromstring(chart[0])
+
+
+@pytest.mark.parametrize("address", ["https://evil.test/login", "HTTP://evil.test", "www.evil.test", "a@evil.test"])
+def test_an_address_in_a_strangers_sentence_does_not_become_a_link(address: str) -> None:
+    # the patterns of mdast-util-gfm-autolink-literal, which looks at the text after all escapes are undone
+    automatic = re.compile(r"(https?://|www(?=\.))[-.\w]+|[-.\w+]+@[-\w]+(\.[-\w]+)+", re.IGNORECASE)
+    shown = re.sub(r"\\(.)", r"\1", markdown.text(f"pds.test answered 400: your session ended, go to {address} now"))
+    assert not automatic.search(shown)
+    assert shown.replace("\u2060", "").endswith(f"go to {address} now")
+
+
+def test_identifiers_are_shown_as_they_can_be_copied() -> None:
+    for plain in ("did:web:www.example.com", "https://pds.example.com", "at://did:plc:x/app.bsky.feed.post/3k"):
+        assert re.sub(r"\\(.)", r"\1", markdown.text(plain)) == plain
+
+
+def test_a_chart_of_one_point_or_of_none_can_be_drawn() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert "Nothing" in time_chart("x", [])
+    ElementTree.fromstring(images(time_chart("x", [(now, 0.0)]))[0])
+    ElementTree.fromstring(images(time_chart("x", [(now, 5e9), (now + timedelta(days=400), 1)]))[0])
+
+
+def test_the_lineage_leads_from_the_inbox_to_the_overview() -> None:
+    graph = build_defs(load_settings()).resolve_asset_graph()
+    names = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assert {"atproto/records", "posts", "likes", "reposts", "follows", "profiles", "import_overview"} <= names
+    records = dg.AssetKey(["atproto", "records"])
+    assert dg.AssetKey("did_lists") in graph.get(records).parent_keys
+    for name in ("posts", "likes", "reposts", "follows", "profiles"):
+        node = graph.get(dg.AssetKey(name))
+        assert node.parent_keys == {records}
+        assert node.child_keys == {dg.AssetKey("import_overview")}
+        assert {"dagster/table_name", "dagster/column_schema", "dagster/column_lineage"} <= node.metadata.keys()
+        assert "dagster/code_references" in node.metadata
+        assert node.owners
+        assert node.kinds
+        assert node.description
+
+
+def test_the_described_columns_of_the_records_are_those_of_the_table(settings: Settings) -> None:
+    schema = (
+        build_defs(settings)
+        .resolve_asset_graph()
+        .get(dg.AssetKey(["atproto", "records"]))
+        .metadata["dagster/column_schema"]
+    )
+    with closing(connect(settings)) as conn:
+        columns = conn.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid ="
+            " 'atproto_records'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        ).fetchall()
+    told = {column.name: column.type for column in schema.columns}
+    assert told == {name: kind.replace("timestamp with time zone", "timestamptz") for name, kind in columns}
+
+
+def test_a_collection_of_the_users_own_is_an_asset_with_a_few_lines(
+    settings: Settings, instance: dg.DagsterInstance, network: Running
+) -> None:
+    own = settings.model_copy(update={"typed_views": (f"{__name__}:EVENTS",)})
+    event = {"name": "Meeting", "startsAt": "2026-05-01T18:00:00Z", "size": 12}
+    did = network.network.add_account({EVENTS.collection: [event, {"name": 5, "startsAt": "soon", "size": 1.5}]})
+    with ImportService(own, report=False) as service:
+        assert service.import_user_collection(did, EVENTS.collection).is_success
+    result = run(own, instance, "refresh_overview")
+    assert result.success
+    assert metadata_of(result, "calendar_events")["dagster/row_count"] == dg.IntMetadataValue(2)
+    with closing(connect(own)) as conn:
+        rows = conn.execute("SELECT name, starts_at, size FROM calendar_events ORDER BY name").fetchall()
+    assert rows == [("Meeting", datetime(2026, 5, 1, 18, tzinfo=UTC), 12), (None, None, None)]
+
+
+def test_a_materialization_of_a_pair_has_its_links(settings: Settings) -> None:
+    pair = Pair("did:plc:" + "a" * 24, POST)
+    assert "view=partitions" in markdown.partition_link(pair)
+    assert markdown.record_url(*pair, "self") == f"https://pdsls.dev/at://{pair.did}/{POST}/self"
