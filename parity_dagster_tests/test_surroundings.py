@@ -35,6 +35,8 @@ def test_long():
 
 def pytest_says(folder: Path, *arguments: str, **variables: str) -> str:
     (folder / "test_some.py").write_text(TESTS)
+    # or it takes itself for a worker of the run that it is part of
+    surroundings = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
     done = subprocess.run(
         [
             *(
@@ -49,7 +51,7 @@ def pytest_says(folder: Path, *arguments: str, **variables: str) -> str:
             *("-p", "no:cacheprovider", "-q", str(folder / "test_some.py"), *arguments),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PARITY_TEST_CHROMIUM": "/no/such/browser", **variables},
+        env={**surroundings, "PYTHONPATH": str(ROOT), "PARITY_TEST_CHROMIUM": "/no/such/browser", **variables},
         capture_output=True,
         text=True,
         timeout=60,

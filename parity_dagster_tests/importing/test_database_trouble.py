@@ -63,9 +63,9 @@ def test_a_restart_of_postgres_in_the_middle_is_waited_out(own_server: Settings)
 @pytest.mark.processes
 def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumable(own_server: Settings) -> None:
     network = SampleNetwork()
-    dids = [network.add_account({POST: 60}) for _ in range(3)]
+    dids = [network.add_account({POST: 120}) for _ in range(3)]
     data = embedded.data_folder(own_server.home)
-    with importing(own_server, network, page_size=10, page_delay=20, database_patience=2.0) as (service, _):
+    with importing(own_server, network, page_size=10, page_delay=100, database_patience=2.0) as (service, _):
         stopped = threading.Event()
         endings = []
         committed = set()
@@ -85,8 +85,11 @@ def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumabl
         except DatabaseError as exc:
             texts = [str(exc)]
         else:
-            assert {result.error_code for result in results} <= {"database", "database_unreachable"}
-            texts = [result.error for result in results]
+            # on a slow machine a pair may be done before the server is
+            left = [result for result in results if not result.completed]
+            assert left
+            assert {result.error_code for result in left} <= {"database", "database_unreachable"}
+            texts = [result.error for result in left]
         assert all("check" in (text or "") for text in texts)
         assert len(endings) == 3, "each pair gets its ending"
         embedded.acquire(own_server.home)

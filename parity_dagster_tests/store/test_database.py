@@ -370,6 +370,7 @@ def test_a_server_that_finds_no_space_says_so(home: Path) -> None:
     options.unlink()
 
 
+@pytest.mark.processes
 def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",
