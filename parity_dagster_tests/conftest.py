@@ -7,6 +7,7 @@ PARITY_TEST_DSN names. Each test gets a database of its own, copied from a migra
 from __future__ import annotations
 
 import atexit
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,6 +27,7 @@ import pytest
 from psycopg import sql
 
 from parity_dagster.embedded_postgres import sharing as embedded
+from parity_dagster.errors import ParityError
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
 from parity_dagster.store.database import MIGRATION_LOCK, migrate
@@ -139,13 +142,19 @@ def database_server() -> Iterator[str]:
 
 
 def _remove_leftovers() -> None:
-    """Stop the servers of runs that were killed."""
-    for home in SERVERS.glob("parity-tests-*"):
-        if home.stat().st_uid != os.geteuid() or time.time() - home.stat().st_mtime < LEFTOVER_AGE:
-            continue
-        embedded.acquire(home)
-        if embedded.release(home):
-            shutil.rmtree(home, ignore_errors=True)
+    """Stop the servers of runs that were killed; one process of all that run tests now does it."""
+    with (SERVERS / f"parity-tests.{os.geteuid()}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for home in SERVERS.glob("parity-tests-*"):
+            # a run that ends just now removes its own
+            with suppress(OSError, ParityError):
+                if home.stat().st_uid == os.geteuid() and time.time() - home.stat().st_mtime > LEFTOVER_AGE:
+                    embedded.acquire(home)
+                    if embedded.release(home):
+                        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ What must not: reading records.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from parity_dagster.atproto.identity import IdentityResolver
 from parity_dagster.atproto.repo import RepoClient
@@ -24,7 +26,12 @@ class Account:
     pds: str
     rev: str | None = None
     is_rev_known: bool = False
-    is_active_known: bool = False
+    rev_told_at: float = -inf
+    """Monotonic time before which the host cannot have stopped to tell the revision: it was asked then."""
+    active_at: float = -inf
+    """The same for "it is active"."""
+    has_no_status: bool = False
+    """The host cannot tell a status."""
     is_resolved_now: bool = False
     """Its document was read in this run, not taken from the cache."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -121,15 +128,17 @@ class Accounts:
         """
         async with account.lock:
             if not account.is_rev_known:
-                account.rev = await self._repo.latest_rev(account.pds, account.did)
-                account.is_rev_known = True
+                await self._ask_rev(account)
             return account.rev
 
-    async def confirm_active(self, account: Account) -> bool:
-        """Have the host vouch for the account, once per account and run.
+    # I11
+    async def confirm_active(self, account: Account, since: float, *, by_rev: bool) -> bool:
+        """Have the host vouch for the account at or after a moment; the pairs of an account share an answer.
 
         Args:
             account: the account.
+            since: monotonic time; an answer to an older question says nothing.
+            by_rev: whether a revision that was told since then is enough.
 
         Returns:
             True if it does; False if it has no means to.
@@ -138,9 +147,25 @@ class Accounts:
             ParityError: the account is not active, not there, or the host does not answer.
         """
         async with account.lock:
-            if not account.is_active_known:
-                account.is_active_known = await self._repo.check_status(account.pds, account.did)
-            return account.is_active_known
+            if max(account.active_at, account.rev_told_at if by_rev else -inf) >= since:
+                return True
+            if not account.has_no_status:
+                asked_at = time.monotonic()
+                if await self._repo.check_status(account.pds, account.did):
+                    account.active_at = asked_at
+                    return True
+                account.has_no_status = True
+            if account.rev_told_at < since:
+                await self._ask_rev(account)
+            return account.rev_told_at >= since
+
+    async def _ask_rev(self, account: Account) -> None:
+        asked_at = time.monotonic()
+        rev = await self._repo.latest_rev(account.pds, account.did)
+        if rev is not None:
+            account.rev_told_at = asked_at
+        if not account.is_rev_known:  # the first answer is the one from before any page
+            account.rev, account.is_rev_known = rev, True
 
     async def _resolve(self, did: str) -> Account:
         identity = await self._resolver.resolve_did(did)

@@ -88,6 +88,8 @@ class Job:
     """Records seen in this walk, those before a resume included."""
     read: int = 0
     """Bytes of pages read in this run."""
+    shows_nothing: bool = True
+    """Whether the page read last held no entry at all, as far as is known."""
     is_stopped: bool = False
     """The writer cannot take any more of this pair."""
 

@@ -8,6 +8,7 @@ suspiciously. What must not: storage (pages go to a sink) and retrying later (`o
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
@@ -42,6 +43,8 @@ FIRST_LOOP_CHECK = 64
 """Page at which the walk is first searched for records that come again and again; then at every doubling."""
 LARGE_PAGES = 2
 """Pages beyond the usual size that may be on their way at once, from the request to the queue of a writer."""
+VOUCHED_SECONDS = 60.0
+"""How old a host's word on an account may be at the end of a pair's first walk."""
 MOVES = 2
 """How often one walk follows an account to another host."""
 
@@ -93,28 +96,28 @@ class Walker:
         Raises:
             ParityError: why the walk could not be completed; what was sent to the sink stays.
         """
-        moves, may_restart = 0, True
+        moves, may_restart, is_read = 0, True, False
         place = job.place()
         is_resumed = job.can_continue(account.pds)
         if is_resumed:
             last_keys = await self._sink.last_page(job)
             if last_keys is None:
                 is_resumed = False
-            elif job.cursor is None:
-                return True  # the last importer was killed between the last page and the end
             else:
                 job.last_keys = last_keys
+                is_read = job.cursor is None  # the last importer was killed between the last page and the end
         while True:
             try:
                 if not is_resumed:
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(job, account, rev):
                         return False
-                    place = job.place()
+                    if job.pages or job.walk == place.walk:  # or the walk brought nothing and is as if it never was
+                        place = job.place()
                     job.begin(account.pds, rev, await self._sink.known_rev(job))
-                await self._read_pages(job)
-                if job.seen == 0:
-                    await self._believe_empty(job, account)
+                if not is_read:
+                    await self._read_pages(job)
+                await self._believe_end(job, account, has_begun=not is_resumed)
                 return True
             except _CursorRefused as exc:
                 if not may_restart:
@@ -132,7 +135,7 @@ class Walker:
             except ParityError:
                 job.return_to(place)
                 raise
-            is_resumed = False
+            is_resumed = is_read = False
 
     # I10
     def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
@@ -157,11 +160,28 @@ class Walker:
             raise  # a permanent answer is believed only after the DID was resolved afresh
 
     # I11
-    async def _believe_empty(self, job: Job, account: Account) -> None:
-        """Some servers show an empty list for an account they do not have."""
-        if await self._accounts.confirm_active(account) or job.rev is not None:
+    async def _believe_end(self, job: Job, account: Account, *, has_begun: bool) -> None:
+        """Some servers show nothing for an account they do not have, or have no longer: no list, or no next page.
+
+        What such an end would drop or hide is at stake, so the host must have vouched for the account after the page
+        that showed nothing. A pair of which nothing is held yet can only be short of what comes after that page, so
+        for it an answer of the last minute will do, and is shared by the account's collections.
+        """
+        if not job.shows_nothing:
             return
-        denial = RepoNotFound(f"{account.pds} shows an empty list and cannot say whether it has {account.did}")
+        state = job.claim.state
+        if job.seen == 0 and state.records_synced and state.completed_at and job.rev and job.rev == state.rev:
+            raise ServerFailure(
+                f"{account.pds} contradicts itself: {job.did} has the revision of the last import and none of its"
+                f" {state.records_synced:,} records; they are kept. Try again later"
+            )
+        grace = VOUCHED_SECONDS if job.claim.is_fresh and has_begun else 0.0
+        since = time.monotonic() - grace
+        if await self._accounts.confirm_active(account, since, by_rev=job.seen > 0 and grace > 0):
+            return
+        if job.seen and await self._shows_records(job):
+            return
+        denial = RepoNotFound(f"{account.pds} shows nothing and cannot say whether it has {account.did}")
         if await self._accounts.relocate(account) is not None:
             raise denial  # makes the walk move
         if not job.claim.is_fresh:
@@ -169,6 +189,17 @@ class Walker:
                 f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
                 " pair and delete them"
             )
+
+    async def _shows_records(self, job: Job) -> bool:
+        """Whether the host, asked from the start again, shows any record."""
+        assert job.pds is not None
+        try:
+            page = await self._repo.list_records(
+                job.pds, job.did, job.collection, cursor=None, limit=SMALLEST_LIMIT, is_large=False
+            )
+        except (Refusal, MalformedAnswer):
+            return False
+        return bool(page.records or page.rejected)
 
     async def _read_pages(self, job: Job) -> None:
         assert job.pds is not None
@@ -244,6 +275,7 @@ class Walker:
             rows = [record for record in rows if record[0] not in job.last_keys]
         is_new = bool(rows or page.rejected)
         job.pages += 1
+        job.shows_nothing = not (page.records or page.rejected)
         job.read += page.size
         job.seen += len(rows) + len(page.rejected)
         if keys:

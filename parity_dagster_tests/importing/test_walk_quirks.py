@@ -1,4 +1,4 @@
-"""What real PDSes do: each quirk of listRecords, identity and account status, survived (issue 3, point 2)."""
+"""What real PDSes do: each quirk of listRecords, identity and account status, survived (docs/quirks.md)."""
 
 from __future__ import annotations
 
@@ -286,6 +286,32 @@ def test_q26_what_describe_repo_claims_is_not_asked_for(settings: Settings) -> N
     network, did = one_account(5, listed_collections=[])
     assert run(settings, network, did).records_synced == 5
     assert network.log.count(method="describeRepo") == 0
+
+
+@pytest.mark.parametrize("dialect", ["millipds", "cocoon", "reference", "rsky"])
+@pytest.mark.parametrize("what", ["gone", "deactivated", "deactivated for a while"])
+def test_q11_q12_an_account_that_leaves_in_the_middle_of_a_refresh_loses_nothing(
+    settings: Settings, dialect: str, what: str
+) -> None:
+    network = SampleNetwork(hosts=2)
+    network.behave(host="pds-1", dialect=dialect)
+    did = network.add_account({POST: 45}, host="pds-1")
+    with importing(settings, network, page_size=10) as (service, _):
+        assert service.import_user_collection(did, POST).completed
+        network.put_record(did, POST)
+        network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
+        assert service.import_user_collection(did, POST, refresh=True).error_code == "server_error"
+        network.behave(host="pds-1", faults=[])
+        if what == "deactivated for a while":
+            network.set_status(did, "deactivated")
+            assert service.import_user_collection(did, POST).is_failed
+            ((rows,),) = query(settings, "SELECT count(*) FROM atproto_records")
+            assert rows >= 45, "hidden, not deleted"
+            network.set_status(did, "active")
+        else:
+            network.migrate(did, "pds-2", old=what)
+        assert service.import_user_collection(did, POST).completed
+        assert_equal(settings, network, did, POST)
 
 
 @pytest.mark.parametrize("kind", ["502", "html", "empty-body", "bad-json", "truncated-json", "wrong-shape", "bad-utf8"])
