@@ -291,7 +291,7 @@ def test_q26_what_describe_repo_claims_is_not_asked_for(settings: Settings) -> N
 @pytest.mark.parametrize("dialect", ["millipds", "cocoon", "reference", "rsky"])
 @pytest.mark.parametrize("what", ["gone", "deactivated", "deactivated for a while"])
 def test_q11_q12_an_account_that_leaves_in_the_middle_of_a_refresh_loses_nothing(
-    settings: Settings, dialect: str, what: str
+    settings: Settings, dialect: str, what: Any
 ) -> None:
     network = SampleNetwork(hosts=2)
     network.behave(host="pds-1", dialect=dialect)
