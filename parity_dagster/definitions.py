@@ -1,6 +1,6 @@
 """The code location: everything Dagster loads, in one list.
 
-What lives here: wiring. What must not: anything with a decision in it. Loading reads the settings and nothing
+ Loading reads the settings and nothing
 else: no database, no network, so that the UI comes up (and says what is wrong) even if the database is down.
 """
 
@@ -28,9 +28,6 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     Args:
         settings: of every run; if None, each process reads them from its environment.
         resources: replacements by name, such as a plain `ImportService` as `import_service`.
-
-    Returns:
-        The definitions of the code location.
 
     Raises:
         SettingsError: a `PARITY_*` variable is wrong.

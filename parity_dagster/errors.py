@@ -1,9 +1,5 @@
 """Every way an import can go wrong, as one tree of exceptions.
 
-What lives here: the exceptions this package raises on purpose, each with the code that is written to the
-state row and whether trying again later can help. What must not: how an error is detected (that is the
-business of the module that raises it) or when a retry happens (`store.states`).
-
     ParityError
     ├── SettingsError                invalid_settings     a PARITY_* variable or an argument is wrong
     ├── InvalidIdentifier            invalid_identifier   not a DID, handle, NSID, rkey or AT-URI

@@ -1,7 +1,6 @@
 """What an import tells the world while it runs.
 
-What lives here: the four events of the mission and what a listener is. What must not: any particular
-listener (progress bars live in `cli`, Dagster metadata in `orchestration`). Events are sent after the commit
+ Events are sent after the commit
 that made them true, and at least once.
 """
 

@@ -1,9 +1,6 @@
 """The grammar of AT Protocol identifiers: DID, handle, NSID, record key, AT-URI, TID.
 
-What lives here: pure functions over strings, one per identifier, that return the normalised identifier or
-raise `InvalidIdentifier` with one line that says what is wrong and what a right one looks like. What must
-not: anything that looks an identifier up (that is `resolver`) or needs another package; this module may be
-imported from anywhere. Rules: atproto.com/specs/{did,handle,nsid,record-key,at-uri-scheme,tid}.
+Rules: atproto.com/specs/{did,handle,nsid,record-key,at-uri-scheme,tid}.
 """
 
 from __future__ import annotations

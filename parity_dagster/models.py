@@ -1,8 +1,4 @@
-"""The words of an import: which pair, how far it got, how it ended.
-
-What lives here: plain frozen values, named as in the mission (`ImportState`, `ImportResult`). What must
-not: SQL, network, or Dagster.
-"""
+"""The words of an import: which pair, how far it got, how it ended."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Queueing imports from Python: one call, and a handle that tells what became of it.
-
-What lives here: `ImportUserJob`, named as in the mission, and its `QueuedImport`. What must not: running imports; the
-sensors of Dagster launch what is queued.
-"""
+"""Queueing imports from Python: one call, and a handle that tells what became of it."""
 
 from __future__ import annotations
 
@@ -85,10 +81,7 @@ class QueuedImport:
 
 
 class ImportUserJob:
-    """The mission's job: imports an account in the background.
-
-    Source: mission, "Queue Integration".
-    """
+    """atp-parity's job: imports an account in the background."""
 
     @staticmethod
     def dispatch(
@@ -116,8 +109,6 @@ class ImportUserJob:
             CollectionNotRegistered: the collection is not one of `PARITY_COLLECTIONS`.
             HandleNotFound, TransientError: the handle could not be resolved.
             DatabaseError: there is no database to queue in.
-
-        Source: mission, `ImportUserJob::dispatch`.
         """
         settings = settings or load_settings()
         if collection is None:

@@ -1,8 +1,4 @@
-"""The importer's face: plain calls, for scripts, notebooks, web workers, the CLI and Dagster alike.
-
-What lives here: `ImportService`, which runs the asynchronous pipeline on a thread of its own and hands its events to
-listeners in the caller's thread. What must not: Dagster, and anything the pipeline does.
-"""
+"""The importer's face: plain calls, for scripts, notebooks, web workers, the CLI and Dagster alike."""
 
 from __future__ import annotations
 
@@ -54,8 +50,6 @@ class ImportService(Bookkeeping):
         run_id: the Dagster run on whose behalf the service works, noted on the rows.
         report: whether imports are reported to the Dagster instance (by what the entry point group
             `parity_dagster.reporters` names). A Dagster run reports by itself.
-
-    Source: mission, "ImportService".
     """
 
     def __init__(
@@ -95,8 +89,6 @@ class ImportService(Bookkeeping):
 
         Returns:
             The sum over the collections; its `collection` is `*`.
-
-        Source: mission, `ImportService::importUser`.
         """
         wanted = list(dict.fromkeys(self.settings.collections if collections is None else collections))
         account = self._resolve(did)
@@ -130,8 +122,6 @@ class ImportService(Bookkeeping):
 
         Returns:
             What was done; an error is in the result, not raised.
-
-        Source: mission, `ImportService::importUserCollection`.
         """
         account = self._resolve(did)
         if isinstance(account, ImportResult):
@@ -232,8 +222,6 @@ class ImportService(Bookkeeping):
 
         Returns:
             The result.
-
-        Source: mission, "Resuming Interrupted Imports".
         """
         return self.import_user_collection(state.did, state.collection)
 
@@ -245,8 +233,6 @@ class ImportService(Bookkeeping):
 
         Returns:
             One result per pair.
-
-        Source: mission, `ImportService::resumeAll`.
         """
         pairs = self._call(lambda engine: engine.find_resumable())
         return self.import_pairs(pairs, on_event=_only_progress(on_progress))

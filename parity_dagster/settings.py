@@ -1,8 +1,4 @@
-"""Every setting of the importer, read from `PARITY_*` variables.
-
-What lives here: one class with each default explained once. What must not: reading the environment
-anywhere else, or at import time; call `load_settings()` where the program starts.
-"""
+"""Every setting of the importer, read from `PARITY_*` variables."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ DEFAULT_COLLECTIONS = (
 class Settings(BaseSettings):
     """How the importer behaves; each field is the variable `PARITY_<FIELD>`.
 
-    The first four are the mission's `config/parity.php`. Unknown `PARITY_*` variables are ignored.
+    The first four are those of atp-parity's `config/parity.php`. Unknown `PARITY_*` variables are ignored.
     """
 
     model_config = SettingsConfigDict(env_prefix="PARITY_", env_ignore_empty=True, frozen=True, extra="ignore")

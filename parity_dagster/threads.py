@@ -31,7 +31,6 @@ class DaemonThreads(Executor):
 
     Args:
         most: threads at a time; they end when there is nothing to do.
-        name: of the threads.
     """
 
     def __init__(self, most: int, name: str) -> None:

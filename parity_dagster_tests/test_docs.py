@@ -1,4 +1,4 @@
-"""The documentation: every Python example runs, and every word of the mission has its counterpart."""
+"""The documentation: every Python example runs, and every word of atp-parity's import manual has its counterpart."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_pages_that_the_mission_needs_have_examples() -> None:
     assert sum(len(examples(page)) for page in PAGES) > 20
 
 
-# What stands in code in the mission's document, and the spelling here.
+# What stands in code in the import manual of atp-parity, and the spelling here.
 MISSION_CODE = {
     "importUser(": "import_user(",
     "importUserCollection(": "import_user_collection(",

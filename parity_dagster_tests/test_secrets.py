@@ -1,4 +1,4 @@
-"""No password in anything that is shown or kept; strangers' texts are made harmless (issue 3, point 8)."""
+"""No password in anything that is shown or kept; strangers' texts are made harmless."""
 
 from __future__ import annotations
 

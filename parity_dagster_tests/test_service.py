@@ -1,4 +1,4 @@
-"""The promises of `ImportService` towards those who call it (mission, "ImportService"; issue 3, point 1)."""
+"""The promises of `ImportService` towards those who call it."""
 
 from __future__ import annotations
 

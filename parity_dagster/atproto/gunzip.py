@@ -1,8 +1,4 @@
-"""Decompression of gzip bodies under a limit (RFC 1952).
-
-What lives here: one incremental decompressor that a bomb cannot inflate. What must not: reading from a
-connection (that is `http`).
-"""
+"""Decompression of gzip bodies under a limit (RFC 1952)."""
 
 from __future__ import annotations
 

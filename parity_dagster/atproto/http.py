@@ -1,9 +1,5 @@
 """GET requests to servers nobody vouches for.
 
-What lives here: one client that every request to a PDS, the PLC directory or a did:web host goes through,
-with the guards of the sync and XRPC specs' security sections built in. What must not: what a request means,
-retries, rate limits (`xrpc`, `hosts`), or which endpoints are allowed (`endpoints`).
-
 It is aiohttp with everything switched off that could follow a redirect, keep a cookie, read a proxy from the
 environment or decompress without a limit.
 """
@@ -99,12 +95,8 @@ class HttpClient:
 
         Args:
             url: absolute URL; its origin is checked by `endpoints.parse_endpoint`.
-            params: query parameters, percent-encoded here.
             max_bytes: largest body accepted, counted after decompression.
             timeout: wall-clock seconds for everything, the body included; `request_timeout` if None.
-
-        Returns:
-            The answer, whatever its status.
 
         Raises:
             BlockedEndpoint: the URL, or every address its host has, must not be contacted.

@@ -1,6 +1,5 @@
 """From a handle to a DID, and from a DID to its PDS.
 
-What lives here: resolution over the network. What must not: the cache (it is a table, see `store.identities`).
 A DID document is a stranger's text: it is capped, its id must be the DID that was asked for, and the endpoint it
 names must pass `endpoints.parse_endpoint`.
 """
@@ -76,12 +75,6 @@ class IdentityResolver:
     async def resolve_did(self, did: str) -> Identity:
         """Find an account's PDS.
 
-        Args:
-            did: did:plc or did:web.
-
-        Returns:
-            The identity its document describes.
-
         Raises:
             DidNotFound, AccountDeleted, NoPds, BlockedEndpoint: permanent answers.
             TransientError: the directory or host could not be asked.
@@ -120,9 +113,6 @@ class IdentityResolver:
 
         Args:
             handle: a domain name, e.g. `alice.example.com`.
-
-        Returns:
-            The DID.
 
         Raises:
             InvalidIdentifier: not a handle.
@@ -173,14 +163,6 @@ class IdentityResolver:
 
 def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     """Read the PDS out of a DID document.
-
-    Args:
-        body: the document.
-        did: whose it must be.
-        allow_private: whether http and loopback endpoints are accepted.
-
-    Returns:
-        The identity.
 
     Raises:
         MalformedAnswer: not a DID document, or somebody else's.

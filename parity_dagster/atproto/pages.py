@@ -1,7 +1,6 @@
 """Reading one page of `com.atproto.repo.listRecords`: bytes in, storable records and rejects out.
 
-What lives here: the shape of a page, and the rules that decide whether a record can be trusted and stored.
-What must not: fetching (see `repo`) and SQL. A record's `value` stays the bytes the server sent; nothing is
+ A record's `value` stays the bytes the server sent; nothing is
 parsed into Python objects.
 
 Two ways, the second slower and more forgiving: the whole page at once; or entry by entry (`outline`), which also
@@ -105,8 +104,6 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
 
     Args:
         body: the answer's bytes, decompressed.
-        did: the account that was asked for.
-        collection: the NSID that was asked for.
 
     Returns:
         The page; records of another account or collection, and those Postgres cannot hold, are in `rejected`.
@@ -131,11 +128,6 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
 def parse_entry(item: bytes, did: str, collection: str) -> Record | RejectedRecord:
     """Read one entry of a page's list.
 
-    Args:
-        item: its bytes.
-        did: the account that was asked for.
-        collection: the NSID that was asked for.
-
     Returns:
         The record, or why it is not stored; `item` is kept as it is then.
     """
@@ -144,12 +136,6 @@ def parse_entry(item: bytes, did: str, collection: str) -> Record | RejectedReco
 
 def find_entries(body: bytes, did: str, collection: str, rkeys: Collection[str]) -> dict[str, bytes]:
     """Find the exact bytes of some records of a page that was parsed before.
-
-    Args:
-        body: the page.
-        did: the account that was asked for.
-        collection: the NSID that was asked for.
-        rkeys: which records.
 
     Returns:
         The first entry of each rkey.

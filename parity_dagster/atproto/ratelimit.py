@@ -1,6 +1,5 @@
 """How fast one host may be asked: concurrency, rate and rest, learnt from its answers.
 
-What lives here: the pace of requests. What must not: making requests (`xrpc` does) or knowing what they are for.
 The host's own headers are the truth, because its limit counts per address over all of our processes.
 """
 
@@ -32,11 +31,7 @@ class FairGate:
 
     @asynccontextmanager
     async def place(self, host: str) -> AsyncIterator[None]:
-        """Wait for a place.
-
-        Args:
-            host: who needs it.
-        """
+        """Wait for a place."""
         if self._free > 0:
             self._take(host)
         else:
@@ -177,12 +172,7 @@ class HostPace:
                 turn.set_result(None)
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from an answer.
-
-        Args:
-            status: HTTP status.
-            headers: the answer's headers, names in lower case.
-        """
+        """Learn from an answer."""
         if self._failures >= BREAKER_FAILURES:
             self._not_before = 0.0
         self._failures = 0
@@ -251,9 +241,6 @@ class HostPaces:
 
 def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds a 429 asks us to wait.
-
-    Args:
-        headers: the answer's headers, names in lower case.
 
     Returns:
         `Retry-After` (seconds or an HTTP date), else `RateLimit-Reset`, else 60; at least 1, at most a day.

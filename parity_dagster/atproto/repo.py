@@ -1,8 +1,4 @@
-"""What an account's PDS is asked about its repository.
-
-What lives here: `listRecords`, `getLatestCommit` and `getRepoStatus`, and what each refusal says about the account.
-What must not: the walk over many pages (`importing.walk`) and anything about storage.
-"""
+"""What an account's PDS is asked about its repository."""
 
 from __future__ import annotations
 
@@ -80,14 +76,9 @@ class RepoClient:
 
         Args:
             origin: the PDS, `https://host`.
-            did: the account.
-            collection: an NSID.
             cursor: where to go on, exactly as the same host gave it; None from the start.
             limit: records asked for, 1 to 100; the host may give fewer or more.
             is_large: accept a page of up to `PARITY_MAX_PAGE_BYTES` instead of `USUAL_BYTES`.
-
-        Returns:
-            The page.
 
         Raises:
             Refusal: 4xx.
@@ -114,10 +105,6 @@ class RepoClient:
 
     async def latest_rev(self, origin: str, did: str) -> str | None:
         """The repository's current revision.
-
-        Args:
-            origin: the PDS.
-            did: the account.
 
         Returns:
             A TID that grows with every commit; None if the host cannot say.
@@ -148,10 +135,6 @@ class RepoClient:
 
     async def check_status(self, origin: str, did: str) -> bool:
         """Ask whether the account is really there and active.
-
-        Args:
-            origin: the PDS.
-            did: the account.
 
         Returns:
             True if the host vouches for the account; False if it does not know the method.
@@ -192,11 +175,6 @@ def _check_did(answered: str | None, asked: str, origin: str) -> None:
 
 def account_error(refusal: Refusal, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:
     """What a refusal says about the account, if it says anything.
-
-    Args:
-        refusal: a 4xx answer.
-        origin: who said it.
-        did: about whom.
 
     Returns:
         An error in our words, or None if the refusal is about something else.

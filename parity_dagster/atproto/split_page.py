@@ -1,9 +1,4 @@
-"""Finding where the records of a page begin and end.
-
-What lives here: the cursor and each entry's exact bytes, by a JSON parser or, for pages that no JSON parser takes as a
-whole (lone surrogates, nesting deeper than the parser's stack, broken UTF-8), by a splitter that understands brackets
-and strings only. What must not: what an entry means (`pages`).
-"""
+"""Finding where the records of a page begin and end."""
 
 from __future__ import annotations
 
@@ -62,11 +57,7 @@ def find_outline(body: bytes) -> tuple[str | None, list[bytes]]:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Tell whether bytes are valid UTF-8.
-
-    Args:
-        data: anything.
-    """
+    """Tell whether bytes are valid UTF-8."""
     decode = _Utf8Decoder().decode
     view = memoryview(data)
     try:

@@ -1,8 +1,6 @@
 """What may be contacted: the policy that keeps strangers' DID documents from steering requests inwards.
 
-What lives here: the two checks every outgoing request passes, on the URL before anything is sent and on the
-address at the moment a connection is made. What must not: sending anything or resolving names (that is
-`http`). Anyone can publish a DID document whose service endpoint is `http://169.254.169.254/`; the rules
+ Anyone can publish a DID document whose service endpoint is `http://169.254.169.254/`; the rules
 follow the did, handle and XRPC specs ("only HTTPS"), indigo's `ssrf` package and the IANA special-purpose
 address registries (RFC 6890).
 """
@@ -140,7 +138,6 @@ def check_url(url: str, *, allow_private: bool) -> str:
     """Check the URL of one request: its origin by `parse_endpoint`, the rest for printable ASCII.
 
     Args:
-        url: absolute URL with or without path and query.
         allow_private: as in `parse_endpoint`.
 
     Returns:

@@ -1,9 +1,4 @@
-"""One question to one host, asked politely and answered truly.
-
-What lives here: XRPC queries with the few quick retries a flaky network deserves, at the host's own pace, and what
-an answer's status means. What must not: what is asked for (`repo`, `identity`) and longer retries, which belong
-to the state row.
-"""
+"""One question to one host, asked politely and answered truly."""
 
 from __future__ import annotations
 
@@ -66,10 +61,7 @@ class XrpcClient:
         """GET a path of a host.
 
         Args:
-            origin: `https://host`.
             path: begins with a slash, e.g. `/xrpc/com.atproto.repo.listRecords`.
-            params: query parameters.
-            max_bytes: largest body accepted, decompressed.
             tries: requests made before a failure counts.
 
         Returns:
@@ -123,9 +115,6 @@ class XrpcClient:
 def error_of(answer: HttpAnswer) -> tuple[str, str]:
     """The error name and message of a failed answer, JSON or not.
 
-    Args:
-        answer: any answer with an error status.
-
     Returns:
         The XRPC error name (empty if the body is not XRPC's) and a text for people of at most 300 characters.
 
@@ -140,15 +129,7 @@ def error_of(answer: HttpAnswer) -> tuple[str, str]:
 
 
 def escape(text: str, limit: int) -> str:
-    """A stranger's text made safe for logs and terminals.
-
-    Args:
-        text: anything.
-        limit: most characters kept.
-
-    Returns:
-        One line without control characters.
-    """
+    """A stranger's text made safe for logs and terminals."""
     clean = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
     clean = " ".join(clean.split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,7 +1,6 @@
 """The command `parity`.
 
-What lives here: the group of commands and the program's entry point; one module per command or group of
-commands beside it. What must not: logic. A command parses, makes one call, prints. Nothing heavy is imported
+ A command parses, makes one call, prints. Nothing heavy is imported
 at the top of these modules: `parity --help` and `parity import-status` are expected to answer at once.
 """
 

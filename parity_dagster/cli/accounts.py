@@ -1,8 +1,4 @@
-"""The accounts a command is about: from arguments, from a file.
-
-What lives here: checking what was typed before anything is contacted. What must not: resolving handles over
-the network (the import service does).
-"""
+"""The accounts a command is about: from arguments, from a file."""
 
 from __future__ import annotations
 
@@ -33,7 +29,6 @@ def checked_accounts(names: Iterable[str], settings: Settings) -> list[str]:
     """Check DIDs and handles from the command line.
 
     Args:
-        names: what was typed.
         settings: `allow_private_hosts` is read.
 
     Returns:
@@ -48,9 +43,6 @@ def checked_accounts(names: Iterable[str], settings: Settings) -> list[str]:
 def checked_collections(names: Iterable[str]) -> list[str]:
     """Check collection names from the command line.
 
-    Args:
-        names: what was typed.
-
     Returns:
         The distinct, normalised NSIDs in their order; whether they are registered is not asked here.
 
@@ -64,12 +56,7 @@ def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> 
     """Turn a DID or the handle of an account that was imported before into the DID, without the network.
 
     Args:
-        connection: to look the handle up.
-        name: what was typed.
         settings: `allow_private_hosts` is read.
-
-    Returns:
-        The DID.
 
     Raises:
         InvalidIdentifier: it is neither a DID nor a handle.

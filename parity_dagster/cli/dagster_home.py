@@ -1,8 +1,4 @@
-"""Where Dagster finds its configuration when `parity` runs outside of a project folder.
-
-What lives here: a Dagster home under PARITY_HOME. What must not: the settings themselves; they are in the
-`dagster.yaml` that comes with this package.
-"""
+"""Where Dagster finds its configuration when `parity` runs outside of a project folder."""
 
 from __future__ import annotations
 
@@ -25,9 +21,6 @@ telemetry:
 
 def package_dagster_home(settings: Settings) -> Path:
     """Make the folder that serves as DAGSTER_HOME.
-
-    Args:
-        settings: `home` is read.
 
     Returns:
         An absolute path; it holds this version's dagster.yaml.

@@ -1,8 +1,4 @@
-"""`parity demo`: everything once, on this machine alone.
-
-What lives here: the sample network, a Dagster run over its accounts, and what is printed. What must not: how a
-network answers (`sample_network`) or how a run imports (`orchestration`).
-"""
+"""`parity demo`: everything once, on this machine alone."""
 
 from __future__ import annotations
 

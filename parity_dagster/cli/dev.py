@@ -1,8 +1,4 @@
-"""`parity dev`: the Dagster UI and daemon, and the end of all of it.
-
-What lives here: the command. What must not: how Dagster is configured (`dagster.yaml`,
-`orchestration.storage`).
-"""
+"""`parity dev`: the Dagster UI and daemon, and the end of all of it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
 """How a command ends: its exit code, and one line on stderr instead of a traceback.
 
-What lives here: the click group that turns every exception into that. What must not: any command.
-
-    0    everything that was asked for succeeded
-    1    something failed: an import, the database, a network
-    2    wrong usage: an argument, an option, a setting or a file
-    130  Ctrl-C;  143  SIGTERM;  129  the terminal went away
-    141  the reader of the output went away (`parity import-status | head`)
+0    everything that was asked for succeeded
+1    something failed: an import, the database, a network
+2    wrong usage: an argument, an option, a setting or a file
+130  Ctrl-C;  143  SIGTERM;  129  the terminal went away
+141  the reader of the output went away (`parity import-status | head`)
 """
 
 from __future__ import annotations
@@ -107,9 +105,6 @@ class ParityGroup(click.Group):
 
 def usage_line(exc: click.UsageError) -> str:
     """Put what click reports on one line, with the way to the help.
-
-    Args:
-        exc: the usage error.
 
     Returns:
         The sentence, such as `No such option: --fil. Did you mean --file? See parity import --help.`

@@ -1,8 +1,4 @@
-"""`parity failed-records`: the records that could not be stored.
-
-What lives here: the command and the form of its rows. What must not: why a record cannot be stored
-(`parity_dagster.importing`).
-"""
+"""`parity failed-records`: the records that could not be stored."""
 
 from __future__ import annotations
 

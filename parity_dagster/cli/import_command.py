@@ -1,8 +1,4 @@
-"""`parity import`: what to import, and how it went.
-
-What lives here: the command. What must not: the form of its results (`cli.results`), or any step of an import
-(`parity_dagster.service`).
-"""
+"""`parity import`: what to import, and how it went."""
 
 from __future__ import annotations
 
@@ -48,9 +44,6 @@ class Request:
     def pairs(self, service: ImportService) -> Iterable[Pair]:
         """The pairs to import, of accounts given as DIDs; handles are put aside for `resolved`.
 
-        Args:
-            service: to find what can be resumed.
-
         Returns:
             A list where the number is known beforehand, otherwise a generator.
         """
@@ -62,9 +55,6 @@ class Request:
 
     def resolved(self, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
         """The pairs of the accounts that were given as handles, to be asked for after `pairs`.
-
-        Args:
-            service: looks the handles up.
 
         Returns:
             The pairs, and a failed result for each handle that leads nowhere.
@@ -105,11 +95,7 @@ class Request:
 
 
 class Tally:
-    """Listener that counts what results do not tell.
-
-    Args:
-        display: another listener, told first.
-    """
+    """Listener that counts what results do not tell."""
 
     def __init__(self, display: Listener | None) -> None:
         self.unread = 0

@@ -1,8 +1,4 @@
-"""`parity migrate`, `rebuild-states`, `prune` and `reset`: looking after the tables.
-
-What lives here: the commands. What must not: SQL or Dagster calls (`store`, `importing.service`,
-`orchestration`).
-"""
+"""`parity migrate`, `rebuild-states`, `prune` and `reset`: looking after the tables."""
 
 from __future__ import annotations
 

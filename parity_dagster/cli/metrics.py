@@ -1,7 +1,4 @@
-"""`parity metrics`: the state table in Prometheus' words.
-
-What lives here: the command. What must not: the metrics (`monitoring.prometheus`).
-"""
+"""`parity metrics`: the state table in Prometheus' words."""
 
 from __future__ import annotations
 

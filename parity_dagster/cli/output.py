@@ -1,8 +1,4 @@
-"""Text for people: on a terminal with colour, in a pipe one plain line per row.
-
-What lives here: the form of numbers, times, words and tables. What must not: anything about imports beyond
-the status words. rich is loaded when something is drawn, not before.
-"""
+"""Text for people: on a terminal with colour, in a pipe one plain line per row."""
 
 from __future__ import annotations
 
@@ -48,14 +44,7 @@ class Column(NamedTuple):
 
 
 def console(*, err: bool = False) -> Console:
-    """Open a rich console over the standard stream of this moment.
-
-    Args:
-        err: stderr instead of stdout.
-
-    Returns:
-        A console that raises BrokenPipeError like any other writer.
-    """
+    """Open a rich console over the standard stream of this moment."""
     from rich.console import Console
 
     class PlainConsole(Console):
@@ -66,15 +55,7 @@ def console(*, err: bool = False) -> Console:
 
 
 def one_line(text: str, limit: int = 2000) -> str:
-    """Make text safe for a terminal: control characters escaped, on one line, of bounded length.
-
-    Args:
-        text: anything, also what a hostile server sent.
-        limit: most characters kept.
-
-    Returns:
-        One printable line.
-    """
+    """Make text safe for a terminal: control characters escaped, on one line, of bounded length."""
     text = " ".join(text.split("\n")) if "\n" in text else text
     if not text.isprintable():
         text = "".join(
@@ -90,12 +71,7 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     """A count with its noun: `1 record`, `1,234 records`.
 
     Args:
-        count: how many.
-        noun: the word for one.
         several: the word for more, if it is not `noun` with an s.
-
-    Returns:
-        The phrase, the number with thousands separators.
     """
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
@@ -135,7 +111,6 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     A plain table has one row per line, nothing cut, under a line of titles; no rows print nothing.
 
     Args:
-        columns: the columns.
         rows: one string per column; printed with `one_line` applied, so nothing has to be escaped before.
     """
     rows = iter(rows)

@@ -1,8 +1,5 @@
 """A program with everything it starts, ended as one.
 
-What lives here: starting such a program and making sure that none of it survives. What must not: what the
-program is.
-
 A process group is not enough: Dagster starts some of its processes in sessions of their own, and those of a
 killed parent are nobody's children any more. So each process is marked by a variable in its environment,
 which every descendant inherits.
@@ -30,12 +27,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ProcessTree:
-    """One started program and its descendants.
-
-    Args:
-        command: program and arguments.
-        environment: all variables of it.
-    """
+    """One started program and its descendants."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex

@@ -1,8 +1,4 @@
-"""What `--progress` shows while an import runs: bars on a terminal, a line now and then elsewhere.
-
-What lives here: a listener of import events that draws on stderr. What must not: anything that changes how
-the import goes; without this listener the same pages are read.
-"""
+"""What `--progress` shows while an import runs: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

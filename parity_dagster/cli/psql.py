@@ -1,7 +1,4 @@
-"""`parity psql`: PostgreSQL's own shell on the database that is in use.
-
-What lives here: starting psql with the right connection. What must not: queries.
-"""
+"""`parity psql`: PostgreSQL's own shell on the database that is in use."""
 
 from __future__ import annotations
 

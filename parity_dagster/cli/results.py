@@ -1,7 +1,4 @@
-"""The form of import results: rows, summary, JSON.
-
-What lives here: how results are shown. What must not: getting them (`cli.import_command`).
-"""
+"""The form of import results: rows, summary, JSON."""
 
 from __future__ import annotations
 
@@ -30,14 +27,7 @@ _NOTHING_TO_RESUME = {CollectionNotRegistered.code, HandleNotFound.code, Invalid
 
 
 def result_object(result: ImportResult) -> dict[str, object]:
-    """A result as the JSON object that `--json` prints.
-
-    Args:
-        result: any result.
-
-    Returns:
-        The fields of the result and the word for how it ended.
-    """
+    """A result as the JSON object that `--json` prints."""
     return {**dataclasses.asdict(result), "status": status_word(result)}
 
 
@@ -78,13 +68,7 @@ def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0, *,
     """Say in a few lines what an import did and what to do next.
 
     Args:
-        results: one per (did, collection).
-        seconds: how long it took.
         unread: how many were complete and did not have to be read.
-        refreshed: whether their servers were asked for changes.
-
-    Returns:
-        Text of one line or several.
     """
     done = sum(result.is_success for result in results)
     total = ImportResult.aggregate("*", results)

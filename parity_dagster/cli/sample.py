@@ -1,7 +1,4 @@
-"""`parity sample-network`: the sample network alone, for trying things out.
-
-What lives here: the command and what it prints. What must not: the network (`parity_dagster.sample_network`).
-"""
+"""`parity sample-network`: the sample network alone, for trying things out."""
 
 from __future__ import annotations
 
@@ -100,9 +97,6 @@ def sample_network(
 def run_config(dids: list[str]) -> str:
     """Write the run config of the job `import_records` as YAML.
 
-    Args:
-        dids: accounts to import.
-
     Returns:
         A document for `dagster job execute -c`.
     """
@@ -111,9 +105,6 @@ def run_config(dids: list[str]) -> str:
 
 def description(running: Running) -> dict[str, object]:
     """Where a served network is and who lives there, as `--json` prints it.
-
-    Args:
-        running: the network.
 
     Returns:
         plc_url, pds_urls, control_url, environment (the variables to export), the number of accounts and the
@@ -133,12 +124,8 @@ def instructions(running: Running, config: str | None, dids_file: str | None) ->
     """What a person does with a served network.
 
     Args:
-        running: the network.
         config: file the run config was written to, if it was.
         dids_file: file the DIDs were written to, if they were.
-
-    Returns:
-        Several lines of text.
     """
     dids = running.network.dids
     records = sum(running.network.counts().values())

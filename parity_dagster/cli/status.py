@@ -1,8 +1,4 @@
-"""`parity import-status`: how far each import is.
-
-What lives here: the command and the form of its rows. What must not: Dagster, the network, the import
-service; this command is what people call in a loop, so it loads as little as it can.
-"""
+"""`parity import-status`: how far each import is."""
 
 from __future__ import annotations
 
@@ -133,13 +129,9 @@ def print_states(
     """Print rows of the state table and the summary line; nothing if there are none.
 
     Args:
-        connection: not in autocommit.
         settings: `state_table` is read.
         dids: only these accounts; None for all.
         statuses: only these; None or empty for all.
-
-    Returns:
-        What went by.
     """
     from parity_dagster.store.listing import stream_states
 

@@ -1,9 +1,4 @@
-"""Dagster's event log on Postgres, with what the stock one lacks.
-
-What lives here: wiping single partitions (stock: "not supported"), telling the state table about a wipe, and
-writing the planned events of a run in one statement. What must not: connections (`storage`), or what a wipe
-means for the state table (`rebuild`).
-"""
+"""Dagster's event log on Postgres, with what the stock one lacks."""
 
 from __future__ import annotations
 
@@ -31,9 +26,6 @@ class ParityEventLogStorage(PostgresEventLogStorage):
 
         The stock storage is fast for materializations and observations, and writes planned events one by one:
         several milliseconds for each partition of a run before the run can start.
-
-        Args:
-            events: of any kinds that Dagster batches.
         """
         planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
         if not events or {event.dagster_event_type for event in events} != {planned}:
@@ -49,11 +41,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
                 self._store_asset_event(connection, event, ids[-1])
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
-        """Wipe an asset; pairs whose materialization is wiped are not imported any more.
-
-        Args:
-            asset_key: which.
-        """
+        """Wipe an asset; pairs whose materialization is wiped are not imported any more."""
         if asset_key == RECORDS_KEY:
             # first, so that nothing is called imported that no materialization stands for
             forget_wiped(load_settings(), None)
@@ -63,10 +51,6 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         """Wipe partitions of an asset; pairs whose materialization is wiped are not imported any more.
 
         Events stay on the pages of the runs that wrote them; they only do not belong to the asset any more.
-
-        Args:
-            asset_key: which asset.
-            partition_keys: which of its partitions.
         """
         if asset_key == RECORDS_KEY:
             forget_wiped(load_settings(), partition_keys)

@@ -1,7 +1,5 @@
 """How runs get a process, and how it is noticed that one is gone.
 
-What lives here: the run launcher that dagster.yaml names. What must not: what a run does.
-
 Dagster's own launcher starts a new interpreter for each run, which takes seconds to load Dagster, and does not
 notice when a run's process is killed together with the server that started it: such a run would count as running
 for ever and keep its place in the queue. This one forks runs from a process that has Dagster loaded (`run_server`),
@@ -58,10 +56,6 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     ) -> ForkingRunLauncher:
         """Make the launcher when Dagster loads dagster.yaml.
 
-        Args:
-            inst_data: how Dagster names this class.
-            config_value: empty.
-
         Returns:
             The launcher; nothing is started yet.
         """
@@ -69,9 +63,6 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run's process.
-
-        Args:
-            context: names the run.
 
         Raises:
             OSError: no process could be started.
@@ -125,14 +116,7 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 server.wait()
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupt a run; it gives back its pairs and ends as canceled.
-
-        Args:
-            run_id: which.
-
-        Returns:
-            Whether its process was there to be interrupted.
-        """
+        """Interrupt a run; it gives back its pairs and ends as canceled."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -157,9 +141,6 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Say whether the process of a run that has started is alive.
-
-        Args:
-            run: its record.
 
         Returns:
             `FAILED` only if it is certain that the process is gone: on this machine by the process itself, on

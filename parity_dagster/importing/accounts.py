@@ -1,8 +1,4 @@
-"""What a run knows about an account: its PDS, its revision, whether it is active.
-
-What lives here: one lookup per account and run, shared by its collections, over the cache table and the network.
-What must not: reading records.
-"""
+"""What a run knows about an account: its PDS, its revision, whether it is active."""
 
 from __future__ import annotations
 
@@ -51,11 +47,7 @@ class Accounts:
         self._saving = asyncio.Lock()
 
     async def prefetch(self, dids: Iterable[str]) -> None:
-        """Read the cache for several accounts at once, and note that one more pair of each is being worked on.
-
-        Args:
-            dids: one entry per pair.
-        """
+        """Read the cache for several accounts at once, and note that one more pair of each is being worked on."""
         dids = list(dids)
         for did in dids:
             self._users[did] = self._users.get(did, 0) + 1
@@ -67,11 +59,7 @@ class Accounts:
             self._accounts.setdefault(identity.did, Account(identity.did, identity.pds))
 
     def release(self, did: str) -> None:
-        """Forget an account when its last pair is done.
-
-        Args:
-            did: the account.
-        """
+        """Forget an account when its last pair is done."""
         self._users[did] -= 1
         if not self._users[did]:
             del self._users[did]
@@ -80,12 +68,6 @@ class Accounts:
 
     async def locate(self, did: str) -> Account:
         """The account's present host.
-
-        Args:
-            did: the account.
-
-        Returns:
-            The account.
 
         Raises:
             ParityError: it cannot be resolved.
@@ -98,9 +80,6 @@ class Accounts:
 
     async def relocate(self, account: Account) -> Account | None:
         """Ask again where an account lives, after its host failed or denied it.
-
-        Args:
-            account: where it was thought to be.
 
         Returns:
             The account on its new host; None if it still lives there.
@@ -116,9 +95,6 @@ class Accounts:
 
     async def rev(self, account: Account) -> str | None:
         """The repository's revision, asked for once per account and run, before its first page is read.
-
-        Args:
-            account: the account.
 
         Returns:
             The revision; None if the host cannot say.
@@ -136,9 +112,7 @@ class Accounts:
         """Have the host vouch for the account at or after a moment; the pairs of an account share an answer.
 
         Args:
-            account: the account.
             since: monotonic time; an answer to an older question says nothing.
-            by_rev: whether a revision that was told since then is enough.
 
         Returns:
             True if it does; False if it has no means to.

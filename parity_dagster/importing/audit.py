@@ -1,8 +1,5 @@
 """The audit: some accounts are read again from their PDSes and compared with the table, record by record.
 
-What lives here: drawing accounts, reading them, and telling a loss from a change that came later. What must not:
-correcting anything (a refresh does that), or Dagster.
-
 A repository whose revision is still the one noted before the import must be equal to the table. In one that has moved
 on, a record may be newer than the import, or changed or deleted since: such differences are counted as `changed`.
 """
@@ -104,15 +101,9 @@ def audit(
     """Read accounts again and compare them with the table; nothing is written.
 
     Args:
-        settings: database and network.
-        accounts: how many are drawn, of those with completed pairs.
-        seed: of the draw.
         max_pages: pages read of a pair; what lies beyond is not compared.
         run_id: only accounts that this Dagster run worked on.
         seconds: that reading one pair may take; what was not reached by then is not compared.
-
-    Returns:
-        One entry per completed pair of the accounts.
 
     Raises:
         DatabaseError: there is no database to compare with.

@@ -1,7 +1,4 @@
-"""Several pages of one pair as one write.
-
-What lives here: what a batch means for each of its pairs. What must not: the database, and waiting.
-"""
+"""Several pages of one pair as one write."""
 
 from __future__ import annotations
 
@@ -45,11 +42,7 @@ class Fold:
         return bool(self.items) or self.job.is_started
 
     def add(self, item: Item) -> None:
-        """Take the pair's next item.
-
-        Args:
-            item: a page, or the ending.
-        """
+        """Take the pair's next item."""
         write = self.write
         if item.walk != write.walk:
             write.walk, write.pages, write.cursor = item.walk, 0, None
@@ -109,12 +102,7 @@ class Fold:
         return self._rows
 
     def reject(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
-        """Move rows that Postgres refuses to the rejects.
-
-        Args:
-            bad: what Postgres says, by rkey.
-            reason: code of the failed records.
-        """
+        """Move rows that Postgres refuses to the rejects."""
         if not bad:
             return
         write = self.write
@@ -155,9 +143,6 @@ class Fold:
     def is_written_as(self, state: ImportState) -> bool:
         """Whether a row shows what this write would have made of it.
 
-        Args:
-            state: the row.
-
         Returns:
             True if the write went through.
         """
@@ -175,9 +160,6 @@ def fold(batch: Sequence[Item]) -> list[Fold]:
 
     Args:
         batch: items in the order they came.
-
-    Returns:
-        One fold per pair.
     """
     folds: dict[int, Fold] = {}
     for item in batch:

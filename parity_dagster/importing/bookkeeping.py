@@ -1,7 +1,4 @@
-"""What a service can say and arrange without reading a page: states, resets, the queue, failed and live records.
-
-What lives here: the part of `ImportService` that is one statement each. What must not: importing (`service`).
-"""
+"""What a service can say and arrange without reading a page: states, resets, the queue, failed and live records."""
 
 from __future__ import annotations
 
@@ -185,8 +182,6 @@ class Bookkeeping:
             CollectionNotRegistered: a collection is not one of `PARITY_COLLECTIONS`; nothing was written.
             TypeError: a value is not JSON; nothing was written.
             DatabaseError: there is no database to work with; nothing was written.
-
-        Source: mission, "Coordinating with ParitySignal".
         """
         wanted = list(records)
         return self._call(lambda engine: engine.live.upsert(wanted))
@@ -205,8 +200,6 @@ class Bookkeeping:
             InvalidIdentifier: the URI or revision is malformed.
             CollectionNotRegistered: the collection is not one of `PARITY_COLLECTIONS`.
             DatabaseError: there is no database to work with.
-
-        Source: mission, "Coordinating with ParitySignal".
         """
         return self._call(lambda engine: engine.live.delete(uri, rev))
 

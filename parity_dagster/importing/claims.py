@@ -1,7 +1,4 @@
-"""One importer per pair at a time: this run's number, and the session whose lock keeps its claims alive.
-
-What lives here: taking and giving back pairs. What must not: working on them.
-"""
+"""One importer per pair at a time: this run's number, and the session whose lock keeps its claims alive."""
 
 from __future__ import annotations
 
@@ -49,12 +46,7 @@ class Claims:
         """Claim pairs.
 
         Args:
-            pairs: distinct pairs.
-            refresh: whether complete ones are taken too.
             reread: whether they are all to be read from their start, whatever their revision.
-
-        Returns:
-            One claim per pair.
         """
         return await self._database.run(
             lambda conn: self._states.claim(conn, pairs, self.importer_id, self._run_id, refresh=refresh, reread=reread)

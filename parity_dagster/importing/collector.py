@@ -1,7 +1,4 @@
-"""Python's garbage collector during an import.
-
-What lives here: making it look less often. What must not: switching it off, which would let cycles pile up.
-"""
+"""Python's garbage collector during an import."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The pipeline's sessions: one for questions, one that holds the claim lock, one per writer.
-
-What lives here: opening them lazily, and opening them again when Postgres went away. What must not: statements.
-"""
+"""The pipeline's sessions: one for questions, one that holds the claim lock, one per writer."""
 
 from __future__ import annotations
 
@@ -40,9 +37,6 @@ class Session:
         Args:
             work: called with the connection, in no transaction; must be repeatable.
             patience: seconds to keep trying; the session's own if None.
-
-        Returns:
-            What `work` returns.
 
         Raises:
             DatabaseError: it did not pass in time, or never will; the text says what to do.
@@ -119,19 +113,12 @@ class Database:
         """Do something on the shared session; see `Session.run`.
 
         Args:
-            work: called with the connection.
             patience: seconds to keep trying; the session's own if None.
-
-        Returns:
-            What `work` returns.
         """
         return await self._session.run(work, patience=patience)
 
     def session(self, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> Session:
         """A session of one's own.
-
-        Args:
-            prepare: run on every new connection of it.
 
         Returns:
             A session that is not open yet.

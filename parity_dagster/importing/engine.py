@@ -27,12 +27,7 @@ ANNOUNCING_PATIENCE = 5.0
 
 
 class Engine:
-    """The asynchronous half of a service.
-
-    Args:
-        settings: how to import.
-        database: where to.
-    """
+    """The asynchronous half of a service."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.database = database
@@ -44,12 +39,6 @@ class Engine:
     @classmethod
     def open(cls, settings: Settings) -> Engine:
         """Make sure that there is a database to work with; blocks.
-
-        Args:
-            settings: how to import.
-
-        Returns:
-            An engine that has connected to nothing yet.
 
         Raises:
             DatabaseError: no database, or one without this version's tables.
@@ -100,10 +89,6 @@ class Engine:
 
         Args:
             pairs: distinct, checked pairs.
-            emit: takes events, on the loop's thread.
-            run_id: Dagster run.
-            refresh: read complete pairs again.
-            reread: read all of them from their start, whatever their revision.
             patience: seconds after which walks make room, once only long ones are left.
         """
         from parity_dagster.importing.accounts import Accounts
@@ -126,14 +111,7 @@ class Engine:
             await run.run(pairs)
 
     async def resolve_handle(self, handle: str) -> str:
-        """The DID behind a handle.
-
-        Args:
-            handle: a handle.
-
-        Returns:
-            The DID.
-        """
+        """The DID behind a handle."""
         return await self._open_network()[0].resolve_handle(handle)
 
     async def find_states(

@@ -24,7 +24,6 @@ class Feed(Generic[Item]):
 
     Args:
         items: iterated on the feed's thread; a generator that is not read to its end is closed there.
-        room: items read ahead.
     """
 
     def __init__(self, items: Iterable[Item], room: int) -> None:
@@ -41,9 +40,6 @@ class Feed(Generic[Item]):
 
     async def take(self, limit: int) -> list[Item]:
         """Wait for items.
-
-        Args:
-            limit: most items wanted.
 
         Returns:
             What is there, at least one; nothing after the iterable's end. What the iterable raises is raised here,

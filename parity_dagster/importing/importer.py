@@ -1,9 +1,6 @@
 """The run: many pairs at once, hosts kept apart, everything bounded.
 
-What lives here: claiming, spreading pairs over hosts and writers, and one task per pair. What must not: the walk
-itself (`walk`), the writing (`writer`), or any knowledge of Dagster.
-
-    pairs ─► claim ─► locate ─► lane of the host ─► walk ─► queue of a writer ─► transaction ─► events
+pairs ─► claim ─► locate ─► lane of the host ─► walk ─► queue of a writer ─► transaction ─► events
 """
 
 from __future__ import annotations
@@ -185,28 +182,17 @@ class Run:
     # What a walk sees of the database.
 
     async def put(self, item: PageItem) -> None:
-        """Take a page from a walk.
-
-        Args:
-            item: the page.
-        """
+        """Take a page from a walk."""
         if item.job.collection in self._mappers:
             self._mappers.apply(item)
         await self._writer_of(item.job).put(item)
 
     def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Surround a request for a page.
-
-        Args:
-            job: the pair.
-        """
+        """Surround a request for a page."""
         return self._stragglers.asking(job)
 
     async def distinct_share(self, job: Job) -> float:
         """How much of the walk's committed part came only once.
-
-        Args:
-            job: the pair.
 
         Returns:
             1.0 if nothing came twice.
@@ -217,9 +203,6 @@ class Run:
     async def last_page(self, job: Job) -> frozenset[str] | None:
         """What the last committed page held.
 
-        Args:
-            job: the pair.
-
         Returns:
             Its rkeys; None if the walk cannot go on, because not all of its pages are known.
         """
@@ -227,9 +210,6 @@ class Run:
 
     async def known_rev(self, job: Job) -> str | None:
         """The greatest revision that anything known of the pair carries by now.
-
-        Args:
-            job: the pair.
 
         Returns:
             A TID; None if nothing is known.

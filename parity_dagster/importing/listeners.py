@@ -1,8 +1,4 @@
-"""Who is told about an import.
-
-What lives here: telling listeners without letting one of them break an import, and finding those that settings and
-installed packages name. What must not: any particular listener, or when they are told (`delivery`).
-"""
+"""Who is told about an import."""
 
 from __future__ import annotations
 
@@ -37,11 +33,7 @@ class Audience:
         return bool(self._listeners)
 
     def tell(self, event: ImportEvent) -> None:
-        """Call every listener; one that raises is logged and stays a listener.
-
-        Args:
-            event: what happened.
-        """
+        """Call every listener; one that raises is logged and stays a listener."""
         for listener in self._listeners:
             try:
                 listener(event)
@@ -49,11 +41,7 @@ class Audience:
                 logger.exception("listener %r failed on %s", listener, type(event).__name__)
 
     def flush(self) -> bool:
-        """Let listeners that collect events (those with a `flush` method) deliver them.
-
-        Returns:
-            Whether all of them did.
-        """
+        """Let listeners that collect events (those with a `flush` method) deliver them."""
         is_delivered = True
         for listener in self._listeners:
             flush = getattr(listener, "flush", None)
@@ -74,12 +62,6 @@ class Audience:
 def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
     """The listeners that installed packages bring.
 
-    Args:
-        group: entry point group.
-
-    Returns:
-        What its entry points name.
-
     Raises:
         SettingsError: one cannot be loaded.
     """
@@ -97,9 +79,6 @@ def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
 def installed_reporters(settings: Settings) -> tuple[Listener, ...]:
     """The reporters that installed packages bring.
 
-    Args:
-        settings: of the import.
-
     Returns:
         What the makers named by the entry points of `parity_dagster.reporters` return.
 
@@ -116,9 +95,6 @@ def named_listeners(names: tuple[str, ...]) -> tuple[Listener, ...]:
 
     Args:
         names: each `package.module:function`.
-
-    Returns:
-        The functions.
 
     Raises:
         SettingsError: one cannot be imported, or is not callable.

@@ -1,8 +1,4 @@
-"""Records that a consumer of the firehose hands over.
-
-What lives here: checking what the consumer gives, by the same rules as a page's records. What must not: statements
-(`store.live`) and connections to a firehose; the consumer is yours.
-"""
+"""Records that a consumer of the firehose hands over."""
 
 from __future__ import annotations
 

@@ -71,7 +71,6 @@ class LoopThread(Generic[Served]):
     Args:
         open_: called on the thread before its loop runs; may take its time, and raise.
         close: called on the loop at the end with what `open_` returned.
-        name: of the thread.
     """
 
     def __init__(
@@ -97,7 +96,6 @@ class LoopThread(Generic[Served]):
         """Begin something on the loop.
 
         Args:
-            work: called on the loop's thread with what lives there.
             when_done: called on the loop's thread when it has ended in whatever way.
             may_open: whether a loop that is not there is opened.
 

@@ -1,8 +1,4 @@
-"""Mappers: what a user's own code says about each record of a collection.
-
-What lives here: the base class, loading the classes that `PARITY_MAPPERS` names, and asking them. What must not: SQL
-(`store.mapped` writes their rows), or anything that runs for collections without a mapper: those stay bytes.
-"""
+"""Mappers: what a user's own code says about each record of a collection."""
 
 from __future__ import annotations
 
@@ -64,8 +60,6 @@ class RecordMapper:
             `did, collection, rkey` with a primary key (or unique index) over just these. A foreign key to
             `atproto_records` with ON DELETE CASCADE lets rows go when their record goes.
         columns: further columns that `to_row` gives.
-
-    Source: mission, the mapper's `upsert()`; atp-parity's `RecordMapper`.
     """
 
     collection: ClassVar[str] = ""

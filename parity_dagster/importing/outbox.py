@@ -1,8 +1,5 @@
 """How events get from the run to the listeners: a queue that stays small, and a note of what was told.
 
-What lives here: the way between the loop's thread and the caller's, and at-least-once delivery of endings. What must
-not: who listens (`listeners`).
-
 An ending is noted in the database by the transaction that makes it true, and the note is dropped when every listener
 was called. A process that is killed in between leaves the note, and the next service tells it.
 """
@@ -68,11 +65,7 @@ class EventQueue:
         return len(self._items)
 
     def put(self, event: ImportEvent) -> None:
-        """Add an event.
-
-        Args:
-            event: what happened.
-        """
+        """Add an event."""
         pair = Pair(event.did, event.collection)
         with self._filled:
             if not isinstance(event, ImportProgress):
@@ -129,11 +122,7 @@ class Delivery:
         return not self._told
 
     def tell(self, event: ImportEvent) -> None:
-        """Call the listeners.
-
-        Args:
-            event: what happened.
-        """
+        """Call the listeners."""
         _log(event, self._run_id)
         self._audience.tell(event)
         if isinstance(event, ImportCompleted | ImportFailed) and event.state is not None:
@@ -156,15 +145,7 @@ class Delivery:
 
 
 def tell_untold(loop: LoopThread[Engine], audience: Audience) -> int:
-    """Tell listeners the endings that a process did not get to tell before it was killed.
-
-    Args:
-        loop: the service's.
-        audience: its listeners.
-
-    Returns:
-        Number of endings told.
-    """
+    """Tell listeners the endings that a process did not get to tell before it was killed."""
     count = 0
     while True:
         endings = loop.call(lambda engine: engine.find_untold(UNTOLD_CHUNK))

@@ -1,6 +1,5 @@
 """One claimed pair on its way through a run.
 
-What lives here: what a walk must remember, and what has been committed of it. What must not: reading or writing.
 The first half belongs to the walk, the second to the writer; pages travel between them in order.
 """
 
@@ -108,14 +107,7 @@ class Job:
 
     @classmethod
     def from_claim(cls, claim: Claim) -> Job:
-        """A job that stands where the row says the last importer stopped.
-
-        Args:
-            claim: a claim that is mine.
-
-        Returns:
-            The job.
-        """
+        """A job that stands where the row says the last importer stopped."""
         state = claim.state
         return cls(
             claim,
@@ -159,12 +151,6 @@ class Job:
         A cursor means nothing to another host, nor does one of a circle, and records of an account that was inactive
         must be read again. Without a cursor the walk may have been at its end already. Either way its page rows have
         to be there, which the caller asks.
-
-        Args:
-            pds: the account's present host.
-
-        Returns:
-            Whether the cursor is good.
         """
         state = self.claim.state
         return (
@@ -187,9 +173,7 @@ class Job:
         backup, or whose clock is slow, does not lock out its own newer records.
 
         Args:
-            pds: the host that will be read.
             rev: the repository's revision, read before its first page.
-            known_rev: the greatest revision that the pair's rows carry.
         """
         self.walk += 1
         self.pds, self.rev = pds, rev
@@ -213,12 +197,6 @@ class Job:
 
 def tid_of(moment: datetime) -> str:
     """The TID of a moment, clock identifier 0.
-
-    Args:
-        moment: an aware time.
-
-    Returns:
-        13 characters.
 
     Source: AT Protocol record key specification, "TID".
     """

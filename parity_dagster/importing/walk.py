@@ -1,9 +1,4 @@
-"""The walk over one (did, collection): page after page until the list says that it ends.
-
-What lives here: everything that can happen between the first and the last page: resuming, moving to another host,
-cursors that are refused or run in circles, pages that have to be asked for in smaller pieces, and lists that end
-suspiciously. What must not: storage (pages go to a sink) and retrying later (`outcomes`).
-"""
+"""The walk over one (did, collection): page after page until the list says that it ends."""
 
 from __future__ import annotations
 
@@ -85,10 +80,6 @@ class Walker:
 
     async def walk(self, job: Job, account: Account) -> bool:
         """Read a pair to its end.
-
-        Args:
-            job: a claimed pair.
-            account: where it lives.
 
         Returns:
             False if nothing was read because the repository has not changed since the last complete walk.

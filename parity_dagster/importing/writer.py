@@ -1,8 +1,4 @@
-"""From pages to committed rows: several pages of several pairs per transaction, events after the commit.
-
-What lives here: queues between walks and the database, bounded in bytes; group commit; what is done when a batch
-fails. What must not: statements (`store.pages`) and decisions about a pair's future (`outcomes`).
-"""
+"""From pages to committed rows: several pages of several pairs per transaction, events after the commit."""
 
 from __future__ import annotations
 
@@ -51,21 +47,13 @@ class ByteGate:
         self._freed = asyncio.Condition()
 
     async def enter(self, size: int) -> None:
-        """Wait for room.
-
-        Args:
-            size: bytes.
-        """
+        """Wait for room."""
         async with self._freed:
             await self._freed.wait_for(lambda: not self._used or self._used + size <= self._limit)
             self._used += size
 
     async def leave(self, size: int) -> None:
-        """Give room back.
-
-        Args:
-            size: bytes.
-        """
+        """Give room back."""
         async with self._freed:
             self._used -= size
             self._freed.notify_all()
@@ -86,11 +74,7 @@ class Writer:
         self._queue: asyncio.Queue[Item | None] = asyncio.Queue()
 
     async def put(self, item: Item) -> None:
-        """Queue an item; waits while too many bytes are queued.
-
-        Args:
-            item: a page or an ending.
-        """
+        """Queue an item; waits while too many bytes are queued."""
         if item.size:
             await self._gate.enter(item.size)
         self._queue.put_nowait(item)

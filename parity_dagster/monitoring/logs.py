@@ -1,8 +1,4 @@
-"""Structured logs: one JSON object per line, with the fields that a search needs.
-
-What lives here: the formatter and the one call that installs it. What must not: deciding what is logged; each module
-does, and `importing.delivery` logs every event with its did, collection, pds and run_id as `extra`.
-"""
+"""Structured logs: one JSON object per line, with the fields that a search needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Prometheus metrics: what this process imports, and how the state table stands.
 
-What lives here: a listener that counts events, and a collector that asks the database when it is scraped. What must
-not: the command that serves them (`cli.metrics`). No label holds a DID: a label's values must stay few.
+No label holds a DID: a label's values must stay few.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Alerts: failed runs and failed checks are posted to a webhook.
 
-What lives here: two sensors and the message. What must not: deciding what is a failure. Annotations here are evaluated
+ Annotations here are evaluated
 (no `from __future__ import annotations`), because Dagster reads them.
 
 The body is JSON that Slack's incoming webhooks take (`text`), with the facts beside it for other receivers. The URL is
@@ -38,8 +38,6 @@ def post_alert(settings: Settings, text: str, facts: Mapping[str, Any]) -> bool:
 
     Args:
         settings: `alert_webhook` is read.
-        text: for people.
-        facts: for programs; JSON.
 
     Returns:
         False if no webhook is set.
@@ -72,9 +70,6 @@ def post_alert(settings: Settings, text: str, facts: Mapping[str, Any]) -> bool:
 def for_slack(text: str) -> str:
     """Text that may hold what a stranger's server said, so that none of it pings anybody or hides where a link leads.
 
-    Args:
-        text: as people are to read it.
-
     Source: Slack's reference "Formatting text for app surfaces", "Escaping text": these three and no others.
     """
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -85,10 +80,6 @@ def build_run_failure_sensor(settings: Settings | None, status: dg.DefaultSensor
 
     Args:
         settings: of every tick; if None, they are read from the environment.
-        status: whether it is on by itself.
-
-    Returns:
-        The sensor.
     """
 
     @dg.run_failure_sensor(
@@ -130,10 +121,6 @@ def build_check_failure_sensor(settings: Settings | None, status: dg.DefaultSens
 
     Args:
         settings: of every tick; if None, they are read from the environment.
-        status: whether it is on by itself.
-
-    Returns:
-        The sensor.
     """
 
     @dg.sensor(
@@ -189,9 +176,6 @@ def build_alert_sensors(settings: Settings | None = None) -> list[dg.SensorDefin
 
     Args:
         settings: of every tick; if None, they are read from the environment.
-
-    Returns:
-        The sensors.
     """
     is_on = (settings or load_settings()).alert_webhook is not None
     status = dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED

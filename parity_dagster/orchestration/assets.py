@@ -1,6 +1,5 @@
 """The asset `atproto/records`: every imported record, one partition per (did, collection).
 
-What lives here: the asset. What must not: how a list of pairs is imported and written down (`recording`).
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
@@ -78,9 +77,6 @@ class RecordsConfig(dg.Config):
 def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
     """Define the asset over the given matrix.
 
-    Args:
-        partitions: accounts and registered collections.
-
     Returns:
         The asset; it needs the resource `import_service`.
     """
@@ -124,11 +120,7 @@ def requested_pairs(context: dg.AssetExecutionContext, partitions: dg.MultiParti
     Dagster itself would run the body for a partition nobody registered and fail afterwards.
 
     Args:
-        context: the running asset.
         partitions: the definition the keys must belong to.
-
-    Returns:
-        One pair per partition of the run.
 
     Raises:
         dagster.Failure: no partition, or one that is not registered; the message says the cure.
@@ -211,9 +203,6 @@ def _load(name: str) -> TypedView:
 
 def build_typed_asset(view: TypedView) -> dg.AssetsDefinition:
     """Define the asset of a view.
-
-    Args:
-        view: what it shows.
 
     Returns:
         An asset downstream of `atproto/records`; it needs the resource `import_service`.

@@ -1,7 +1,5 @@
 """Charts as small SVG images, for markdown in the Dagster UI.
 
-What lives here: drawing bars and a line over time. What must not: where the numbers come from (`overview`).
-
 The images follow the browser's light or dark mode and have a background of their own, so that they can be read in
 either theme of the UI whatever the browser says. They are drawn by hand: a plotting library would be the heaviest
 dependency of the package for two kinds of pictures.
@@ -34,12 +32,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, Sequence[float]]], legend: S
     """Horizontal bars, one per row.
 
     Args:
-        title: shown above, and told to screen readers.
         rows: label and values; several values are stacked.
-        legend: what the stacked values are.
-
-    Returns:
-        Markdown with the image.
     """
     if not rows:
         return "Nothing to draw yet."
@@ -67,15 +60,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, Sequence[float]]], legend: S
 
 
 def time_chart(title: str, points: Sequence[tuple[datetime, float]]) -> str:
-    """A line over time.
-
-    Args:
-        title: shown above, and told to screen readers.
-        points: times in order, and values.
-
-    Returns:
-        Markdown with the image.
-    """
+    """A line over time."""
     if not points:
         return "Nothing to draw yet."
     height, left, top, bottom = 220, 70, 48, 34

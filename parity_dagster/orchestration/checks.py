@@ -1,7 +1,6 @@
 """The checks of `atproto/records`: whether what is there is whole, and if not, where.
 
-What lives here: judging and telling. What must not: how disagreements are found (`store.comparing`,
-`importing.audit`). Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads
+ Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads
 them.
 
 Executed by itself, or by the job `refresh_overview`, a check looks at everything. Dagster also runs an asset's checks
@@ -61,9 +60,6 @@ class FreshnessConfig(dg.Config):
 def scope(context: dg.AssetCheckExecutionContext) -> str | None:
     """Which pairs a check looks at.
 
-    Args:
-        context: the running check.
-
     Returns:
         The run's id if the run also imports; None for all pairs.
     """
@@ -75,12 +71,7 @@ def scope(context: dg.AssetCheckExecutionContext) -> str | None:
 
 @contextmanager
 def comparer(settings: Settings, run_id: str | None) -> Iterator[Comparer]:
-    """A comparer on a connection of its own.
-
-    Args:
-        settings: the database.
-        run_id: see `scope`.
-    """
+    """A comparer on a connection of its own."""
     with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
         yield Comparer(conn, settings.state_table, run_id)
 
@@ -98,16 +89,7 @@ def result(
     """A check's outcome.
 
     Args:
-        run_id: see `scope`.
-        passed: whether all is well.
-        said: what was found, and what to do about it.
-        headings: of the table of what is wrong.
-        rows: of that table.
         severity: how bad it is, if it is.
-        numbers: plotted by the UI.
-
-    Returns:
-        The result with the table in its metadata.
     """
     metadata: dict[str, dg.MetadataValue] = {
         name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(value)
@@ -121,15 +103,7 @@ def result(
 
 
 def named(pairs: Sequence[Pair], most: int = 3) -> str:
-    """Pairs for a sentence.
-
-    Args:
-        pairs: some.
-        most: how many are named.
-
-    Returns:
-        Partition keys, and how many more there are.
-    """
+    """Pairs for a sentence."""
     names = ", ".join(f"{pair.collection}|{pair.did}" for pair in pairs[:most])
     return names + (f" and {len(pairs) - most:,} more" if len(pairs) > most else "")
 

@@ -1,7 +1,4 @@
-"""Dagster's notices that a part of it is "beta": an operator can do nothing about them, so they stay unsaid.
-
-What lives here: saying nothing. What must not: hiding any other warning.
-"""
+"""Dagster's notices that a part of it is "beta": an operator can do nothing about them, so they stay unsaid."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The jobs: import a list of accounts by run config, or partitions of the asset.
 
-What lives here: the job `import_records` and its run config, and the job over the asset. What must not: how a
-list of pairs is imported and written down (`recording`). Annotations here are evaluated (no
+ Annotations here are evaluated (no
 `from __future__ import annotations`), because Dagster reads them.
 """
 
@@ -55,7 +54,6 @@ def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[l
     """The pairs that a run config asks for; what is wrong in it costs only itself.
 
     Args:
-        config: what the operator wrote.
         service: turns handles into DIDs and knows the registered collections.
 
     Returns:
@@ -109,14 +107,7 @@ _FLAT_CONFIG = {
 
 @dg.config_mapping(config_schema=_FLAT_CONFIG)
 def run_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Accept `{dids: […], collections: […]}` beside `{ops: {import_records: {config: {…}}}}`.
-
-    Args:
-        config: the run config as written.
-
-    Returns:
-        The nested form that Dagster wants.
-    """
+    """Accept `{dids: […], collections: […]}` beside `{ops: {import_records: {config: {…}}}}`."""
     nested = {key: config[key] for key in ("ops", "resources") if key in config}
     flat = {key: value for key, value in config.items() if key not in nested}
     if flat:
@@ -142,9 +133,6 @@ def build_import_partitions(records: dg.AssetsDefinition) -> Any:
 
     Args:
         records: the asset `atproto/records`.
-
-    Returns:
-        A job that materializes the partitions a run is tagged with.
     """
     return dg.define_asset_job(
         IMPORT_PARTITIONS,

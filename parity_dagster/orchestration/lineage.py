@@ -1,8 +1,4 @@
-"""What stands around `atproto/records`: the typed views and the overview after it, and the checks on it.
-
-What lives here: the list of these assets, the checks, and what keeps them up to date. What must not: what any of them
-does.
-"""
+"""What stands around `atproto/records`: the typed views and the overview after it, and the checks on it."""
 
 from __future__ import annotations
 
@@ -36,14 +32,7 @@ SECONDS_BETWEEN_OVERVIEWS = 300
 
 
 def build_lineage_assets(settings: Settings) -> list[Any]:
-    """The assets downstream of the records.
-
-    Args:
-        settings: which collections are registered.
-
-    Returns:
-        The typed views and the overview.
-    """
+    """The assets downstream of the records."""
     views = registered_views(settings)
     typed = [build_typed_asset(view) for view in views]
     overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY])

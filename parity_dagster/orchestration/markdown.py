@@ -1,7 +1,4 @@
-"""Markdown that the Dagster UI shows: tables and links.
-
-What lives here: writing it so that nothing a stranger wrote can break it. What must not: what is in a table.
-"""
+"""Markdown that the Dagster UI shows: tables and links."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ def text(value: object, limit: int = 120) -> str:
 
     Args:
         value: numbers get thousands separators, times are shown in UTC to the second, None is a dash.
-        limit: characters shown of a text.
 
     Returns:
         Text on one line in which no character means anything to markdown or HTML, and no address
@@ -60,24 +56,13 @@ def link(label: object, url: str) -> Markup:
     """A link.
 
     Args:
-        label: what is shown.
         url: where it leads; made of identifiers that have been checked.
-
-    Returns:
-        Markdown.
     """
     return Markup(f"[{text(label)}]({url.replace(' ', '%20').replace(')', '%29')})")
 
 
 def account_link(did: str) -> Markup:
-    """A link to an account on the network.
-
-    Args:
-        did: the account.
-
-    Returns:
-        Markdown.
-    """
+    """A link to an account on the network."""
     return link(did, PROFILE_URL.format(did=did))
 
 
@@ -85,26 +70,13 @@ def record_url(did: str, collection: str, rkey: str, template: str = "") -> str:
     """Where a record can be looked at.
 
     Args:
-        did: the account.
-        collection: its collection.
-        rkey: its key.
         template: a page made for such records, with `{did}` and `{rkey}`; without one, a record explorer.
-
-    Returns:
-        A web address.
     """
     return (template or EXPLORER_URL).format(did=did, rkey=rkey, path=f"{did}/{collection}/{rkey}")
 
 
 def partition_link(pair: Pair) -> Markup:
-    """A link to a pair's partition in the UI.
-
-    Args:
-        pair: account and collection.
-
-    Returns:
-        Markdown with the partition key.
-    """
+    """A link to a pair's partition in the UI."""
     key = f"{pair.collection}|{pair.did}"
     return link(key, f"/assets/atproto/records?view=partitions&partition={key.replace('|', '%7C')}")
 

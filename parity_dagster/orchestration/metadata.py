@@ -1,8 +1,5 @@
 """A state row as Dagster metadata, and back.
 
-What lives here: one function in each direction. What must not: writing events (`recording`, `reporting`) or
-rows (`rebuild`).
-
 The metadata is flat and has the row's column names, so that Dagster plots each count over time and
 `rebuild_states` can restore the table from it: integers as integers, times as timestamps, the PDS as a link,
 what is NULL in the row as null. `dagster/row_count` repeats `records_synced` under the name that Dagster's

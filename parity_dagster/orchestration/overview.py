@@ -1,7 +1,6 @@
 """The asset `import_overview`: what is held, how complete it is, what failed and why, how fast it came.
 
-What lives here: summing up with pandas, and telling it in markdown. What must not: SQL (`store.overview`) or drawing
-(`charts`). Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
+Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
 from collections.abc import Sequence
@@ -34,9 +33,6 @@ _COUNTS = ["records_synced", "records_skipped", "records_failed"]
 def build_overview_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """Define the overview.
 
-    Args:
-        deps: what it stands at the end of.
-
     Returns:
         The asset; it needs the resource `import_service`.
     """
@@ -64,9 +60,6 @@ def build_overview_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
 def states_frame(holdings: Holdings) -> pd.DataFrame:
     """The state table as a frame.
 
-    Args:
-        holdings: what was read.
-
     Returns:
         One row per pair; `seconds` is how long its walk took, and `host` its PDS or `unknown`.
     """
@@ -79,14 +72,7 @@ def states_frame(holdings: Holdings) -> pd.DataFrame:
 
 
 def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
-    """Numbers that the UI plots, and everything as one page of markdown.
-
-    Args:
-        holdings: what was read.
-
-    Returns:
-        Metadata with stable keys.
-    """
+    """Numbers that the UI plots, and everything as one page of markdown."""
     frame = states_frame(holdings)
     by_status = frame["status"].value_counts()
     done = int(by_status.get("completed", 0))

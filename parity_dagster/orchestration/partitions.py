@@ -1,8 +1,5 @@
 """Partitions of the asset `atproto/records`: one per (did, collection).
 
-What lives here: the partitions definition, the only two functions that know how a pair is spelled as a
-partition key, and the registration of DIDs. What must not: what is done for a partition (`assets`, `jobs`).
-
 Dagster sorts the dimensions of a multi-partitions definition by name, so keys read `collection|did`. Neither
 NSIDs nor DIDs can contain a `|` (AT Protocol's NSID and DID grammars), so the key is unambiguous.
 """
@@ -26,7 +23,7 @@ DIDS = "atproto_dids"
 """Name of the dynamic partitions that list the accounts."""
 
 REGISTER_CHUNK = 1000
-"""Keys added in one statement; a single statement with many more stalls the event log (field report D3)."""
+"""Keys added in one statement; a single statement with many more stalls the event log."""
 
 _REGISTER_ATTEMPTS = 5
 
@@ -50,9 +47,6 @@ def build_partitions(settings: Settings) -> dg.MultiPartitionsDefinition:
 def to_partition_key(pair: Pair) -> dg.MultiPartitionKey:
     """Spell a pair as a partition key.
 
-    Args:
-        pair: account and collection.
-
     Returns:
         The key `collection|did`, which also knows its dimensions.
     """
@@ -64,9 +58,6 @@ def from_partition_key(key: str) -> Pair:
 
     Args:
         key: text `collection|did`, as in the tag `dagster/partition`.
-
-    Returns:
-        The pair.
 
     Raises:
         InvalidIdentifier: the text is not an NSID, a `|` and a DID.
@@ -88,11 +79,7 @@ def register_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str
     moment is asked again.
 
     Args:
-        instance: where the partitions live.
         dids: accounts, in the order in which they should be listed.
-
-    Returns:
-        The DIDs that were new, in order.
     """
     wanted = list(dict.fromkeys(dids))
     added: list[str] = []
@@ -120,10 +107,6 @@ def _register_chunk(instance: dg.DagsterInstance, chunk: Sequence[str]) -> list[
 
 def unregistered_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:
     """Which of these accounts are no partition yet.
-
-    Args:
-        instance: where the partitions live.
-        dids: accounts to look up.
 
     Returns:
         Those that `register_dids` would add, in order.

@@ -1,8 +1,5 @@
 """The queue on Dagster's side: which runs to ask for, and what a run of the queue imports.
 
-What lives here: the way from due pairs to run requests. What must not: statements (`store.queue`) or the sensor's
-definition (`sensors`).
-
 Crashes between marking and launching are harmless: a batch without a run is asked for again under the same run
 key, which Dagster launches once, and a batch whose run has ended gives back what is left of it.
 """
@@ -39,7 +36,6 @@ def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunR
     """Ask for runs of everything that is due.
 
     Args:
-        instance: where earlier batches' runs are looked up.
         settings: `collections`, `queue` and `retry_delay` are read.
 
     Returns:
@@ -87,10 +83,6 @@ def _request(batch: str, pairs: int, settings: Settings) -> dg.RunRequest:
 
 def batch_pairs(settings: Settings, batch: str) -> list[Pair]:
     """What a run of the queue imports.
-
-    Args:
-        settings: name the database and the table.
-        batch: name of the batch.
 
     Returns:
         The batch's pairs that nobody else has taken up; none if it was dissolved meanwhile.

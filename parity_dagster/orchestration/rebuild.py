@@ -1,8 +1,5 @@
 """The state table and Dagster's memory of it, brought into line.
 
-What lives here: rebuilding the table from the metadata of the asset's events, and dropping rows whose
-materialization was wiped. What must not: the metadata's form (`metadata`) or statements (`store.restoring`).
-
 The table is what imports read and write; each commit that ends a pair is followed by an event with the whole
 row. So the newest event of a partition, be it a materialization or an observation, is the pair's row.
 """
@@ -34,13 +31,6 @@ def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
     Rows that are newer than what Dagster knows, and rows that an importer holds, stay as they are. Events that
     were not written by this package are passed over.
 
-    Args:
-        instance: whose events are read.
-        settings: name the database and the table.
-
-    Returns:
-        Number of rows added or changed.
-
     Raises:
         DatabaseError: Postgres could not be reached or lacks the tables.
     """
@@ -54,7 +44,6 @@ def remembered_states(instance: dg.DagsterInstance, partitions: set[str] | None 
     """The newest row that Dagster remembers of each pair.
 
     Args:
-        instance: whose events are read.
         partitions: only these partition keys; None for all.
 
     Yields:
@@ -76,9 +65,6 @@ def emptied_pairs(instance: dg.DagsterInstance, empty: Mapping[Pair, str | None]
     Args:
         instance: whose events are read, up to some thousand of the pairs' newest.
         empty: revision of each pair without a record.
-
-    Returns:
-        Number of records then, by pair.
     """
     found: dict[Pair, int] = {}
     pairs = list(empty)
@@ -104,9 +90,6 @@ def newest_events(
     Args:
         instance: whose events are read; one query per kind, whatever their number.
         partitions: only these partition keys; None for all.
-
-    Returns:
-        Number and kind of the newest event by partition key.
     """
     newest: dict[str, tuple[int, dg.DagsterEventType]] = {}
     for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION):
@@ -139,11 +122,7 @@ def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:
     """Make pairs not imported whose materializations are wiped in the UI; their records stay.
 
     Args:
-        settings: name the database and the table.
         partitions: the wiped partition keys; None if the whole asset is wiped.
-
-    Returns:
-        Number of rows dropped.
 
     Raises:
         DatabaseError: Postgres could not be reached or lacks the tables.

@@ -1,7 +1,4 @@
-"""The import service as a Dagster resource.
-
-What lives here: making one service per run. What must not: any logic of an import.
-"""
+"""The import service as a Dagster resource."""
 
 from __future__ import annotations
 

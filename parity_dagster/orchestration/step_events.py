@@ -1,9 +1,5 @@
 """What a Dagster run writes down about the pairs it imports.
 
-What lives here: turning import events into materializations and observations of `atproto/records` while the
-run goes on, and the one way in which asset and job run a list of pairs. What must not: which pairs
-(`assets`, `jobs`), or when an import outside of a run is reported (`reporting`).
-
 Dagster's own way, an output at the end of the step, would show nothing until the last pair is done and record
 nothing at all if one pair fails. So events are written as pairs end: a completed pair is materialized, a
 failed one is observed, each with its whole state row. They are written in batches
@@ -55,28 +51,14 @@ T = TypeVar("T")
 
 
 def materialization(state: ImportState) -> dg.AssetMaterialization:
-    """The materialization that stands for a completed pair.
-
-    Args:
-        state: the pair's row.
-
-    Returns:
-        An event for the pair's partition with its whole row.
-    """
+    """The materialization that stands for a completed pair."""
     return dg.AssetMaterialization(
         asset_key=RECORDS_KEY, partition=to_partition_key(state.pair), metadata=state_metadata(state)
     )
 
 
 def observation(state: ImportState) -> dg.AssetObservation:
-    """The observation that stands for a failed or partial pair.
-
-    Args:
-        state: the pair's row.
-
-    Returns:
-        An event for the pair's partition with its whole row.
-    """
+    """The observation that stands for a failed or partial pair."""
     return dg.AssetObservation(
         asset_key=RECORDS_KEY,
         partition=to_partition_key(state.pair),
@@ -109,7 +91,6 @@ def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportStat
 
     Args:
         instance: where they go; the DIDs must be registered.
-        states: rows of completed and failed pairs.
     """
     batch_by_default()
     ended = list(states)
@@ -151,11 +132,7 @@ class StepRecorder:
         self.unread: set[Pair] = set()
 
     def __call__(self, event: ImportEvent) -> None:
-        """Take note of an event; write what has piled up when it is a full batch.
-
-        Args:
-            event: any event of the import service.
-        """
+        """Take note of an event; write what has piled up when it is a full batch."""
         pair = Pair(event.did, event.collection)
         if isinstance(event, ImportStarted):
             self._started[pair] = time.monotonic()
@@ -201,9 +178,6 @@ def import_in_step(
     """Import pairs within the running step and write down how each ended.
 
     Args:
-        context: the running step.
-        service: made for this run, so that rows carry its id.
-        pairs: accounts whose DIDs are registered.
         refresh: read completed pairs again; the run tag `parity/refresh: "true"` does the same.
         reread: read them whatever their revision, and correct what differs; the run tag `parity/reread: "true"` does
             the same.

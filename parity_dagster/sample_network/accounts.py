@@ -1,8 +1,4 @@
-"""Identifiers of the sample network: DIDs, handles, TIDs and CIDs, all derived from seeds.
-
-What lives here: how an identifier is spelled. What must not: which accounts exist (`network`) or what their
-records say (`content`).
-"""
+"""Identifiers of the sample network: DIDs, handles, TIDs and CIDs, all derived from seeds."""
 
 from __future__ import annotations
 
@@ -22,10 +18,6 @@ def _base32(data: bytes) -> str:
 def make_did(seed: int, index: int) -> str:
     """Name the `index`-th account of a network.
 
-    Args:
-        seed: seed of the network.
-        index: number of the account.
-
     Returns:
         A did:plc with 24 base32 characters, as https://web.plc.directory/spec/v0.1/did-plc describes.
     """
@@ -33,11 +25,7 @@ def make_did(seed: int, index: int) -> str:
 
 
 def make_handle(did: str) -> str:
-    """Return the handle that an account has unless it was given one.
-
-    Args:
-        did: the account.
-    """
+    """Return the handle that an account has unless it was given one."""
     return f"user-{hashlib.sha256(did.encode()).hexdigest()[:10]}.sample.test"
 
 
@@ -56,20 +44,12 @@ def make_tid(micros: int, clock: int = 0) -> str:
 
 
 def spell_base32(number: int, length: int) -> str:
-    """Write the lowest `5 * length` bits of a number in the TID alphabet, most significant first.
-
-    Args:
-        number: what to write.
-        length: characters to return.
-    """
+    """Write the lowest `5 * length` bits of a number in the TID alphabet, most significant first."""
     return "".join(TID_ALPHABET[number >> shift & 31] for shift in range(5 * (length - 1), -1, -5))
 
 
 def read_base32(text: str) -> int | None:
     """Read what `spell_base32` wrote.
-
-    Args:
-        text: characters of the TID alphabet.
 
     Returns:
         The number, or None if another character occurs.
@@ -88,17 +68,10 @@ def make_cid(content: bytes) -> str:
 
     The digest is of the JSON bytes, not of the DAG-CBOR block, so it identifies the content within the sample
     network but does not verify against the specification's encoding.
-
-    Args:
-        content: the record's JSON.
     """
     return "b" + _base32(_CID_PREFIX + hashlib.sha256(content).digest())
 
 
 def make_blob_cid(content: bytes) -> str:
-    """Return a CID as blobs have it (raw codec).
-
-    Args:
-        content: anything that distinguishes the blob.
-    """
+    """Return a CID as blobs have it (raw codec)."""
     return "b" + _base32(_BLOB_PREFIX + hashlib.sha256(content).digest())

@@ -1,7 +1,4 @@
-"""From a request to the answer as it leaves the host: dispatch, rate limit, faults, compression, log.
-
-What lives here: the order in which these apply. What must not: what any single one of them does.
-"""
+"""From a request to the answer as it leaves the host: dispatch, rate limit, faults, compression, log."""
 
 from __future__ import annotations
 
@@ -18,12 +15,7 @@ from parity_dagster.sample_network.wire import Answer, Handler, Request
 
 
 def answer_for(network: SampleNetwork, host: Host) -> Handler:
-    """Return the handler of one host.
-
-    Args:
-        network: the model.
-        host: whose requests it answers.
-    """
+    """Return the handler of one host."""
 
     def handle(request: Request) -> Answer:
         with network.lock:

@@ -1,8 +1,4 @@
-"""How a host misbehaves: the dialect it speaks, its limits, and the faults that befall its answers.
-
-What lives here: the vocabulary (`Behaviour`, `Fault`). What must not: which behaviour is in force and which
-fault strikes (`scopes`), how a page is cut (`paging`), or what a fault does to an answer (`faults`).
-"""
+"""How a host misbehaves: the dialect it speaks, its limits, and the faults that befall its answers."""
 
 from __future__ import annotations
 
@@ -144,7 +140,6 @@ def change(behaviour: Behaviour, changes: dict[str, Any]) -> Behaviour:
     """Return a behaviour with some fields changed.
 
     Args:
-        behaviour: where to start.
         changes: field → value; lists become tuples and mappings in `faults` become `Fault`, so JSON will do.
 
     Raises:

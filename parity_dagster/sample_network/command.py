@@ -1,8 +1,4 @@
-"""The command line of the sample network, shared by `python -m` and `parity sample-network`.
-
-What lives here: options, and the line of JSON that tells where everything is. What must not: the networks
-themselves (`shapes`).
-"""
+"""The command line of the sample network, shared by `python -m` and `parity sample-network`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What the accounts of the sample network write: values of the five Bluesky collections and of any other.
-
-What lives here: well-formed records, drawn from a random generator. What must not: malformed ones (`odd`) or
-how records are listed.
-"""
+"""What the accounts of the sample network write: values of the five Bluesky collections and of any other."""
 
 from __future__ import annotations
 
@@ -65,11 +61,7 @@ _NAMES = (
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as the reference PDS sends it: compact JSON, characters unescaped, keys in given order.
-
-    Args:
-        value: anything that JSON can say.
-    """
+    """Encode a value as the reference PDS sends it: compact JSON, characters unescaped, keys in given order."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -78,7 +70,6 @@ def make_value(nsid: str, rng: random.Random, *, did: str, created_at: str) -> V
 
     Args:
         nsid: the collection; one that is not known gets a small generic record.
-        rng: source of every choice.
         did: an account that the record may mention, like, repost, follow or answer.
         created_at: time of the record, RFC 3339.
 

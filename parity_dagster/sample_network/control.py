@@ -2,8 +2,6 @@
 
 Each method is one of `SampleNetwork`, named and called as in Python; `GET /control/log`, `/control/records`,
 `/control/counts` and `/control/network` read.
-
-What lives here: the translation. What must not: abilities that the model lacks.
 """
 
 from __future__ import annotations
@@ -31,11 +29,7 @@ _CHANGES = frozenset(
 
 
 def control_handler(network: SampleNetwork) -> Handler:
-    """Return the handler of the control port.
-
-    Args:
-        network: what it steers.
-    """
+    """Return the handler of the control port."""
 
     def handle(request: Request) -> Answer:
         name = request.path.removeprefix("/control/")
@@ -89,7 +83,6 @@ def describe(network: SampleNetwork, *, dids: int | None = None) -> dict[str, An
     """Return where a network is served and who lives there.
 
     Args:
-        network: a served network.
         dids: at most so many DIDs; None lists all.
     """
     return {

@@ -1,7 +1,4 @@
-"""Identity over HTTP: the PLC directory, did:web documents and handles' well-known files.
-
-What lives here: answers about who an account is. What must not: records.
-"""
+"""Identity over HTTP: the PLC directory, did:web documents and handles' well-known files."""
 
 from __future__ import annotations
 
@@ -20,11 +17,7 @@ _CONTEXT = (
 
 
 def did_document(account: Account) -> dict[str, Any]:
-    """Return the DID document of an account (https://atproto.com/specs/did#did-documents).
-
-    Args:
-        account: whose.
-    """
+    """Return the DID document of an account (https://atproto.com/specs/did#did-documents)."""
     return {
         "@context": list(_CONTEXT),
         "id": account.did,
@@ -42,12 +35,7 @@ def did_document(account: Account) -> dict[str, Any]:
 
 
 def plc_answer(network: SampleNetwork, did: str) -> Answer:
-    """Answer `GET /{did}` as plc.directory does.
-
-    Args:
-        network: the model.
-        did: what stands in the path.
-    """
+    """Answer `GET /{did}` as plc.directory does."""
     fixed = network.documents.get(did)
     if fixed is not None:
         return Answer(fixed.status, fixed.body, "application/did+ld+json")
@@ -58,12 +46,7 @@ def plc_answer(network: SampleNetwork, did: str) -> Answer:
 
 
 def web_answer(network: SampleNetwork, request: Request) -> Answer:
-    """Answer `/.well-known/did.json` and `/.well-known/atproto-did`, which depend on the Host header.
-
-    Args:
-        network: the model.
-        request: what was asked.
-    """
+    """Answer `/.well-known/did.json` and `/.well-known/atproto-did`, which depend on the Host header."""
     name = request.header("host").lower()
     if request.path.endswith("/did.json"):
         for did in ("did:web:" + name.replace(":", "%3A"), "did:web:" + name.partition(":")[0]):

@@ -1,7 +1,4 @@
-"""What each fault does to the answer that a host would have given.
-
-What lives here: fault word → answer. What must not: when a fault strikes (`behaviour`).
-"""
+"""What each fault does to the answer that a host would have given."""
 
 from __future__ import annotations
 
@@ -27,23 +24,12 @@ _STATUS_ERRORS: dict[FaultKind, tuple[int, str, str]] = {
 
 
 def error(status: int, name: str, message: str) -> Answer:
-    """Return an XRPC error (https://atproto.com/specs/xrpc#error-responses).
-
-    Args:
-        status: HTTP status.
-        name: error name.
-        message: words for people.
-    """
+    """Return an XRPC error (https://atproto.com/specs/xrpc#error-responses)."""
     return Answer(status, json.dumps({"error": name, "message": message}, separators=(",", ":")).encode())
 
 
 def spoil(answer: Answer, fault: Fault) -> Answer:
-    """Return what the client gets instead.
-
-    Args:
-        answer: what the host would have answered.
-        fault: what befalls it.
-    """
+    """Return what the client gets instead."""
     kind = fault.kind
     body = answer.body
     if kind in _STATUS_ERRORS:
@@ -118,10 +104,6 @@ def _bomb(size: int) -> bytes:
 
 
 def compressed(answer: Answer) -> Answer:
-    """Return the answer with its body gzipped.
-
-    Args:
-        answer: what is sent.
-    """
+    """Return the answer with its body gzipped."""
     headers = [*answer.headers, b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"]
     return replace(answer, body=gzip.compress(answer.body, 1), headers=headers)

@@ -3,8 +3,6 @@
 A block is 100 neighbouring records. Its template is written once per collection and variant, with holes for
 the account, the block's part of the rkeys, a salt and the hour; rendering fills the holes with one `bytes`
 format, which takes 20 µs. A page of the reference dialect is one block.
-
-What lives here: rendering and finding by index. What must not: changes (`repo` keeps them on top).
 """
 
 # ruff: noqa: S311 -- sample content is drawn from a seeded generator on purpose
@@ -82,13 +80,7 @@ def _format(text: bytes) -> bytes:
 
 
 class Generated:
-    """`count` records of one (did, collection), newest first by index, none of them kept in memory.
-
-    Args:
-        did: the account.
-        nsid: the collection.
-        count: number of records.
-    """
+    """`count` records of one (did, collection), newest first by index, none of them kept in memory."""
 
     __slots__ = ("_newest", "count", "did", "nsid")
 
@@ -99,11 +91,7 @@ class Generated:
         self._newest = _NEWEST - int.from_bytes(hashlib.sha256(did.encode()).digest()[:4]) % _SPREAD
 
     def rkey(self, index: int) -> str:
-        """Return the record key of a record.
-
-        Args:
-            index: 0 for the newest.
-        """
+        """Return the record key of a record."""
         block, position = divmod(index, BLOCK)
         return spell_base32(self._newest - block, 5) + _POSITIONS[position][0]
 
@@ -116,11 +104,7 @@ class Generated:
         return keys[: self.count]
 
     def index(self, rkey: str) -> int | None:
-        """Return the index of a record key, or None if it is not one of ours.
-
-        Args:
-            rkey: any string.
-        """
+        """Return the index of a record key, or None if it is not one of ours."""
         position = _POSITION_OF.get(rkey[5:])
         number = read_base32(rkey[:5])
         if position is None or number is None:
@@ -147,12 +131,7 @@ class Generated:
         return low
 
     def entries(self, start: int, stop: int) -> bytes:
-        """Render list entries joined with commas, for a listRecords answer.
-
-        Args:
-            start: index of the first.
-            stop: index after the last.
-        """
+        """Render list entries joined with commas, for a listRecords answer."""
         parts = []
         while start < stop:
             block, first = divmod(start, BLOCK)
@@ -164,11 +143,7 @@ class Generated:
         return b",".join(parts)
 
     def record(self, index: int) -> tuple[str, bytes]:
-        """Return the (cid, value) of one record.
-
-        Args:
-            index: 0 for the newest.
-        """
+        """Return the (cid, value) of one record."""
         block, position = divmod(index, BLOCK)
         template = self._template(block)
         return (

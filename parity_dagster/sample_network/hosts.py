@@ -1,7 +1,4 @@
-"""Who is who in the sample network: hosts, accounts, and documents answered instead of the true ones.
-
-What lives here: plain values. What must not: changing them (`network`).
-"""
+"""Who is who in the sample network: hosts, accounts, and documents answered instead of the true ones."""
 
 from __future__ import annotations
 

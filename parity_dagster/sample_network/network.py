@@ -1,8 +1,4 @@
-"""The sample network as it is: who lives there, what they wrote, and how each host behaves.
-
-What lives here: the model that a test reads and changes, from any thread and while it is served. What must
-not: HTTP (`server` and the modules it dispatches to).
-"""
+"""The sample network as it is: who lives there, what they wrote, and how each host behaves."""
 
 from __future__ import annotations
 
@@ -29,8 +25,6 @@ class SampleNetwork(Population):
 
     Args:
         hosts: number of PDSes, named `pds-1`, `pds-2`…
-        seed: of everything that is made up.
-        keep_log: requests remembered one by one.
         clock: microseconds since the epoch, for revisions that tell the time; by default each write is a second after
             the one before.
     """
@@ -56,12 +50,6 @@ class SampleNetwork(Population):
         Args:
             collections: NSID → number of records to make up, or the values themselves.
             host: name of its PDS; by default the hosts take turns.
-            did: by default a did:plc from the seed.
-            handle: by default one made from the DID.
-            status: of the account on its PDS.
-
-        Returns:
-            The DID.
         """
         with self.lock:
             given = dict(collections or {})
@@ -90,13 +78,8 @@ class SampleNetwork(Population):
         """Create or replace a record.
 
         Args:
-            did: the account.
-            nsid: the collection.
             value: the value, its exact JSON bytes, or a whole `Record`; None makes one up.
             rkey: record key; by default a new TID greater than all others.
-
-        Returns:
-            The record key.
         """
         with self.lock:
             repo = self.accounts[did].repo
@@ -114,16 +97,7 @@ class SampleNetwork(Population):
     update_record = put_record
 
     def delete_record(self, did: str, nsid: str, rkey: str) -> bool:
-        """Delete a record.
-
-        Args:
-            did: the account.
-            nsid: the collection.
-            rkey: its key.
-
-        Returns:
-            Whether there was one.
-        """
+        """Delete a record."""
         with self.lock:
             return self.accounts[did].repo.delete(nsid, rkey)
 
@@ -131,12 +105,7 @@ class SampleNetwork(Population):
         """Add odd records to a collection.
 
         Args:
-            did: the account.
-            nsid: the collection.
             kinds: keys of `odd.ODD_KINDS`; by default one of each.
-
-        Returns:
-            rkey → kind.
         """
         with self.lock:
             repo = self.accounts[did].repo
@@ -148,23 +117,13 @@ class SampleNetwork(Population):
             return made
 
     def records(self, did: str, nsid: str) -> dict[str, tuple[str | None, bytes]]:
-        """Return the truth about a collection: rkey → (cid, value bytes), odd records included.
-
-        Args:
-            did: the account.
-            nsid: the collection.
-        """
+        """Return the truth about a collection: rkey → (cid, value bytes), odd records included."""
         with self.lock:
             held = self.accounts[did].repo.collection(nsid)
             return {} if held is None else dict(held.records())
 
     def odd_records(self, did: str, nsid: str) -> dict[str, str]:
-        """Return rkey → kind of the odd records of a collection.
-
-        Args:
-            did: the account.
-            nsid: the collection.
-        """
+        """Return rkey → kind of the odd records of a collection."""
         with self.lock:
             own = self.accounts[did].repo.writable(nsid).own
             return {rkey: record.odd for rkey, record in own.items() if record.odd}
@@ -176,11 +135,7 @@ class SampleNetwork(Population):
             return {(repo.did, nsid): repo.count(nsid) for repo in repos for nsid in repo.nsids()}
 
     def rev(self, did: str) -> str:
-        """Return the revision of an account's repository, a TID that grows with every write.
-
-        Args:
-            did: the account.
-        """
+        """Return the revision of an account's repository, a TID that grows with every write."""
         with self.lock:
             return self.accounts[did].repo.rev
 
@@ -188,11 +143,7 @@ class SampleNetwork(Population):
         """Let an account's revisions go on from now, as its host's clock tells it; until then they are of a year ago.
 
         Args:
-            did: the account.
             ahead: seconds by which the host's clock is fast.
-
-        Returns:
-            The revision.
         """
         with self.lock:
             repo = self.accounts[did].repo
@@ -210,9 +161,6 @@ class SampleNetwork(Population):
             did: requests about this account only.
             collection: and this collection only.
             changes: fields of `Behaviour`; `dialect="cocoon"` starts from one of `DIALECTS`.
-
-        Returns:
-            The behaviour now in force.
 
         Raises:
             ValueError: a field, dialect or value that does not exist.

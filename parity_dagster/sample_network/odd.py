@@ -1,8 +1,4 @@
-"""Odd records: everything that real repositories hold and a careless importer falls over.
-
-What lives here: one maker per kind; it returns the record as its PDS would send it, byte for byte. What must
-not: well-formed content (`content`).
-"""
+"""Odd records: everything that real repositories hold and a careless importer falls over."""
 
 from __future__ import annotations
 
@@ -40,9 +36,6 @@ def make_odd(kind: str, did: str, nsid: str, rkey: str) -> Record:
     """Make an odd record.
 
     Args:
-        kind: a key of `ODD_KINDS`.
-        did: the account.
-        nsid: the collection.
         rkey: record key; kinds about record keys extend it.
 
     Raises:

@@ -1,8 +1,4 @@
-"""Cutting a page out of a collection, in the dialect of the host that is asked.
-
-What lives here: order, cursors and limits of listRecords. What must not: HTTP, or faults that do not concern
-the list itself.
-"""
+"""Cutting a page out of a collection, in the dialect of the host that is asked."""
 
 from __future__ import annotations
 
@@ -50,13 +46,7 @@ class KeptPages:
         self._pages: dict[tuple[str, str, int, int], bytes] = {}
 
     def entries(self, held: Generated, start: int, stop: int) -> bytes:
-        """Return what `held.entries` does.
-
-        Args:
-            held: the collection.
-            start: index of the first record.
-            stop: index after the last.
-        """
+        """Return what `held.entries` does."""
         key = held.did, held.nsid, start, stop
         page = self._pages.get(key)
         if page is None:
@@ -82,14 +72,7 @@ def list_page(
     """Cut one page.
 
     Args:
-        repo: the account's repository.
-        nsid: the collection.
-        limit: most records in the page.
-        cursor: as the client sent it.
-        reverse: turns the order round.
-        behaviour: dialect of the host.
         number: how many pages of the pair the host was asked for, this one included.
-        shown_as: authority of the URIs.
         kept: pages that need not be rendered.
 
     Raises:

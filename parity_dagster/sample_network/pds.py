@@ -1,7 +1,4 @@
-"""The XRPC methods of a PDS, as the reference implementation answers them or as the behaviour in force says.
-
-What lives here: one function per method. What must not: faults, limits and the log (`server`).
-"""
+"""The XRPC methods of a PDS, as the reference implementation answers them or as the behaviour in force says."""
 
 from __future__ import annotations
 

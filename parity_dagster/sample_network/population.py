@@ -1,8 +1,4 @@
-"""Who lives in the sample network and where: hosts, accounts, their status, and documents about them.
-
-What lives here: everything about identity and hosting that a test may change while the network is served. What
-must not: records (`network`) and HTTP.
-"""
+"""Who lives in the sample network and where: hosts, accounts, their status, and documents about them."""
 
 from __future__ import annotations
 
@@ -26,7 +22,6 @@ class Population:
 
     Args:
         hosts: number of PDSes, named `pds-1`, `pds-2`…
-        seed: of everything that is made up.
         clock: microseconds since the epoch, for revisions that tell the time; see `Repo`.
     """
 
@@ -54,7 +49,6 @@ class Population:
 
         Args:
             name: its name, by default `pds-N`.
-            behaviour: how it answers, by default as the reference PDS.
         """
         with self.lock:
             host = Host(name or f"pds-{len(self.hosts) + 1}", {})
@@ -75,11 +69,7 @@ class Population:
             self.server.close_host(self.host(host))
 
     def bring_up_host(self, host: str) -> None:
-        """Let a host that was taken down accept connections again, on the same port.
-
-        Args:
-            host: its name.
-        """
+        """Let a host that was taken down accept connections again, on the same port."""
         if self.server is not None:
             self.server.open_host(self.host(host))
 
@@ -100,14 +90,7 @@ class Population:
         """Add an account with generated records; `SampleNetwork.add_account` does more.
 
         Args:
-            counts: NSID → number of generated records.
             host: name of its PDS; by default the hosts take turns.
-            did: by default a did:plc from the seed.
-            handle: by default one made from the DID.
-            status: of the account on its PDS.
-
-        Returns:
-            The DID.
         """
         number = len(self.accounts)
         did = did or make_did(self.seed, number)
@@ -120,20 +103,11 @@ class Population:
         return did
 
     def did_of(self, handle: str) -> str | None:
-        """Return the account with a handle, or None.
-
-        Args:
-            handle: as in the DID document.
-        """
+        """Return the account with a handle, or None."""
         return self._handles.get(handle)
 
     def set_status(self, did: str, status: Status) -> None:
-        """Change an account's status on its PDS.
-
-        Args:
-            did: the account.
-            status: in the words of com.atproto.sync.getRepoStatus.
-        """
+        """Change an account's status on its PDS."""
         with self.lock:
             self.accounts[did].repo.status = status
 
@@ -141,7 +115,6 @@ class Population:
         """Move an account to another PDS.
 
         Args:
-            did: the account.
             new_host: name of the new PDS; the DID document names it from now on.
             old: what the old PDS does: says the account is deactivated, knows nothing, or serves what it had.
         """
@@ -156,11 +129,7 @@ class Population:
             account.host.repos[did] = account.repo
 
     def drop_repo(self, did: str) -> None:
-        """Let the PDS forget an account that its DID document still points to.
-
-        Args:
-            did: the account.
-        """
+        """Let the PDS forget an account that its DID document still points to."""
         with self.lock:
             self.accounts[did].host.repos.pop(did, None)
 
@@ -168,7 +137,6 @@ class Population:
         """Replace what is answered for a DID, by the directory or for did:web.
 
         Args:
-            did: any DID, also one without an account.
             document: JSON or raw bytes; None answers the true document again.
             status: HTTP status; 410 is the directory's tombstone.
         """
@@ -179,9 +147,5 @@ class Population:
                 self.documents[did] = FixedDocument(status, body)
 
     def tombstone(self, did: str) -> None:
-        """Let the directory answer 410, as after a tombstone operation.
-
-        Args:
-            did: the account.
-        """
+        """Let the directory answer 410, as after a tombstone operation."""
         self.set_document(did, {"message": f"DID not available: {did}"}, status=410)

@@ -1,8 +1,4 @@
-"""Repositories: accounts' collections of records, and every change to them.
-
-What lives here: the truth about one account. What must not: how a host lists it (`paging`) or which host
-answers for it (`network`).
-"""
+"""Repositories: accounts' collections of records, and every change to them."""
 
 from __future__ import annotations
 
@@ -42,12 +38,7 @@ class Record:
     clock: int = 0
 
     def as_entry(self, repo: str, nsid: str) -> bytes:
-        """Return the record as listRecords shows it.
-
-        Args:
-            repo: authority of the URI.
-            nsid: the collection.
-        """
+        """Return the record as listRecords shows it."""
         if self.entry is not None:
             return self.entry
         cid = b"" if self.cid is None else b'"cid":"%b",' % self.cid.encode()
@@ -98,11 +89,7 @@ class Collection:
         return self._by_clock
 
     def get(self, rkey: str) -> Record | None:
-        """Return a record, or None.
-
-        Args:
-            rkey: its key.
-        """
+        """Return a record, or None."""
         own = self.own.get(rkey)
         if own is not None or rkey in self.gone:
             return own
@@ -164,14 +151,7 @@ class Collection:
         self._by_clock = None
 
     def delete(self, rkey: str) -> bool:
-        """Delete a record.
-
-        Args:
-            rkey: its key.
-
-        Returns:
-            Whether there was one.
-        """
+        """Delete a record."""
         if self.own.pop(rkey, None) is None and (rkey in self.gone or self.base.index(rkey) is None):
             return False
         if self.base.index(rkey) is not None:
@@ -201,8 +181,6 @@ class Repo:
     accounts take a few megabytes.
 
     Args:
-        did: the account.
-        counts: generated records per collection.
         clock: microseconds since the epoch, which revisions then tell as those of a real PDS do; by default each
             write is a second after the one before, so that all runs are alike.
     """
@@ -222,22 +200,14 @@ class Repo:
         return self.rev_shifted(0)
 
     def rev_shifted(self, seconds: float) -> str:
-        """Return the revision as a host would tell it whose clock is wrong.
-
-        Args:
-            seconds: how far the clock is ahead.
-        """
+        """Return the revision as a host would tell it whose clock is wrong."""
         return make_tid(self._rev + int(seconds * 1_000_000))
 
     def _advance(self) -> None:
         self._rev = max(self._rev + 1, self._clock()) if self._clock else self._rev + _PER_WRITE
 
     def set_clock(self, microseconds: int) -> None:
-        """Let revisions go on from a time, be it an earlier one, as on a host whose clock was set.
-
-        Args:
-            microseconds: since 1970.
-        """
+        """Let revisions go on from a time, be it an earlier one, as on a host whose clock was set."""
         self._rev = microseconds
 
     def nsids(self) -> list[str]:
@@ -245,20 +215,12 @@ class Repo:
         return sorted(nsid for nsid in self._collections if self.count(nsid))
 
     def count(self, nsid: str) -> int:
-        """Return the number of records in a collection.
-
-        Args:
-            nsid: the collection.
-        """
+        """Return the number of records in a collection."""
         held = self._collections.get(nsid, 0)
         return held if isinstance(held, int) else len(held)
 
     def collection(self, nsid: str) -> Collection | Generated | None:
-        """Return a collection for reading, or None if the repository has none of that name.
-
-        Args:
-            nsid: the collection.
-        """
+        """Return a collection for reading, or None if the repository has none of that name."""
         held = self._collections.get(nsid)
         if isinstance(held, int):
             return Generated(self.did, nsid, held)
@@ -276,25 +238,12 @@ class Repo:
         return held
 
     def put(self, nsid: str, record: Record) -> None:
-        """Create or replace a record and advance the revision.
-
-        Args:
-            nsid: the collection.
-            record: what to hold.
-        """
+        """Create or replace a record and advance the revision."""
         self.writable(nsid).put(record)
         self._advance()
 
     def delete(self, nsid: str, rkey: str) -> bool:
-        """Delete a record and advance the revision.
-
-        Args:
-            nsid: the collection.
-            rkey: the record's key.
-
-        Returns:
-            Whether there was one.
-        """
+        """Delete a record and advance the revision."""
         deleted = self.writable(nsid).delete(rkey)
         if deleted:
             self._advance()

@@ -1,7 +1,4 @@
-"""What the sample network was asked: every request with its answer's status, and counters over all of them.
-
-What lives here: remembering and counting. What must not: judging; tests do that.
-"""
+"""What the sample network was asked: every request with its answer's status, and counters over all of them."""
 
 from __future__ import annotations
 
@@ -34,22 +31,14 @@ class LoggedRequest(NamedTuple):
 
 
 class RequestLog:
-    """The last requests in order, and counters that are never cut off.
-
-    Args:
-        keep: requests remembered one by one.
-    """
+    """The last requests in order, and counters that are never cut off."""
 
     def __init__(self, keep: int = 100_000) -> None:
         self._entries: deque[LoggedRequest] = deque(maxlen=keep)
         self._counts: Counter[tuple[str, str, int]] = Counter()
 
     def add(self, request: LoggedRequest) -> None:
-        """Remember a request.
-
-        Args:
-            request: what was asked and answered.
-        """
+        """Remember a request."""
         self._entries.append(request)
         self._counts[request.host, request.method, request.status] += 1
 
@@ -65,9 +54,7 @@ class RequestLog:
         """Return remembered requests, oldest first.
 
         Args:
-            host: only this host's.
             method: only this method's (`listRecords` or the whole NSID).
-            did: only this account's.
             collection: only this collection's.
             status: only those answered so.
         """
@@ -85,8 +72,6 @@ class RequestLog:
         """Return the cursors with which pages of a pair were asked, in order; None is the first page.
 
         Args:
-            did: the account.
-            collection: the collection.
             status: only pages answered so.
         """
         found = self.entries(method="listRecords", did=did, collection=collection, status=status)
@@ -96,7 +81,6 @@ class RequestLog:
         """Count requests, forgotten ones included.
 
         Args:
-            host: only this host's.
             method: only this method's (`listRecords` or the whole NSID).
             status: only those answered so.
         """

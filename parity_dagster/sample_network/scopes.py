@@ -1,8 +1,4 @@
-"""Which behaviour is in force for a request, and what has been counted under it.
-
-What lives here: scopes from the whole network down to a single (did, collection), their fault counters and
-rate limit windows. What must not: what the behaviours mean.
-"""
+"""Which behaviour is in force for a request, and what has been counted under it."""
 
 from __future__ import annotations
 
@@ -38,7 +34,6 @@ class Scope:
 
         Args:
             method: NSID of the XRPC method, or `did`.
-            cursor: the request's cursor.
         """
         for number, fault in enumerate(self.behaviour.faults):
             if fault.method and fault.method != method and not method.endswith("." + fault.method):
@@ -90,14 +85,7 @@ class Scopes:
         self._everywhere = Scope(REFERENCE)
 
     def set(self, host: str, did: str, collection: str, behaviour: Behaviour) -> None:
-        """Put a behaviour in force; counters start anew.
-
-        Args:
-            host: a host's name, or "" for all.
-            did: an account, or "" for all.
-            collection: an NSID, or "" for all.
-            behaviour: what is in force from now on.
-        """
+        """Put a behaviour in force; counters start anew."""
         if host or did or collection:
             self._scopes[host, did, collection] = Scope(behaviour)
         else:
@@ -107,9 +95,6 @@ class Scopes:
         """Put a changed copy of the behaviour that is in force in force.
 
         Args:
-            host: a host's name, or "" for all.
-            did: an account, or "" for all.
-            collection: an NSID, or "" for all.
             changes: fields of `Behaviour`; `dialect` starts from one of `DIALECTS`.
 
         Raises:
@@ -125,13 +110,7 @@ class Scopes:
         return behaviour
 
     def find(self, host: str, did: str = "", collection: str = "") -> Scope:
-        """Return the scope in force for a request.
-
-        Args:
-            host: name of the host asked.
-            did: the account it is about, or "".
-            collection: the collection, or "".
-        """
+        """Return the scope in force for a request."""
         if self._scopes:
             for key in (
                 (host, did, collection),

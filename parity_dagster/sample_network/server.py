@@ -1,7 +1,4 @@
-"""Serving a sample network: one loopback port per host, one thread or one process.
-
-What lives here: sockets and the event loop. What must not: what is answered (`answering`).
-"""
+"""Serving a sample network: one loopback port per host, one thread or one process."""
 
 from __future__ import annotations
 
@@ -223,7 +220,6 @@ def serve(
     """Serve a network until SIGTERM or SIGINT.
 
     Args:
-        network: what to serve.
         plc_port: port of the directory; 0 takes a free one.
         pds_port: port of the first PDS, the others follow; 0 takes free ones.
         control_port: port of the control endpoint; 0 takes a free one.

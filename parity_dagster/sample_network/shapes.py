@@ -1,7 +1,4 @@
-"""Ready-made networks: the demo's, and the shapes that benchmarks are run against.
-
-What lives here: how many accounts, records and hosts each shape has. What must not: serving them.
-"""
+"""Ready-made networks: the demo's, and the shapes that benchmarks are run against."""
 
 # ruff: noqa: S311 -- sample content is drawn from a seeded generator on purpose
 
@@ -20,14 +17,7 @@ _NAMES = ("ada", "bashir", "chiyo", "dulce", "emeka", "fatma", "gwen", "haakon",
 
 
 def demo_network(accounts: int = 5, records: int = 3000, hosts: int = 2, *, seed: int = 1) -> SampleNetwork:
-    """Return a small network of named accounts with all five Bluesky collections.
-
-    Args:
-        accounts: number of accounts.
-        records: number of records over all accounts, profiles included.
-        hosts: number of PDSes.
-        seed: of everything that is made up.
-    """
+    """Return a small network of named accounts with all five Bluesky collections."""
     network = SampleNetwork(hosts=hosts, seed=seed)
     rng = random.Random(f"demo/{seed}")
     weights = [rng.lognormvariate(0, 0.6) for _ in range(accounts)]
@@ -50,10 +40,7 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
     accounts × 3 collections × 1 to 30 records over 10 hosts. `demo` is `demo_network()`.
 
     Args:
-        shape: which.
         scale: multiplies the accounts (for `whale`: the records).
-        seed: of everything that is made up.
-        keep_log: requests remembered one by one.
 
     Raises:
         ValueError: no such shape.

@@ -2,8 +2,6 @@
 
 A server framework answers correctly whatever one does; this network has to cut bodies, lie about lengths,
 drip and hang, and to be so cheap that a benchmark measures its client. So HTTP is spoken here directly.
-
-What lives here: reading requests and delivering answers. What must not: what is answered.
 """
 
 from __future__ import annotations
@@ -38,11 +36,7 @@ class Request:
     body: bytes = b""
 
     def header(self, name: str) -> str:
-        """Return a header's value, or "".
-
-        Args:
-            name: in lower case.
-        """
+        """Return a header's value, or ""."""
         start = self.head.lower().find(b"\r\n" + name.encode() + b":")
         if start < 0:
             return ""
@@ -95,11 +89,7 @@ Handler = Callable[[Request], Answer]
 
 
 def parse_query(text: str) -> dict[str, str]:
-    """Read a query string.
-
-    Args:
-        text: what follows the question mark.
-    """
+    """Read a query string."""
     found: dict[str, str] = {}
     for pair in text.split("&") if text else ():
         name, _, value = pair.partition("=")

@@ -69,10 +69,6 @@ def session_settings(version: int) -> str:
 def check_server(version: int, encoding: str | None) -> None:
     """Refuse a server that cannot do, or a database that cannot hold, what is needed.
 
-    Args:
-        version: as libpq counts it.
-        encoding: the database's.
-
     Raises:
         UnsupportedServer: with what to do.
     """

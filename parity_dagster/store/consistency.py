@@ -1,8 +1,5 @@
 """Questions whose answer should be "nothing": rows that disagree with each other, or with a page.
 
-What lives here: read-only statements for checks and audits. What must not: judging what is found
-(`orchestration.checks`), and the network (`importing.audit`).
-
 Every question can be narrowed to the pairs that one Dagster run worked on last.
 """
 
@@ -67,8 +64,6 @@ class Comparer:
     """Asks about all pairs, or about those of one run.
 
     Args:
-        conn: any connection.
-        table: name of the state table.
         run_id: the Dagster run; None for all pairs.
     """
 
@@ -128,11 +123,7 @@ class Comparer:
             return cursor.execute(self._sql(statement), self._run).fetchall()
 
     def stuck(self, patience: timedelta) -> list[WaitingPair]:
-        """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while.
-
-        Args:
-            patience: how long is too long.
-        """
+        """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while."""
         statement = (
             "SELECT did, collection, status, coalesce(next_attempt_at, updated_at) AS since FROM {table} s"
             " WHERE {of_run} AND (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL)"
@@ -142,11 +133,7 @@ class Comparer:
             return cursor.execute(self._sql(statement), {**self._run, "patience": patience}).fetchall()
 
     def stale(self, age: timedelta) -> list[WaitingPair]:
-        """Completed pairs that were read too long ago.
-
-        Args:
-            age: how long is too long.
-        """
+        """Completed pairs that were read too long ago."""
         statement = (
             "SELECT did, collection, status, completed_at AS since FROM {table} s WHERE {of_run}"
             " AND status = 'completed' AND completed_at < now() - %(age)s ORDER BY since, did, collection"
@@ -158,7 +145,6 @@ class Comparer:
         """Accounts that have complete pairs, drawn by chance.
 
         Args:
-            number: how many at most.
             seed: of the draw; the same seed draws the same accounts.
         """
         rows = self._conn.execute(
@@ -177,8 +163,6 @@ def differing(
     """Compare records of a page with the table.
 
     Args:
-        conn: any connection.
-        pair: whose records they are.
         rows: rkey, cid and JSON bytes, each storable.
 
     Returns:
@@ -198,15 +182,7 @@ def differing(
 
 
 def stored_keys(conn: psycopg.Connection[Any], pair: Pair) -> dict[str, str | None]:
-    """What the table holds of a pair.
-
-    Args:
-        conn: any connection.
-        pair: account and collection.
-
-    Returns:
-        Revision by rkey.
-    """
+    """What the table holds of a pair."""
     rows = conn.execute(
         "SELECT rkey, rev FROM atproto_records WHERE did = %s AND collection = %s", (pair.did, pair.collection)
     )
@@ -214,15 +190,7 @@ def stored_keys(conn: psycopg.Connection[Any], pair: Pair) -> dict[str, str | No
 
 
 def failed_keys(conn: psycopg.Connection[Any], pair: Pair) -> set[str]:
-    """Record keys of a pair that are known to have failed.
-
-    Args:
-        conn: any connection.
-        pair: account and collection.
-
-    Returns:
-        rkeys.
-    """
+    """Record keys of a pair that are known to have failed."""
     rows = conn.execute(
         "SELECT rkey FROM parity_failed_records WHERE did = %s AND collection = %s AND rkey IS NOT NULL",
         (pair.did, pair.collection),
@@ -231,15 +199,7 @@ def failed_keys(conn: psycopg.Connection[Any], pair: Pair) -> set[str]:
 
 
 def untold_pairs(conn: psycopg.Connection[Any], table: str) -> set[Pair]:
-    """Pairs that have ended and whose ending the listeners have not been told yet.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
-
-    Returns:
-        The pairs.
-    """
+    """Pairs that have ended and whose ending the listeners have not been told yet."""
     rows = conn.execute(
         sql.SQL("SELECT did, collection FROM parity_announcements WHERE state_table = {}").format(regclass(table))
     )

@@ -1,8 +1,5 @@
 """Rows in the text format of PostgreSQL's COPY.
 
-What lives here: encoding, many rows at a time, because one by one it costs more than reading the page did. What must
-not: statements.
-
 Source: PostgreSQL manual, "COPY", section "Text Format".
 """
 
@@ -20,14 +17,8 @@ def encode_rows(did: str, collection: str, rev: str, rows: Sequence[Row]) -> byt
     """Records of one pair as lines of (did, collection, rkey, cid, value, rev).
 
     Args:
-        did: the account.
-        collection: the NSID.
-        rev: revision that the rows are marked with.
         rows: checked record keys, CIDs as they came, and values that hold no line break, tab or NUL (JSON allows none
             in strings, and the page parser has replaced those between tokens).
-
-    Returns:
-        One line per row.
     """
     if not rows:
         return b""
@@ -51,9 +42,6 @@ def encode_array(texts: Sequence[str | None]) -> str:
 
     Args:
         texts: its elements, None for NULL; without NUL characters.
-
-    Returns:
-        The literal.
 
     Source: PostgreSQL manual, "Array Input and Output Syntax".
     """

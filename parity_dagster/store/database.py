@@ -1,8 +1,5 @@
 """Which PostgreSQL server is used, and whether its tables are this version's.
 
-What lives here: the one decision that everything asks (`connection_url`), single connections, the check of
-the schema, and its migration. What must not: SQL about records or states (`store.records`, `store.states`).
-
 An error of this module names host, port, database and user, and never a password.
 """
 
@@ -159,9 +156,6 @@ def migrate(settings: Settings) -> str:
     Args:
         settings: as for `connection_url`.
 
-    Returns:
-        The revision the database is at now.
-
     Raises:
         DatabaseUnreachable: no connection.
         UnsupportedServer: the server is too old, or the database's encoding is not UTF8.
@@ -182,11 +176,7 @@ def redact(text: str, settings: Settings | None = None) -> str:
     """Return a text with the passwords of database URLs and connection strings replaced by `***`.
 
     Args:
-        text: an error message or a log line.
         settings: also hides the password of this `database_url` wherever it stands.
-
-    Returns:
-        The text without them.
     """
     text = re.sub(r"(\w+://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
     text = re.sub(r"(?i)(\b(?:ssl)?pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&'\"]+)", r"\1***", text)
@@ -285,13 +275,7 @@ def _reach(url: str, settings: Settings, *, autocommit: bool = False) -> psycopg
 
 
 def unreachable(settings: Settings, url: str, exc: Exception) -> DatabaseUnreachable:
-    """Say that there is no connection.
-
-    Args:
-        settings: tell whose server it is.
-        url: where to.
-        exc: what psycopg or the system raised.
-    """
+    """Say that there is no connection."""
     from parity_dagster.embedded_postgres.server import log_of
     from parity_dagster.store.sessions import first_line
 

@@ -1,7 +1,4 @@
-"""The cache of which PDS an account lives on.
-
-What lives here: reading and writing `parity_identities`. What must not: asking the network.
-"""
+"""The cache of which PDS an account lives on."""
 
 from __future__ import annotations
 
@@ -25,10 +22,6 @@ class CachedIdentity(NamedTuple):
 async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[str, CachedIdentity]:
     """Look accounts up.
 
-    Args:
-        conn: any connection.
-        dids: the accounts.
-
     Returns:
         Those resolved within `MAX_AGE`, by DID.
     """
@@ -44,7 +37,6 @@ async def save_identities(conn: AsyncConnection, identities: Sequence[CachedIden
     """Remember where accounts live.
 
     Args:
-        conn: any connection.
         identities: what was resolved; each DID once.
     """
     await conn.execute(

@@ -1,9 +1,4 @@
-"""Rows for people: the state table and the failed records, read as a stream.
-
-What lives here: read-only statements that may return very many rows, through a server-side cursor, so that
-a listing starts at once and its memory stays the same. What must not: anything an import needs
-(`store.states`).
-"""
+"""Rows for people: the state table and the failed records, read as a stream."""
 
 from __future__ import annotations
 
@@ -54,7 +49,6 @@ def stream_failed_records(connection: psycopg.Connection, *, did: str | None = N
 
     Args:
         connection: not in autocommit; the cursor lives in its transaction.
-        did: only this account's.
 
     Yields:
         One dictionary per record, keyed by column name; `body` is the record as the PDS sent it, in bytes.
@@ -70,10 +64,6 @@ def stream_failed_records(connection: psycopg.Connection, *, did: str | None = N
 def count_records(connection: psycopg.Connection, dids: Collection[str]) -> list[tuple[str, int, int]]:
     """Count the imported records of some accounts.
 
-    Args:
-        connection: any connection.
-        dids: the accounts.
-
     Returns:
         Per collection, most records first: NSID, records, accounts that have any.
     """
@@ -88,11 +78,6 @@ def find_claimants(connection: psycopg.Connection, handle: str, limit: int) -> l
     """Look up who claims a handle among the accounts that were met before.
 
     A DID document may claim any handle, and whether the handle's domain names the account back is not known here.
-
-    Args:
-        connection: any connection.
-        handle: in lower case.
-        limit: most DIDs returned.
 
     Returns:
         The DIDs whose documents claim the handle, the one met first first.

@@ -1,8 +1,5 @@
 """Live events and pages on the same table, and the rule that lets both write it in any order.
 
-What lives here: the statements for records that a consumer of the firehose hands over, and the tombstones that keep
-older pages from bringing a deleted record back. What must not: reading events from anywhere.
-
 Every row carries the revision of its repository at which it was observed (`atproto_records.rev`, a TID, which orders
 like a time). A page's rows carry the revision read before its walk began, because the page is at least that new.
 
@@ -68,7 +65,6 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
 
     Args:
         conn: a connection in a transaction that has not read any of their records yet.
-        pairs: which.
         shared: True for pages, which may be written side by side; False for events.
     """
     buckets = sorted({crc32(f"{pair.did}/{pair.collection}".encode()) % LOCK_BUCKETS for pair in pairs})
@@ -82,10 +78,6 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
 
 async def ask_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> AsyncCursor:
     """Ask for the keys that a page must not bring back.
-
-    Args:
-        conn: a connection that holds the pairs' locks.
-        writes: what the pages bring.
 
     Returns:
         A cursor for `read_tombstones`.
@@ -117,7 +109,6 @@ async def drop_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) ->
 
     Args:
         conn: a connection in the transaction that completes the walks.
-        writes: what completes them.
     """
     await conn.execute(
         "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
@@ -132,15 +123,7 @@ def _fences(writes: Iterable[PairWrite]) -> list[list[str | None]]:
 
 
 async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
-    """Forget deletions of more than a day ago that no walk under way, or to be resumed, is older than.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
-
-    Returns:
-        Number of tombstones dropped.
-    """
+    """Forget deletions of more than a day ago that no walk under way, or to be resumed, is older than."""
     unfinished = sql.SQL(
         " AND NOT EXISTS (SELECT FROM {} s WHERE s.did = t.did AND s.collection = t.collection"
         " AND s.status <> 'completed' AND (s.rev IS NULL OR s.rev < t.rev))"
@@ -158,8 +141,6 @@ async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> str | Non
     """The greatest revision that anything known about a pair's records carries.
 
     Args:
-        conn: any connection.
-        pair: whose records.
         limit: greater ones are of no clock that can be right, and do not count.
 
     Returns:
@@ -194,8 +175,6 @@ async def upsert_live(
 
     Args:
         conn: a connection in no transaction, prepared by `mapped_store` if there is one.
-        table: name of the state table.
-        batch: the records.
         mapped_store: writes `batch.mapped`.
 
     Returns:
@@ -228,10 +207,6 @@ async def delete_live(conn: AsyncConnection, did: str, collection: str, rkey: st
 
     Args:
         conn: a connection in no transaction.
-        did: the account.
-        collection: the NSID.
-        rkey: the record key.
-        rev: revision of the commit that deleted it.
 
     Returns:
         False if something newer is known, and nothing was done.

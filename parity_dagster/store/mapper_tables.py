@@ -1,7 +1,5 @@
 """Rows of the users' own typed tables, written in the transaction of the page they come from.
 
-What lives here: every statement on those tables. What must not: asking mappers (`importing.mappers`).
-
 A row is written only if `atproto_records` holds the very version that it was made from: a page that is older than a
 live event changes neither table.
 """
@@ -48,11 +46,7 @@ class MappedWrite(NamedTuple):
 
 
 class MappedStore:
-    """Writes to the tables of a run's mappers.
-
-    Args:
-        tables: by collection.
-    """
+    """Writes to the tables of a run's mappers."""
 
     def __init__(self, tables: Mapping[str, MappedTable]) -> None:
         self._tables = dict(tables)
@@ -64,9 +58,6 @@ class MappedStore:
 
     async def prepare(self, conn: AsyncConnection) -> None:
         """Check the tables, and make a temporary twin of each that upserts go through.
-
-        Args:
-            conn: a session.
 
         Raises:
             SettingsError: a table cannot take a mapper's rows; the message says why.
@@ -127,8 +118,6 @@ class MappedStore:
 
         Args:
             conn: a prepared session, in no transaction.
-            write: the rows of a batch that was refused.
-            records: the records they are made from.
 
         Returns:
             Postgres' reason by rkey; empty if it takes them all.

@@ -1,9 +1,4 @@
-"""Endings that listeners have not been told yet.
-
-What lives here: the statements on `parity_announcements`. A row is written in the transaction that ends a pair and
-deleted after the listeners were called; what a killed process leaves is told by the next one. What must not: calling
-anybody.
-"""
+"""Endings that listeners have not been told yet."""
 
 from __future__ import annotations
 
@@ -43,9 +38,6 @@ async def note_endings(
 
     Args:
         conn: a connection in that transaction.
-        table: name of the state table.
-        importer_id: who is going to tell.
-        endings: did, collection, and whether anything was read.
     """
     await conn.execute(
         sql.SQL(
@@ -59,13 +51,7 @@ async def note_endings(
 
 
 async def forget_endings(conn: AsyncConnection, table: str, told: Collection[Told]) -> None:
-    """Note that listeners know of endings; a later ending of the same pair stays noted.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
-        told: what they were told.
-    """
+    """Note that listeners know of endings; a later ending of the same pair stays noted."""
     await conn.execute(
         sql.SQL(
             "DELETE FROM parity_announcements a USING unnest(%s::text[], %s::text[], %s::timestamptz[])"
@@ -77,16 +63,7 @@ async def forget_endings(conn: AsyncConnection, table: str, told: Collection[Tol
 
 
 async def find_untold(conn: AsyncConnection, table: str, limit: int) -> list[Ended]:
-    """Read endings whose importer is gone, and drop those of pairs that were reset.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
-        limit: rows at most.
-
-    Returns:
-        The rows as they are now, oldest ending first.
-    """
+    """Read endings whose importer is gone, and drop those of pairs that were reset."""
     parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
     await conn.execute(
         sql.SQL(

@@ -1,7 +1,4 @@
-"""What the overview is made of: the state table and its surroundings, as plain rows.
-
-What lives here: read-only statements over everything. What must not: summing up (`orchestration.overview`).
-"""
+"""What the overview is made of: the state table and its surroundings, as plain rows."""
 
 from __future__ import annotations
 
@@ -32,10 +29,6 @@ class Holdings(NamedTuple):
 def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
     """Read what is held.
 
-    Args:
-        conn: any connection.
-        table: name of the state table.
-
     Returns:
         The rows; none of the records is read.
     """
@@ -63,10 +56,6 @@ class Change(NamedTuple):
 
 def latest_change(conn: psycopg.Connection[Any], table: str) -> Change | None:
     """Ask when any pair's row was changed.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
 
     Returns:
         The time; None if there are no rows.

@@ -1,8 +1,5 @@
 """Writing pages: records, rejects, cursor and counts in one transaction.
 
-What lives here: the statements that a page needs, several pages of several pairs at a time. What must not: deciding
-what a page means; a `PairWrite` says exactly what its rows shall be afterwards.
-
 Pairs that were never imported are COPYed straight into the table. All others go through a temporary table and an
 upsert that leaves identical rows untouched, so that reading an unchanged repository again writes nothing.
 """
@@ -73,7 +70,6 @@ class PageStore:
         Args:
             conn: a prepared connection, in no transaction.
             importer_id: who must still hold every pair.
-            writes: at most one per pair.
 
         Returns:
             The final row of each pair that ended, by its id.
@@ -113,15 +109,7 @@ class PageStore:
             return {} if states is None else await _read_states(states)
 
     async def find_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> dict[int, ImportState]:
-        """Rows by their ids.
-
-        Args:
-            conn: any connection.
-            state_ids: which.
-
-        Returns:
-            The rows that exist.
-        """
+        """Rows by their ids."""
         return await _read_states(await self._ask_states(conn, state_ids))
 
     async def _ask_states(self, conn: AsyncConnection, state_ids: Sequence[int]) -> AsyncCursor[DictRow]:

@@ -1,8 +1,5 @@
 """The queue of pairs that wait for a Dagster run, kept in the state table.
 
-What lives here: finding what is due, marking it as a batch, and giving back what a batch's run did not take up.
-What must not: launching runs (`orchestration.queue`), or claims (`store.states`).
-
 A batch is a mark on rows (`batch`), written when a run is about to be asked for. The run reads its pairs by this
 mark, and claiming a pair removes it. So a pair is never launched twice while its run waits, and what a run left
 behind, for whatever reason, can be found and launched again.
@@ -65,13 +62,8 @@ def make_batches(
 
     Args:
         connection: any connection; one transaction is used.
-        table: name of the state table.
         collections: registered NSIDs; pairs of others wait until theirs is registered again.
-        size: pairs in a batch, about.
         count: batches to make, at most.
-
-    Returns:
-        Number of pairs by name of the batch.
     """
     batches: dict[str, int] = {}
     if count < 1:
@@ -108,15 +100,7 @@ def _find_due(connection: psycopg.Connection, table: str, collections: Collectio
 
 
 def open_batches(connection: psycopg.Connection, table: str) -> list[str]:
-    """Batches with pairs that no run has taken up yet.
-
-    Args:
-        connection: any connection.
-        table: name of the state table.
-
-    Returns:
-        Their names.
-    """
+    """Batches with pairs that no run has taken up yet."""
     rows = connection.execute(
         sql.SQL("SELECT DISTINCT batch FROM {table} WHERE batch IS NOT NULL ORDER BY 1").format(
             table=sql.Identifier(table)
@@ -126,16 +110,7 @@ def open_batches(connection: psycopg.Connection, table: str) -> list[str]:
 
 
 def pairs_of_batch(connection: psycopg.Connection, table: str, batch: str) -> list[Pair]:
-    """What a run is to import; pairs that somebody has begun meanwhile are not among it.
-
-    Args:
-        connection: any connection.
-        table: name of the state table.
-        batch: name of the batch.
-
-    Returns:
-        The pairs, hosts taking turns.
-    """
+    """What a run is to import; pairs that somebody has begun meanwhile are not among it."""
     rows = connection.execute(
         sql.SQL(
             "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds) FROM {table} s"
@@ -154,13 +129,7 @@ def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait:
     and less often.
 
     Args:
-        connection: any connection.
-        table: name of the state table.
-        batch: name of the batch.
         wait: seconds that they wait at least.
-
-    Returns:
-        Number of pairs given back.
     """
     return connection.execute(
         sql.SQL(
@@ -172,16 +141,7 @@ def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait:
 
 
 def add_pending(connection: psycopg.Connection, table: str, pairs: Iterable[Pair]) -> int:
-    """Make pairs pending that were never asked for before; all others stay as they are.
-
-    Args:
-        connection: any connection.
-        table: name of the state table.
-        pairs: what to import.
-
-    Returns:
-        Number of pairs that are new.
-    """
+    """Make pairs pending that were never asked for before; all others stay as they are."""
     wanted = list(pairs)
     return connection.execute(
         sql.SQL(
@@ -194,10 +154,6 @@ def add_pending(connection: psycopg.Connection, table: str, pairs: Iterable[Pair
 
 def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
     """Whether a Dagster run has imported and its process is gone without saying so.
-
-    Args:
-        connection: any connection.
-        run_id: the run.
 
     Returns:
         True if an importer of the run has neither given back its number nor holds its lock.

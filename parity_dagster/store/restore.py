@@ -1,8 +1,4 @@
-"""State rows that are written or dropped because of something outside of an import.
-
-What lives here: putting rows back that Dagster's metadata remembers, and forgetting rows whose materialization
-was wiped. What must not: the life of a row during an import (`store.states`).
-"""
+"""State rows that are written or dropped because of something outside of an import."""
 
 from __future__ import annotations
 
@@ -52,9 +48,6 @@ def restore_states(connection: psycopg.Connection, table: str, states: Iterable[
         connection: any connection; one transaction is used.
         table: name of the state table (`PARITY_STATE_TABLE`).
         states: at most one per pair. Their claims are dropped: whoever held the pair then does not now.
-
-    Returns:
-        Number of rows that were added or changed.
     """
     changed = tuple(name for name in _COLUMNS if name not in ("id", "did", "collection"))
     parts = {
@@ -95,10 +88,6 @@ def forget_states(connection: psycopg.Connection, table: str, pairs: Iterable[Pa
     Args:
         connection: any connection; one transaction is used.
         table: name of the state table (`PARITY_STATE_TABLE`).
-        pairs: which; None for all.
-
-    Returns:
-        Number of rows dropped.
     """
     wanted = None if pairs is None else list(pairs)
     with connection.transaction():

@@ -1,7 +1,4 @@
-"""Asynchronous sessions with Postgres, and which of its errors pass by themselves.
-
-What lives here: opening sessions and sorting driver errors. What must not: statements.
-"""
+"""Asynchronous sessions with Postgres, and which of its errors pass by themselves."""
 
 from __future__ import annotations
 
@@ -57,9 +54,6 @@ async def open_session(settings: Settings) -> AsyncConnection:
     Args:
         settings: as for `connection_url`, which starts an embedded server again that was killed.
 
-    Returns:
-        The connection.
-
     Raises:
         DatabaseUnreachable: no connection; the message names the cure and no password.
     """
@@ -80,9 +74,6 @@ def enlarge_send_buffer(conn: AsyncConnection) -> None:
 
     The default of a local socket, some 200 kB, is what PostgreSQL copies in 3 ms. Over TCP the system adapts the
     buffer by itself, unless it is told a size.
-
-    Args:
-        conn: an open connection.
     """
     with suppress(OSError), socket.socket(fileno=os.dup(conn.fileno())) as local:
         if local.family == socket.AF_UNIX:
@@ -91,9 +82,6 @@ def enlarge_send_buffer(conn: AsyncConnection) -> None:
 
 def failed(exc: BaseException) -> DatabaseError:
     """A driver's error in our words.
-
-    Args:
-        exc: what psycopg raised.
 
     Returns:
         An error whose text names the cure, and no value of any record.
@@ -111,10 +99,6 @@ def storable(text: str, limit: int = 500) -> str:
 
     Args:
         text: anything, NUL characters and halves of surrogate pairs included.
-        limit: most characters kept.
-
-    Returns:
-        A text that every column of type text takes.
     """
     return text[:limit].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:limit]
 
@@ -123,7 +107,6 @@ def cure_for(exc: BaseException, *, grants: str) -> str:
     """What a person can do about a driver's error.
 
     Args:
-        exc: what psycopg raised.
         grants: what to do if the role lacks a privilege.
     """
     if isinstance(exc, errors.DiskFull):
@@ -145,9 +128,6 @@ def cure_for(exc: BaseException, *, grants: str) -> str:
 
 def first_line(exc: BaseException) -> str:
     """The gist of a driver's message.
-
-    Args:
-        exc: the error.
 
     Returns:
         Its first line, without the DETAIL that could quote a record.

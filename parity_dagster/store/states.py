@@ -1,8 +1,5 @@
 """The state table: which pairs there are, who works on them, what is due.
 
-What lives here: every statement on `parity_import_states` but the per-page one, which shares a transaction with
-the records (`store.pages`). What must not: deciding how an error is retried (`importing.outcomes`).
-
 A claim is a row's `importer_id`. An importer is alive as long as a session of its process holds the advisory lock
 of its number: PostgreSQL drops the lock when the process or its machine is gone, so nothing has to be renewed and
 a killed importer's pairs are free at once. Connections must therefore be sessions (a transaction pooler between
@@ -43,9 +40,6 @@ LIVE_IMPORTERS = sql.SQL(
 def state_from_row(row: dict[str, Any]) -> ImportState:
     """An `ImportState` from a row of `COLUMNS`.
 
-    Args:
-        row: the columns by name.
-
     Returns:
         The state, its status as an `ImportStatus`.
     """
@@ -82,11 +76,7 @@ class StateStore:
         """Make a number for a new importer and hold its lock for as long as `conn` lives.
 
         Args:
-            conn: a session that stays open while the importer works.
             run_id: the Dagster run, if it is one.
-
-        Returns:
-            The importer's number.
         """
         cursor = await conn.execute(
             "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
@@ -103,21 +93,11 @@ class StateStore:
         return importer_id
 
     async def hold_importer(self, conn: AsyncConnection, importer_id: int) -> None:
-        """Take the lock of an importer's number, again after the session was lost.
-
-        Args:
-            conn: the session that is to hold it.
-            importer_id: the number.
-        """
+        """Take the lock of an importer's number, again after the session was lost."""
         await conn.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, importer_id))
 
     async def release_importer(self, conn: AsyncConnection, importer_id: int) -> None:
-        """Give back every pair that the importer still holds, and its number.
-
-        Args:
-            conn: the session that holds the lock.
-            importer_id: the number.
-        """
+        """Give back every pair that the importer still holds, and its number."""
         await conn.execute(
             self._sql("UPDATE {table} SET importer_id = NULL WHERE importer_id = %s AND status = 'in_progress'"),
             (importer_id,),
@@ -142,16 +122,8 @@ class StateStore:
         it through another state table.
 
         Args:
-            conn: any connection.
-            pairs: distinct pairs.
-            importer_id: who takes them.
-            run_id: the Dagster run, noted on the row.
-            refresh: whether complete pairs are taken too.
             reread: whether they are all to be read from their start, whatever their revision; noted on the rows until
                 a walk completes, so that one that is interrupted keeps its meaning.
-
-        Returns:
-            One claim per pair.
         """
         keys = ([pair.did for pair in pairs], [pair.collection for pair in pairs])
         async with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
@@ -219,13 +191,7 @@ class StateStore:
         """Rows in the order (did, collection).
 
         Args:
-            conn: any connection.
-            did: only this account's.
             collection: only this collection's.
-            statuses: only these.
-
-        Returns:
-            The states.
         """
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
@@ -243,14 +209,7 @@ class StateStore:
             return [state_from_row(row) for row in await cursor.fetchall()]
 
     async def find_resumable(self, conn: AsyncConnection) -> list[Pair]:
-        """Pairs that are not complete and that no live importer holds.
-
-        Args:
-            conn: any connection.
-
-        Returns:
-            The pairs, longest waiting first.
-        """
+        """Pairs that are not complete and that no live importer holds."""
         cursor = await conn.execute(
             self._sql(
                 "SELECT did, collection FROM {table} WHERE status <> 'completed'"
@@ -263,12 +222,7 @@ class StateStore:
         """Forget how far an account's import got; its records stay.
 
         Args:
-            conn: any connection.
-            did: the account.
             collection: only this collection; None for all.
-
-        Returns:
-            Number of rows forgotten.
         """
         async with conn.transaction():
             cursor = await conn.execute(
@@ -289,9 +243,6 @@ class StateStore:
         """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.
 
         Args:
-            conn: any connection.
-            pairs: what to import.
-            refresh: whether complete pairs are wanted again.
             reread: whether they are all to be read from their start, whatever their revision; noted on the rows, those
                 included that wait already, or that were interrupted.
 

@@ -125,15 +125,9 @@ def find_suspects(
 
     Args:
         conn: a connection that commits each statement.
-        table: name of the state table.
-        page_size: records that a full page holds.
         seconds: when to stop; the statement under way is finished. With a limit it begins at an account drawn by
             chance, so that the next call looks at others. None looks at everything.
-        did: only this account's.
         run_id: only those that this Dagster run worked on last.
-
-    Returns:
-        What was found.
     """
     report = Report()
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -179,8 +173,6 @@ def find_empty(
     """Completed pairs of which no record is known; only something outside of the database can tell if that is right.
 
     Args:
-        conn: any connection.
-        table: name of the state table.
         limit: pairs at most, those that ended last first.
         run_id: only those that this Dagster run worked on last.
 

@@ -1,7 +1,4 @@
-"""What a transaction of the writer does, in plain values.
-
-What lives here: one pair's share of it, and how a walk ends. What must not: statements (`pages`, `walk_pages`).
-"""
+"""What a transaction of the writer does, in plain values."""
 
 from __future__ import annotations
 
@@ -19,9 +16,6 @@ Reject = tuple[str | None, str, str, bytes]
 
 def fingerprint(body: bytes) -> str:
     """What a failed record is known by.
-
-    Args:
-        body: the entry byte for byte.
 
     Returns:
         Its SHA-256 in hexadecimal.

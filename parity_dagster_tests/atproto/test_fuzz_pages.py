@@ -1,4 +1,4 @@
-"""Page bodies that nobody would think of: no crash, no lost record (issue 3, "What must show").
+"""Page bodies that nobody would think of: no crash, no lost record.
 
 Bodies are built from records of which each is known to be sound or not, then glued together, spaced, cut and bent.
 `pytest -m long` tries 200,000 of them; the suite some hundred.

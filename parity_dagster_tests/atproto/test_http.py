@@ -1,4 +1,4 @@
-"""The HTTP client against servers that misbehave on the wire (issue 3, points 3 and 6)."""
+"""The HTTP client against servers that misbehave on the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a host is asked, and that no host is made to wait for another (issue 3, point 4)."""
+"""How fast a host is asked, and that no host is made to wait for another."""
 
 from __future__ import annotations
 

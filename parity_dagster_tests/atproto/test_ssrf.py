@@ -1,4 +1,4 @@
-"""What strangers' documents can and cannot make us contact (issue 3, point 6)."""
+"""What strangers' documents can and cannot make us contact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bad record costs one record: it is kept byte for byte and may be tried again (issue 3, point 5)."""
+"""A bad record costs one record: it is kept byte for byte and may be tried again."""
 
 from __future__ import annotations
 

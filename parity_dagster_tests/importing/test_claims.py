@@ -1,4 +1,4 @@
-"""One importer per pair at a time, across threads, processes and kills (issue 3, point 7)."""
+"""One importer per pair at a time, across threads, processes and kills."""
 
 from __future__ import annotations
 

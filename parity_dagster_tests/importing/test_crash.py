@@ -1,4 +1,4 @@
-"""Killed at any moment, resumed, and nothing is lost, doubled or fetched twice (issue 3, point 1).
+"""Killed at any moment, resumed, and nothing is lost, doubled or fetched twice.
 
 An importing process is killed with SIGKILL at the n-th request that the network answers, and at the n-th statement
 that changes one of the importer's tables, for every n until it gets through. The network knows of its requests; the

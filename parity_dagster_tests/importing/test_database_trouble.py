@@ -1,4 +1,4 @@
-"""PostgreSQL goes away, refuses, or runs full: retried where it can be, else resumable (issue 3, point 7)."""
+"""PostgreSQL goes away, refuses, or runs full: retried where it can be, else resumable."""
 
 from __future__ import annotations
 

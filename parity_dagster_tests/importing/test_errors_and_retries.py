@@ -1,4 +1,4 @@
-"""Each class of error: its code, its sentence, and whether it is tried again (issue 3, point 3)."""
+"""Each class of error: its code, its sentence, and whether it is tried again."""
 
 from __future__ import annotations
 

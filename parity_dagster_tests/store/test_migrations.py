@@ -45,7 +45,7 @@ TABLES = {
     "parity_upgrades",
     "parity_alembic_version",
 }
-# The mission's schema of the state table.
+# atp-parity's schema of the state table.
 MISSION_COLUMNS = {
     "id",
     "did",

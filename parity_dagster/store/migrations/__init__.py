@@ -1,8 +1,5 @@
 """The tables' history, run by Alembic from inside the package.
 
-What lives here: one module per revision under `versions`, and `upgrade`, which runs what is missing. What
-must not: a decision on which database (`store.database`).
-
 A revision that touches the state table lists those statements in its module's `STATE_TABLE`, with
 `{state_table}` for the name. They are replayed for every state table whose own revision (`parity_state_tables`) is
 older, so that one of another name can be made later, and two projects that share a database may be upgraded one after
@@ -32,11 +29,7 @@ def upgrade(url: str, settings: Settings) -> str:
     """Run the missing revisions in one transaction, one process at a time.
 
     Args:
-        url: libpq URL.
         settings: `state_table` is read.
-
-    Returns:
-        The revision the database is at now.
 
     Raises:
         MigrationNeeded: the database has a revision that this version does not know.

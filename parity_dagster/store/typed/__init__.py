@@ -1,8 +1,5 @@
 """Typed views over `atproto_records`: a collection's fields as columns that a malformed value cannot break.
 
-What lives here: what a typed view is (`columns`, `view`), the five of Bluesky (`bluesky`), and making them in the
-database (`making`). What must not: Dagster (`orchestration.typed_assets` shows the views there).
-
 Views, not tables: they cost the import nothing, hold no second copy, and can never disagree with the records. A
 value of the wrong type is null in its column; it is never an error, and the record itself stays readable in
 `atproto_records.value`.

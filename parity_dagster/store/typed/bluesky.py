@@ -1,8 +1,4 @@
-"""The typed views of Bluesky's five main collections.
-
-What lives here: names and columns, after the lexicons `app.bsky.feed.*`, `app.bsky.graph.follow` and
-`app.bsky.actor.profile`. What must not: anything that runs.
-"""
+"""The typed views of Bluesky's five main collections."""
 
 from __future__ import annotations
 

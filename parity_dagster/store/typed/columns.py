@@ -1,7 +1,5 @@
 """One typed column: which field of the record it shows, and as what.
 
-What lives here: the SQL expression of each kind. What must not: whole views (`view`).
-
 Every expression looks at the JSON type first, so that none of them can fail whatever a record holds.
 """
 
@@ -49,7 +47,6 @@ class Column:
     """A column of a typed view.
 
     Args:
-        name: of the column, lower case.
         path: field of the record; dots lead into objects (`reply.root.uri`).
         kind: what the column holds; a value of another type is null. `timestamp` takes the datetimes of the
             AT Protocol's data model (`2024-07-01T12:00:00.000Z`), `texts` is an array of strings.

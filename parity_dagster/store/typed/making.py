@@ -1,7 +1,4 @@
-"""Typed views in the database: making them, and looking at what they show.
-
-What lives here: statements that are run. What must not: what a view consists of (`view`).
-"""
+"""Typed views in the database: making them, and looking at what they show."""
 
 from __future__ import annotations
 
@@ -66,7 +63,6 @@ def make_missing_views(conn: psycopg.Connection[Any], views: Iterable[TypedView]
 
     Args:
         conn: a connection to a migrated database, in a transaction.
-        views: which.
     """
     conn.execute(TIMESTAMP_FUNCTION)
     conn.execute(TIMESTAMP_COMMENT)
@@ -90,13 +86,6 @@ def update_views(conn: psycopg.Connection[Any], views: Iterable[TypedView] = BLU
 
 def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
     """Bring a view to its present definition.
-
-    Args:
-        conn: a connection to a migrated database.
-        view: the definition.
-
-    Returns:
-        Whether anything had to be done.
 
     Raises:
         SettingsError: the name belongs to something else, or other views depend on the former definition.
@@ -153,15 +142,7 @@ def _make(conn: psycopg.Connection[Any], view: TypedView) -> None:
 
 
 def summarize_view(conn: psycopg.Connection[Any], view: TypedView) -> ViewSummary:
-    """Count what a view shows; reads every row once.
-
-    Args:
-        conn: any connection.
-        view: one that has been made.
-
-    Returns:
-        The numbers.
-    """
+    """Count what a view shows; reads every row once."""
     _show_utc(conn)
     has_time = any(column.name == "created_at" for column in view.columns)
     span = "min(created_at), max(created_at)" if has_time else "NULL, NULL"
@@ -177,16 +158,7 @@ def summarize_view(conn: psycopg.Connection[Any], view: TypedView) -> ViewSummar
 
 
 def find_samples(conn: psycopg.Connection[Any], view: TypedView, limit: int = 5) -> list[dict[str, Any]]:
-    """A few rows, those stored last first.
-
-    Args:
-        conn: any connection.
-        view: one that has been made.
-        limit: how many at most.
-
-    Returns:
-        Rows by column name.
-    """
+    """A few rows, those stored last first."""
     _show_utc(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(

@@ -1,7 +1,4 @@
-"""A typed view: a name, a collection, columns.
-
-What lives here: the view's definition as SQL. What must not: running it (`making`).
-"""
+"""A typed view: a name, a collection, columns."""
 
 from __future__ import annotations
 
