@@ -154,6 +154,8 @@ class Bookkeeping:
     def retry_failed_records(self, did: str | None = None) -> RetryResult:
         """Try to store failed records again, from the bytes that were kept.
 
+        Those of pairs that only other projects of this database import are left to them, and to their mappers.
+
         Args:
             did: only this account's.
 

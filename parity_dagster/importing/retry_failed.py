@@ -27,7 +27,7 @@ CHUNK = 50
 
 
 class Retry:
-    """One attempt at all failed records, or at those of one account.
+    """One attempt at all failed records of a project, or at those of one account.
 
     Args:
         database: where they are.
@@ -56,7 +56,9 @@ class Retry:
         """
         stored = left = last = 0
         try:
-            while chunk := await self._session.run(partial(find_failed_records, did=did, after=last, limit=CHUNK)):
+            while chunk := await self._session.run(
+                partial(find_failed_records, did=did, after=last, limit=CHUNK, table=self._table)
+            ):
                 last = chunk[-1].id
                 for failed in chunk:
                     found = await self._store(failed)
@@ -83,7 +85,9 @@ class Retry:
             if page.rejected:
                 return page.rejected[0].reason, page.rejected[0].detail
             if page.skipped:
-                return await self._session.run(partial(skip_failed_record, table=self._table, failed=failed))
+                return await self._session.run(
+                    partial(skip_failed_record, table=self._table, failed=failed, rkey=entry[0])
+                )
             write = MappedWrite(failed.did, failed.collection, page.mapped)
             save_more = partial(self._mapped.save, writes=[write])
         try:

@@ -7,6 +7,7 @@ from there to the records. What must not: writing pages, or deciding whether a r
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from psycopg.rows import class_row
 from parity_dagster.models import FailedRecord, Pair
 from parity_dagster.store.live import lock_pairs
 from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
-from parity_dagster.store.walk_pages import add_key
+from parity_dagster.store.state_tables import readable_tables
+from parity_dagster.store.walk_pages import StateRow, move_failed
 
 
 # I5
@@ -56,7 +58,12 @@ _COLUMNS = (
 
 
 async def find_failed_records(
-    conn: AsyncConnection, *, did: str | None = None, after: int = 0, limit: int | None = None
+    conn: AsyncConnection,
+    *,
+    did: str | None = None,
+    after: int = 0,
+    limit: int | None = None,
+    table: str | None = None,
 ) -> list[FailedRecord]:
     """Read failed records in the order of their numbers.
 
@@ -65,14 +72,25 @@ async def find_failed_records(
         did: only this account's.
         after: only those whose number is greater.
         limit: rows at most.
+        table: only those that the project with this state table may try again: of its own pairs, and of pairs that no
+            state table knows.
 
     Returns:
         The rows.
     """
+    mine: sql.Composable = sql.SQL("true")
+    if table is not None:
+        tables = sorted(await readable_tables(conn, table), key=lambda each: not each.is_own)
+        rows = sql.SQL("EXISTS (SELECT FROM {} s WHERE (s.did, s.collection) = (f.did, f.collection))")
+        # The first that knows the pair decides.
+        known = [sql.SQL("WHEN {} THEN {}").format(rows.format(each.name), each.is_own) for each in tables]
+        mine = sql.SQL("CASE {} ELSE true END").format(sql.SQL(" ").join(known))
     async with conn.cursor(row_factory=class_row(FailedRecord)) as cursor:
         await cursor.execute(
-            f"SELECT {_COLUMNS} FROM parity_failed_records WHERE id > %(after)s"
-            " AND (%(did)s::text IS NULL OR did = %(did)s) ORDER BY id LIMIT %(limit)s",
+            sql.SQL(
+                f"SELECT {_COLUMNS} FROM parity_failed_records f WHERE id > %(after)s"
+                " AND (%(did)s::text IS NULL OR did = %(did)s) AND {mine} ORDER BY id LIMIT %(limit)s"
+            ).format(mine=mine),
             {"did": did, "after": after, "limit": limit},
         )
         return await cursor.fetchall()
@@ -114,12 +132,11 @@ async def store_failed_record(
     rkey, cid, value = row
     key = {"did": failed.did, "collection": failed.collection, "rkey": rkey, "cid": cid}
     async with conn.transaction():
-        state = await _lock(conn, table, failed)
-        seen = await _find(conn, failed)
+        states = await _lock(conn, table, failed)
+        seen = await _find(conn, table, failed)
         if seen is None:
             return Retried.GONE
-        # A row of a version that did not note it was met by the pair's last walk, or before.
-        key["rev"] = seen.rev or state.rev
+        key["rev"] = seen.rev
         cursor = await conn.execute(
             "SELECT EXISTS (SELECT FROM parity_tombstones t WHERE did = %(did)s AND collection = %(collection)s"
             " AND rkey = %(rkey)s AND t.rev > %(rev)s), coalesce((SELECT r.rev < %(rev)s AND r.cid IS DISTINCT FROM"
@@ -141,77 +158,111 @@ async def store_failed_record(
             is_new = cursor.rowcount == 1
             if is_new and save_more is not None:
                 await save_more(conn)
-            if state.id is not None and state.walk == seen.walk:
-                # A walk that is not at its end yet must know the key, or it would take the record for a deleted one.
-                # What an earlier walk has met is for this one's pages to show.
-                await add_key(conn, table, state.id, rkey)
-        await _forget(conn, table, failed, seen.walk, synced=int(is_new))
+            for state in states:
+                await move_failed(conn, state, failed.fingerprint, rkey=rkey)
+        await _forget(conn, states, failed, seen, synced=int(is_new))
         return Retried.GONE if is_deleted else Retried.STORED
 
 
-async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord) -> Retried:
+async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord, rkey: str) -> Retried:
     """Drop a failed record that is not wanted any more, and count it as skipped.
 
     Args:
         conn: any connection, in no transaction.
         table: name of the state table.
         failed: the row of `parity_failed_records`.
+        rkey: its record key.
 
     Returns:
         What became of it.
     """
     async with conn.transaction():
-        await _lock(conn, table, failed)
-        seen = await _find(conn, failed)
+        states = await _lock(conn, table, failed)
+        seen = await _find(conn, table, failed)
         if seen is None:
             return Retried.GONE
-        await _forget(conn, table, failed, seen.walk, skipped=1)
+        for state in states:
+            await move_failed(conn, state, failed.fingerprint, skipped=rkey)
+        await _forget(conn, states, failed, seen, skipped=1)
         return Retried.STORED
 
 
-class _State(NamedTuple):
-    id: int | None = None
-    walk: int = 0
-    rev: str | None = None
-
-
 class _Seen(NamedTuple):
-    walk: int
+    first_seen_at: datetime
     rev: str | None
 
 
-async def _lock(conn: AsyncConnection, table: str, failed: FailedRecord) -> _State:
-    """Keep everybody else from the pair: other retries, pages, and live events. In the order in which pages do."""
-    cursor = await conn.execute(
-        sql.SQL(
-            "SELECT id, walk, coalesce(fence_rev, rev) FROM {} WHERE did = %s AND collection = %s FOR UPDATE"
-        ).format(sql.Identifier(table)),
-        (failed.did, failed.collection),
-    )
-    row = await cursor.fetchone()
+# I14
+async def _lock(conn: AsyncConnection, table: str, failed: FailedRecord) -> list[StateRow]:
+    """Keep everybody else from the pair: other retries, pages, and live events. In the order in which pages do.
+
+    Returns:
+        The pair's row in each state table that has one: every project's walks look for the same records.
+    """
+    states = []
+    for each in await readable_tables(conn, table):
+        cursor = await conn.execute(
+            sql.SQL("SELECT id FROM {} WHERE did = %s AND collection = %s {}").format(
+                each.name, sql.SQL("FOR UPDATE" if each.may_write else "")
+            ),
+            (failed.did, failed.collection),
+        )
+        states += [StateRow(each, state_id) for (state_id,) in await cursor.fetchall()]
     await lock_pairs(conn, (Pair(failed.did, failed.collection),), shared=False)
-    return _State() if row is None else _State(*row)
+    return states
 
 
-async def _find(conn: AsyncConnection, failed: FailedRecord) -> _Seen | None:
+async def _find(conn: AsyncConnection, table: str, failed: FailedRecord) -> _Seen | None:
     """The row as it is by now; None if somebody has dealt with it meanwhile."""
-    cursor = await conn.execute("SELECT walk, rev FROM parity_failed_records WHERE id = %s FOR UPDATE", (failed.id,))
+    cursor = await conn.execute(
+        # A row of a version that did not note its revision was met by the pair's last walk, or before.
+        sql.SQL(
+            "SELECT first_seen_at, coalesce(f.rev, (SELECT coalesce(s.fence_rev, s.rev) FROM {} s"
+            " WHERE (s.did, s.collection) = (f.did, f.collection))) FROM parity_failed_records f WHERE id = %s"
+            " FOR UPDATE OF f"
+        ).format(sql.Identifier(table)),
+        (failed.id,),
+    )
     row = await cursor.fetchone()
     return None if row is None else _Seen(*row)
 
 
+# I9
 async def _forget(
-    conn: AsyncConnection, table: str, failed: FailedRecord, walk: int, *, synced: int = 0, skipped: int = 0
+    conn: AsyncConnection,
+    states: Sequence[StateRow],
+    failed: FailedRecord,
+    seen: _Seen,
+    *,
+    synced: int = 0,
+    skipped: int = 0,
 ) -> None:
+    """Drop the row, and correct the counts of every state row that counts it.
+
+    The counts of a walk under way are those of its pages. Those of a complete walk count what failed before its end,
+    for it has dropped what it did not meet.
+    """
     await conn.execute("DELETE FROM parity_failed_records WHERE id = %s", (failed.id,))
-    await conn.execute(
-        sql.SQL(
-            "UPDATE {} SET records_failed = records_failed - 1, records_synced = records_synced + %s,"
-            " records_skipped = records_skipped + %s, updated_at = now()"
-            " WHERE did = %s AND collection = %s AND walk = %s AND records_failed > 0"
-        ).format(sql.Identifier(table)),
-        (synced, skipped, failed.did, failed.collection, walk),
-    )
+    for state in states:
+        if not state.table.may_write:
+            continue
+        await conn.execute(
+            sql.SQL(
+                "UPDATE {} SET records_failed = records_failed - 1, records_synced = records_synced + %(synced)s,"
+                " records_skipped = records_skipped + %(skipped)s, updated_at = now()"
+                " WHERE id = %(id)s AND records_failed > 0 AND coalesce((SELECT bool_or(%(fingerprint)s = ANY(failed))"
+                " FROM parity_walk_pages WHERE state_table = %(oid)s::oid AND state_id = %(id)s),"
+                " %(first_seen_at)s <= coalesce(completed_at, started_at))"
+            ).format(state.table.name),
+            {
+                "synced": synced,
+                "skipped": skipped,
+                "id": state.id,
+                "oid": state.table.oid,
+                "fingerprint": failed.fingerprint,
+                "first_seen_at": seen.first_seen_at,
+            },
+        )
 
 
 async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> bool:

@@ -9,6 +9,7 @@ are each table's own.
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 from psycopg import AsyncConnection, sql
 
@@ -26,21 +27,29 @@ def regclass(table: str) -> sql.Composed:
     return sql.SQL("{}::regclass").format(sql.Literal(sql.Identifier(table).as_string()))
 
 
+class StateTable(NamedTuple):
+    """A state table that this role may read."""
+
+    oid: int
+    name: sql.SQL
+    """Qualified and quoted where need be."""
+    is_own: bool
+    may_write: bool
+
+
 # I12, I14
-async def other_tables(conn: AsyncConnection, table: str) -> list[sql.SQL]:
-    """The state tables of other projects, as far as this role may read them.
-
-    Args:
-        conn: any connection.
-        table: name of one's own.
-
-    Returns:
-        Their names, qualified and quoted where need be.
-    """
+async def readable_tables(conn: AsyncConnection, table: str) -> list[StateTable]:
+    """The state tables of all projects, as far as this role may read them, in the order in which rows are locked."""
     cursor = await conn.execute(
         sql.SQL(
-            "SELECT state_table::text FROM parity_state_tables JOIN pg_class ON oid = state_table"
-            " WHERE state_table <> {} AND has_table_privilege(state_table, 'SELECT') ORDER BY state_table"
+            "SELECT state_table::oid::bigint, state_table::text, state_table = {}, has_table_privilege(state_table,"
+            " 'UPDATE') FROM parity_state_tables JOIN pg_class ON oid = state_table"
+            " WHERE has_table_privilege(state_table, 'SELECT') ORDER BY parity_state_tables.state_table"
         ).format(regclass(table))
     )
-    return [sql.SQL(name) for (name,) in await cursor.fetchall()]
+    return [StateTable(oid, sql.SQL(name), *rest) for oid, name, *rest in await cursor.fetchall()]
+
+
+async def other_tables(conn: AsyncConnection, table: str) -> list[sql.SQL]:
+    """The names of the state tables of other projects, as far as this role may read them."""
+    return [each.name for each in await readable_tables(conn, table) if not each.is_own]

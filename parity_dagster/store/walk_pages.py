@@ -12,7 +12,7 @@ from typing import NamedTuple
 from psycopg import AsyncConnection, sql
 
 from parity_dagster.store.copy_text import encode_array
-from parity_dagster.store.state_tables import regclass
+from parity_dagster.store.state_tables import StateTable, regclass
 from parity_dagster.store.writes import PairWrite
 
 # I2, I14
@@ -21,6 +21,13 @@ ALL_PAGES = sql.SQL(
     " WHERE state_table = {state_table} AND state_id = s.id AND walk = s.walk)"
 )
 """Whether the pages 1 to n of the walk of the state row `s` are all there, and no others; not true without any page."""
+
+
+class StateRow(NamedTuple):
+    """A pair's row in a state table."""
+
+    table: StateTable
+    id: int
 
 
 class Walk(NamedTuple):
@@ -153,20 +160,23 @@ async def forget_page_rows(conn: AsyncConnection, table: str, state_ids: Sequenc
     )
 
 
-async def add_key(conn: AsyncConnection, table: str, state_id: int, rkey: str) -> None:
-    """Let the walk under way know a record that its pages showed as one that could not be stored.
+# I1, I2
+async def move_failed(
+    conn: AsyncConnection, state: StateRow, fingerprint: str, *, rkey: str | None = None, skipped: str | None = None
+) -> None:
+    """Let the walk under way know what became of a record that one of its pages showed as failed.
+
+    Without this, its end would take a record that is stored meanwhile for one that was deleted.
 
     Args:
-        conn: a connection in the transaction that stores the record.
-        table: name of the state table.
-        state_id: the pair's row.
-        rkey: the record key.
+        conn: a connection in the transaction that stores the record, or drops it.
+        state: the pair's row, of whatever state table.
+        fingerprint: of the failed record.
+        rkey: the record key, if it is stored.
+        skipped: the record key, if it is not wanted any more.
     """
-    where = sql.SQL("state_table = {} AND state_id = %(id)s").format(regclass(table))
     await conn.execute(
-        sql.SQL(
-            "UPDATE parity_walk_pages SET rkeys = rkeys || %(rkey)s::text WHERE {where} AND page ="
-            " (SELECT max(page) FROM parity_walk_pages WHERE {where})"
-        ).format(where=where),
-        {"rkey": rkey, "id": state_id},
+        "UPDATE parity_walk_pages SET rkeys = rkeys || %s::text[], skipped_rkeys = skipped_rkeys || %s::text[]"
+        " WHERE state_table = %s::oid AND state_id = %s AND %s = ANY(failed)",
+        ([rkey] if rkey else [], [skipped] if skipped else [], state.table.oid, state.id, fingerprint),
     )

@@ -141,9 +141,16 @@ def keep(settings: Settings, did: str, body: bytes, *, walk: int = 1) -> None:
     """Leave a record among the failed ones, as an older version would have that could store less."""
     query(
         settings,
-        "INSERT INTO parity_failed_records (did, collection, rkey, fingerprint, reason, detail, body, walk)"
-        " VALUES (%s, %s, 'kept', md5(%s), 'old_reason', 'too much for an older version', %s, %s)",
-        did, POST, str(body), body, walk,
+        "INSERT INTO parity_failed_records (did, collection, rkey, fingerprint, reason, detail, body, walk,"
+        " first_seen_at) SELECT did, collection, 'kept', md5(%s), 'old_reason', 'too much for an older version', %s,"
+        " %s, coalesce(completed_at, now()) FROM parity_import_states WHERE did = %s AND collection = %s",
+        str(body), body, walk, did, POST,
+    )  # fmt: skip
+    query(
+        settings,
+        "UPDATE parity_walk_pages SET failed = failed || md5(%s) WHERE page = 1 AND state_id = (SELECT id"
+        " FROM parity_import_states WHERE did = %s AND collection = %s)",
+        str(body), did, POST,
     )  # fmt: skip
     query(
         settings,

@@ -11,7 +11,7 @@ from parity_dagster.importing.live import LiveRecord
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster.store.database import connect
+from parity_dagster.store.database import connect, migrate
 from parity_dagster_tests.importing.test_bad_records import entry_of, keep
 from parity_dagster_tests.imports import importing, query, settings_for, stored
 
@@ -58,7 +58,7 @@ def test_two_retries_at_once_store_and_count_a_record_once(settings: Settings) -
     did = network.add_account({POST: 3})
     with importing(settings, network) as (service, _), ThreadPoolExecutor() as threads:
         service.import_user_collection(did, POST)
-        for text in (FINE, b'{"text":"\\u0000"}', b'{"text":"\\u0000 too"}'):
+        for text in (FINE, b'{"text":"\u0000"}', b'{"text":"\u0000 too"}'):
             keep(settings, did, entry_of(did, text))
         with (
             connect(settings) as barrier,
@@ -141,7 +141,7 @@ def test_a_version_that_a_walk_under_way_has_overtaken_waits_for_its_end(setting
         with ImportService(here, report=False) as service:
             service.import_user_collection(did, POST)
             newest = max(network.records(did, POST))
-            network.put_record(did, POST, b'{"text":"\\u0000"}', rkey=newest)
+            network.put_record(did, POST, b'{"text":"\u0000"}', rkey=newest)
             network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
             assert not service.import_user_collection(did, POST, refresh=True).completed
             fine = entry_of(did, FINE).replace(b"/kept", f"/{newest}".encode())
@@ -159,7 +159,7 @@ def test_a_version_that_a_walk_under_way_has_overtaken_waits_for_its_end(setting
 def test_what_an_earlier_walk_met_is_for_the_present_walk_to_show(settings: Settings, is_shown: bool) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 40})
-    bad = network.put_record(did, POST, b'{"text":"\\u0000"}', rkey="2222222222222")  # the last of the list
+    bad = network.put_record(did, POST, b'{"text":"\u0000"}', rkey="2222222222222")  # the last of the list
     with run_in_thread(network) as running:
         here = settings_for(settings, running, page_size=10, retry_attempts=1)
         with ImportService(here, report=False) as service:
@@ -175,3 +175,115 @@ def test_what_an_earlier_walk_met_is_for_the_present_walk_to_show(settings: Sett
             result = service.resume_all()[0]
     assert (result.completed, result.records_synced, result.records_failed) == (True, 40, int(is_shown))
     assert bad not in stored(settings, did, POST), "it is deleted, or what the list shows cannot be stored"
+
+
+@pytest.fixture
+def other(settings: Settings) -> Settings:
+    """Another project's settings, in the same database."""
+    other = settings.model_copy(update={"state_table": "other_states"})
+    migrate(other)
+    return other
+
+
+def counted(service: ImportService) -> tuple[int, int, int]:
+    (state,) = service.find_states()
+    return state.records_synced, state.records_skipped, state.records_failed
+
+
+def mend(settings: Settings, did: str, rkey: str, value: bytes = FINE) -> None:
+    """Let a failed record be sound by today's rules."""
+    body = entry_of(did, value).replace(b"/kept", f"/{rkey}".encode())
+    query(settings, "UPDATE parity_failed_records SET body = %s WHERE rkey = %s", body, rkey)
+
+
+# I1, I14
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_record_that_any_project_stores_survives_the_walk_of_another_one(
+    settings: Settings, other: Settings, is_ours: bool
+) -> None:
+    """Whoever tries again: the walk under way has shown the record, and one of another table has met it since."""
+    network = SampleNetwork()
+    did = network.add_account({POST: 20})
+    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    for _ in range(15):
+        network.put_record(did, POST)
+    with run_in_thread(network) as running:
+        changes = {"page_size": 10, "retry_attempts": 1}
+        with (
+            ImportService(settings_for(settings, running, **changes), report=False) as ours,
+            ImportService(settings_for(other, running, **changes), report=False) as theirs,
+        ):
+            assert ours.import_user_collection(did, POST).completed
+            network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 3}])
+            assert not theirs.import_user_collection(did, POST).completed
+            network.behave_normally()
+            assert ours.import_user_collection(did, POST, refresh=True).completed
+            assert (counted(ours), counted(theirs)) == ((35, 0, 1), (29, 0, 1))
+            mend(settings, did, bad)
+            assert (ours if is_ours else theirs).retry_failed_records() == (1, 0)
+            assert theirs.import_user_collection(did, POST).completed
+            assert stored(settings, did, POST)[bad][1] == {"text": "fine by now"}
+            assert (counted(ours), counted(theirs)) == ((36, 0, 0), (36, 0, 0))
+
+
+def test_what_a_retry_skips_is_counted_so_by_the_walk_under_way(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 35})
+    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    with run_in_thread(network) as running:
+        here = settings_for(settings, running, page_size=10, retry_attempts=1)
+        mapped = here.model_copy(update={"mappers": ("parity_dagster_tests.sample_mappers:NoPosts",)})
+        with ImportService(here, report=False) as service, ImportService(mapped, report=False) as one_that_skips:
+            network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
+            assert not service.import_user_collection(did, POST).completed
+            assert counted(service) == (19, 0, 1)
+            mend(settings, did, bad)
+            assert one_that_skips.retry_failed_records() == (1, 0)
+            assert counted(service) == (19, 1, 0)
+            network.behave_normally()
+            assert service.import_user_collection(did, POST).completed
+            assert counted(service) == (35, 1, 0)
+
+
+# I14
+def test_a_project_tries_its_own_pairs_again_and_those_of_nobody(settings: Settings, other: Settings) -> None:
+    """Another project's mapper may want other records, and its own retry counts them."""
+    network = SampleNetwork()
+    did = network.add_account({POST: 3})
+    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    with (
+        run_in_thread(network) as running,
+        ImportService(settings_for(settings, running), report=False) as ours,
+        ImportService(settings_for(other, running), report=False) as theirs,
+    ):
+        assert theirs.import_user_collection(did, POST).records_failed == 1
+        assert ours.retry_failed_records() == (0, 0)
+        assert theirs.retry_failed_records() == (0, 1)
+        theirs.reset(did, POST)
+        assert ours.retry_failed_records() == (0, 1), "no project knows the pair"
+        assert theirs.import_user_collection(did, POST).records_failed == 1
+        mend(settings, did, bad)
+        assert ours.retry_failed_records() == (0, 0)
+        assert theirs.retry_failed_records() == (1, 0)
+        assert counted(theirs) == (4, 0, 0)
+
+
+# I9, I14
+def test_a_retry_corrects_the_counts_of_the_walks_that_have_met_the_record(settings: Settings, other: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 3})
+    old = network.put_record(did, POST, b'{"text":"\u0000"}')
+    with (
+        run_in_thread(network) as running,
+        ImportService(settings_for(settings, running), report=False) as ours,
+        ImportService(settings_for(other, running), report=False) as theirs,
+    ):
+        assert ours.import_user_collection(did, POST).records_failed == 1
+        new = network.put_record(did, POST, b'{"text":"new \u0000"}')
+        assert theirs.import_user_collection(did, POST).records_failed == 2
+        mend(settings, did, new)
+        assert ours.retry_failed_records() == (1, 1)
+        assert (counted(ours), counted(theirs)) == ((3, 0, 1), (4, 0, 1))
+        mend(settings, did, old)
+        assert ours.retry_failed_records() == (1, 0)
+        assert (counted(ours), counted(theirs)) == ((4, 0, 0), (5, 0, 0))
