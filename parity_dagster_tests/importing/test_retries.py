@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -287,3 +288,44 @@ def test_a_retry_corrects_the_counts_of_the_walks_that_have_met_the_record(setti
         mend(settings, did, old)
         assert ours.retry_failed_records() == (1, 0)
         assert (counted(ours), counted(theirs)) == ((4, 0, 0), (5, 0, 0))
+
+
+# I1, I14
+def test_a_retry_needs_no_right_to_write_the_state_table_of_another_project(
+    settings: Settings, other: Settings
+) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 20})
+    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    with run_in_thread(network) as running:
+        changes = {"page_size": 10, "retry_attempts": 1}
+        with (
+            ImportService(settings_for(settings, running), report=False) as ours,
+            ImportService(settings_for(other, running, **changes), report=False) as theirs,
+        ):
+            assert ours.import_user_collection(did, POST).completed
+            network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
+            assert not theirs.import_user_collection(did, POST).completed
+            network.behave_normally()
+        mend(settings, did, bad)
+        role = f"reader_{uuid.uuid4().hex}"
+        ((database,),) = query(settings, "SELECT current_database()")
+        query(settings, f"CREATE ROLE {role}")
+        try:
+            query(settings, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+            query(settings, f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+            query(settings, f"REVOKE INSERT, UPDATE, DELETE ON other_states FROM {role}")
+            query(settings, f"ALTER DATABASE {database} SET role = {role}")
+            with ImportService(settings_for(settings, running), report=False) as ours:
+                assert ours.retry_failed_records() == (1, 0)
+        finally:
+            with connect(settings) as conn:
+                conn.execute("RESET ROLE")
+                conn.execute("SET ROLE NONE")
+                conn.execute(f"ALTER DATABASE {database} RESET role".encode())
+                conn.execute(f"DROP OWNED BY {role}".encode())
+                conn.execute(f"DROP ROLE {role}".encode())
+                conn.commit()
+        with ImportService(settings_for(other, running, **changes), report=False) as theirs:
+            assert theirs.import_user_collection(did, POST).completed
+    assert bad in stored(settings, did, POST)
