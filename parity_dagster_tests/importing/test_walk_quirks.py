@@ -226,6 +226,57 @@ def test_q12_when_the_old_host_is_dead_the_account_is_found_on_its_new_one(setti
         assert_equal(settings, network, did, POST)
 
 
+def test_q6_a_cursor_is_not_handed_to_the_host_an_account_has_moved_to(settings: Settings) -> None:
+    network = SampleNetwork(hosts=2)
+    did = network.add_account({POST: 57}, host="pds-1")
+    with importing(settings, network, page_size=10) as (service, _):
+        network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
+        assert service.import_user_collection(did, POST).is_failed
+        network.migrate(did, "pds-2", old="stale")
+        query(settings, "DELETE FROM parity_identities")  # as after a day
+        assert service.import_user_collection(did, POST).completed
+        assert network.log.entries(host="pds-2", method="listRecords")[0].cursor is None
+        assert_equal(settings, network, did, POST)
+
+
+def test_q12_an_equal_revision_on_another_host_is_read_once_and_noted(settings: Settings) -> None:
+    network = SampleNetwork(hosts=2)
+    did = network.add_account({POST: 12}, host="pds-1")
+    with importing(settings, network, page_size=10) as (service, _):
+        assert service.import_user_collection(did, POST).completed
+        before = service.get_status(did, POST)
+        network.migrate(did, "pds-2", old="stale")
+        query(settings, "DELETE FROM parity_identities")
+        assert service.import_user_collection(did, POST, refresh=True).completed
+        after = service.get_status(did, POST)
+        assert before is not None
+        assert after is not None
+        assert (before.rev, after.rev, after.pds) == (network.rev(did), before.rev, network.hosts["pds-2"].url)
+        assert network.log.entries(host="pds-2", method="listRecords")
+
+
+def test_q5_what_an_inclusive_cursor_repeats_is_in_no_figure(settings: Settings) -> None:
+    network, did = one_account(57, dialect="arroba")
+    figures = []
+    with importing(settings, network, page_size=10) as (service, _):
+        service.import_user_collection(did, POST, lambda event: figures.append(event.records_synced))
+    assert figures == sorted(figures)
+    assert figures[-1] == 57
+
+
+def test_a_walk_whose_pair_was_taken_away_asks_for_no_more_pages(settings: Settings) -> None:
+    network, did = one_account(400)
+    with importing(settings, network, page_size=2, page_delay=20) as (service, _):
+
+        def reset(event: Any) -> None:
+            if event.pages == 3:
+                service.reset(did, POST)
+
+        assert service.import_user_collection(did, POST, reset).error_code == "busy"
+        # those that were on their way when the next commit found out
+        assert network.log.count(method="listRecords") < 100
+
+
 @pytest.mark.parametrize("status", [400, 500])
 def test_q13_a_page_that_fails_is_asked_for_in_smaller_pieces_up_to_the_bad_record(
     settings: Settings, status: int
