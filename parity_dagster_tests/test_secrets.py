@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
+import uuid
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -20,15 +22,17 @@ HOSTILE = "bad\x1b[31m\r\nINFO  parity all is well\x07\x00‮‏" + "x" * 100_00
 
 
 @pytest.fixture
-def secret_settings(settings: Settings) -> Settings:
-    """The test's database, reached with a password."""
+def secret_settings(settings: Settings) -> Iterator[Settings]:
+    """The test's database, reached by a role that has this password, whether the server asks for it or not."""
     assert settings.database_url is not None
     url = settings.database_url.get_secret_value()
     parts = urlsplit(url)
-    user = (parts.username or "postgres") + ":" + PASSWORD
+    role = f"parity_test_{uuid.uuid4().hex[:16]}"
     host = parts.netloc.rpartition("@")[2]
-    secret = url.replace(f"//{parts.netloc}", f"//{user}@{host}", 1)
-    return settings.model_copy(update={"database_url": load_settings(database_url=secret).database_url})
+    secret = url.replace(f"//{parts.netloc}", f"//{role}:{PASSWORD}@{host}", 1)
+    query(settings, f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{unquote(PASSWORD)}'")
+    yield settings.model_copy(update={"database_url": load_settings(database_url=secret).database_url})
+    query(settings, f"DROP ROLE {role}")
 
 
 def test_a_password_is_in_no_event_log_state_or_error(

@@ -36,7 +36,8 @@ def test_long():
 def pytest_says(folder: Path, *arguments: str, **variables: str) -> str:
     (folder / "test_some.py").write_text(TESTS)
     # or it takes itself for a worker of the run that it is part of
-    surroundings = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
+    ours = ("PYTEST_XDIST_", "PARITY_TEST_")
+    surroundings = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
         [
             *(
