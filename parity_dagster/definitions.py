@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from parity_dagster.orchestration.assets import build_records_asset
-from parity_dagster.orchestration.inbox import did_lists
+from parity_dagster.orchestration.inbox import did_lists, read_did_list
 from parity_dagster.orchestration.jobs import build_import_partitions, import_records
 from parity_dagster.orchestration.lineage import build_lineage
 from parity_dagster.orchestration.partitions import build_partitions
@@ -37,7 +37,7 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     records = build_records_asset(build_partitions(settings or load_settings()))
     imports = dg.Definitions(
         assets=[did_lists, records],
-        jobs=[import_records, build_import_partitions(records)],
+        jobs=[import_records, build_import_partitions(records), read_did_list],
         sensors=[build_did_list_sensor(settings), build_retry_sensor(settings)],
         resources={"import_service": service, **(resources or {})},
         # a run's pairs are walked concurrently inside one step; another process would only cost its start

@@ -22,6 +22,29 @@ def unexpected(error: Exception) -> ParityError:
     return ParityError(f"unexpected {type(error).__name__}: {error}")
 
 
+def next_try(error: ParityError, attempts: int, settings: Settings) -> tuple[float | None, int]:
+    """Decide whether and when something that failed is tried again.
+
+    Args:
+        error: what happened.
+        attempts: failed tries before this one.
+        settings: `retry_attempts` and `retry_delay` are read.
+
+    Returns:
+        Seconds until the next try, None if there is none; and the failed tries including this one if it counts.
+    """
+    if isinstance(error, RateLimited):
+        # Being asked to come back later is not a failed try.
+        return error.retry_after, attempts
+    if isinstance(error, Interrupted) and error.has_progress:
+        # Nor is getting on: a very large account is complete after several runs.
+        return settings.retry_delay, attempts
+    attempts += 1
+    if error.retryable and attempts < settings.retry_attempts:
+        return settings.retry_delay * 2 ** (attempts - 1), attempts
+    return None, attempts
+
+
 def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:
     """Decide what becomes of a pair whose walk ended with an error.
 
@@ -33,17 +56,7 @@ def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Endi
     Returns:
         The ending to write, and the number of failed tries including this one if it counts.
     """
-    retry_in: float | None = None
-    if isinstance(error, RateLimited):
-        # Being asked to come back later is not a failed try.
-        retry_in = error.retry_after
-    elif isinstance(error, Interrupted) and error.has_progress:
-        # Nor is getting on: a very large account is complete after several runs.
-        retry_in = settings.retry_delay
-    else:
-        attempts += 1
-        if error.retryable and attempts < settings.retry_attempts:
-            retry_in = settings.retry_delay * 2 ** (attempts - 1)
+    retry_in, attempts = next_try(error, attempts, settings)
     text = str(error)
     if len(text) > MAX_ERROR_TEXT:
         text = text[: MAX_ERROR_TEXT - 1] + "…"

@@ -1,236 +1,272 @@
-"""Reading one list of the inbox, as far as the time allows.
+"""Reading lists: from their lines to accounts that are registered and queued, and to what was found on the way.
 
-What lives here: from a list's lines to partitions and pending rows, and to a report of those that name no account.
-What must not: which list is read when, or what the UI shows of it (`inbox`).
-
-Everything done here may be done again: a tick that is killed leaves the cursor where it was, and the next one
-reads the same lines once more, which adds nothing.
+A list is read as a stream: memory does not grow with it. Everything done here may be done again, so a reading that was
+killed is made good by reading the list once more from its start, which adds nothing twice.
 """
 
 from __future__ import annotations
 
-import hashlib
+import heapq
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
-from typing import BinaryIO
-
-import dagster as dg
-import psycopg
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
 
 from parity_dagster.errors import HandleNotFound, ParityError, TransientError
+from parity_dagster.importing.retry_policy import next_try
 from parity_dagster.inbox.did_list import read_did_list
 from parity_dagster.inbox.files import (
+    MAX_REPORTED,
+    FileChanged,
     Found,
-    drop_report,
-    ends_a_line,
+    NotAList,
+    Signature,
+    digest_of,
+    find_lists,
+    has_changed,
     opened,
     printable,
     report_name,
     write_report,
 )
-from parity_dagster.inbox.progress import MAX_SAMPLES, ListProgress, Stage, WaitingHandle
-from parity_dagster.models import Pair
-from parity_dagster.orchestration.partitions import REGISTER_CHUNK, register_dids
-from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster.store.queue import add_pending
+from parity_dagster.threads import DaemonThreads
 
-MAX_REPORTED = 10_000
-"""Invalid lines that the report beside a file lists."""
+CHUNK = 1000
+"""Accounts registered and queued at once."""
 
-MAX_WAITING_HANDLES = 200
-"""Handles kept for a later look; a list is not read on while so many could not be resolved."""
+MAX_WAITING_HANDLES = 10_000
+"""Handles that wait for another try, at most; lists are not read on while there are more."""
 
-UNFINISHED_QUIET = 10.0
-"""Seconds for which a file that ends in the middle of a line must not change before it is read."""
+LONGEST_PAUSE = 3600.0
+"""Seconds until a handle is tried again, whatever a server asks for."""
 
 _HANDLES_AT_ONCE = 16
-_HANDLE_TIMEOUT = 5.0  # seconds per request
-_LINES_PER_LOOK_AT_THE_CLOCK = 2000
-_HASH_BLOCK = 1 << 20
+_HANDLES_PER_ROUND = 256
+_LINES_PER_LOOK = 10_000
+_SECONDS_BETWEEN_NOTES = 10.0
+
+
+class Destination(NamedTuple):
+    """Where the accounts of a list go."""
+
+    register: Callable[[Sequence[str]], int]
+    """Makes DIDs known; says how many are new."""
+    queue: Callable[[Sequence[str]], int]
+    """Queues the imports of DIDs; says how many imports nobody had asked for before."""
+    resolve: Callable[[str], str]
+    """The DID behind a handle; raises a `ParityError`. Called from several threads."""
+
+
+@dataclass(eq=False)
+class ReadList:
+    """What became of one list."""
+
+    found: Found
+    digest: str = ""
+    """SHA-256 of what was read."""
+    lines: int = 0
+    accounts: int = 0
+    """Lines that name an account."""
+    new_accounts: int = 0
+    new_imports: int = 0
+    invalid: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    """Number and problem of the invalid lines, the first `MAX_REPORTED` of them."""
+    problem: str = ""
+    """Why it was refused, or what else the operator should know."""
+    is_refused: bool = False
+    handles: int = 0
+    """Handles that nobody could resolve yet."""
+    has_changed: bool = False
+    """Whether the file was found to be another one while it was read."""
+
+    def reject(self, line: int, problem: str) -> None:
+        """Note a line that names no account."""
+        self.invalid += 1
+        if len(self.problems) < MAX_REPORTED:
+            self.problems.append((line, problem))
+
+
+class _Handle(NamedTuple):
+    due: float
+    number: int  # in the order of the lists, so that no two are equal
+    of: ReadList
+    line: int
+    name: str
+    attempts: int = 0
 
 
 class ListReader:
-    """Reads lists on behalf of one tick.
+    """Reads lists of one folder.
 
     Args:
-        instance: where accounts become partitions.
-        connection: an autocommit connection to our tables.
-        settings: of this tick.
-        deadline: monotonic time after which nothing new is begun.
+        folder: the inbox.
+        destination: where accounts go.
+        settings: which hosts are allowed and how often a handle is tried.
+        note: told now and then, in a sentence, how far the reading is.
+        most_waiting: handles that wait for another try, at most.
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, connection: psycopg.Connection, settings: Settings, deadline: float
+        self,
+        folder: Path,
+        destination: Destination,
+        settings: Settings,
+        note: Callable[[str], None],
+        *,
+        most_waiting: int = MAX_WAITING_HANDLES,
     ) -> None:
-        self._instance = instance
-        self._connection = connection
+        self._folder = folder
+        self._destination = destination
         self._settings = settings
-        self._folder = settings.inbox
-        self._deadline = deadline
-        self._report: list[str] = []
+        self._note = note
+        self._most_waiting = most_waiting
+        self._open: list[ReadList] = []  # read to the end, but for handles
+        self._handles: list[_Handle] = []  # a heap
+        self._numbers = count()
+        self._noted = time.monotonic()
+        self._pool = DaemonThreads(_HANDLES_AT_ONCE, "inbox-handles")
 
-    @property
-    def is_out_of_time(self) -> bool:
-        """Whether the rest has to wait for the next tick."""
-        return time.monotonic() >= self._deadline
-
-    def read(self, found: Found, progress: ListProgress) -> ListProgress:
-        """Read a list from where the last look ended.
+    def read(self, wanted: Mapping[str, str]) -> Iterator[ReadList]:
+        """Read some lists, the small ones first; those with handles that do not answer end last.
 
         Args:
-            found: the list.
-            progress: how far it was read.
+            wanted: digest by name; empty for whatever the list holds now.
 
-        Returns:
-            How far it is read now; its stage tells whether it is done.
-
-        Raises:
-            FileChanged: it is another file by now.
-            OSError: it cannot be read.
-            DatabaseError: Postgres failed; nothing is lost.
+        Yields:
+            Each list at its end. One that is another file by now, or becomes one meanwhile, is left alone.
         """
-        self._report = []
-        with opened(self._folder, found) as stream:
-            if progress.stage is Stage.WAITING:
-                progress = self._begin(stream, progress)
-                if progress.stage is not Stage.READING:
-                    return progress
-            self._settle_handles(progress)
-            if len(progress.handles) < MAX_WAITING_HANDLES:
-                is_read = self._read_lines(stream, progress)
-                self._settle_handles(progress)
-                if is_read and not progress.handles:
-                    progress.stage, progress.ended = Stage.DONE, time.time()
-        self._write_report(found, progress)
-        return progress
+        found = {entry.name: entry for entry in find_lists(self._folder)}
+        gone = [Found(name, _NO_FILE, "it is not in the inbox any more") for name in wanted if name not in found]
+        there = sorted((found[name] for name in wanted if name in found), key=lambda entry: entry.signature.size)
+        try:
+            for entry in gone + there:
+                if entry.problem:
+                    yield ReadList(entry, problem=entry.problem, is_refused=True)
+                    continue
+                try:
+                    self._read_list(entry, wanted[entry.name])
+                except FileChanged:
+                    self._leave(entry)
+                except NotAList as exc:
+                    yield ReadList(entry, problem=str(exc), is_refused=True)
+                except OSError as exc:
+                    yield ReadList(entry, problem=f"it cannot be read: {exc.strerror}", is_refused=True)
+                yield from self._ended()
+            while self._open:
+                self._resolve_some()
+                yield from self._ended()
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, stream: BinaryIO, progress: ListProgress) -> ListProgress:
-        age = time.time() - progress.signature.mtime_ns / 1e9
-        seen_for = time.time() - progress.first_seen
-        if not ends_a_line(stream) and max(age, seen_for) < UNFINISHED_QUIET:
-            return progress
-        stream.seek(0)
-        start = stream.read(8192)
-        if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return replace(progress, stage=Stage.REFUSED, problem="it is a binary file, not a list of accounts")
-        digest = hashlib.sha256(start)
-        while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-        if progress.digest == digest.hexdigest():
-            return replace(progress, stage=Stage.DONE)
-        return progress.restarted(digest.hexdigest())
+    def _read_list(self, entry: Found, wanted: str) -> None:
+        with opened(self._folder, entry) as stream:
+            read = ReadList(entry, digest_of(stream))
+            if wanted and read.digest != wanted:
+                raise FileChanged
+            dids: dict[str, None] = {}
+            lines = read_did_list(stream, allow_private=self._settings.allow_private_hosts)
+            for turn, line in enumerate(lines, 1):
+                read.lines = line.end.line
+                if line.problem is not None:
+                    read.reject(line.number, line.problem)
+                elif line.account is not None:
+                    read.accounts += 1
+                    if line.account.startswith("did:"):
+                        dids[line.account] = None
+                    else:
+                        self._wait(_Handle(0.0, next(self._numbers), read, line.number, line.account))
+                if len(dids) >= CHUNK or turn % _LINES_PER_LOOK == 0:
+                    self._add(read, dids)
+                    dids = {}
+                    self._tell(read, f"{line.end.offset / entry.signature.size:.0%} read")
+                while len(self._handles) >= self._most_waiting:
+                    self._resolve_some()
+            self._add(read, dids)
+        self._open.append(read)
 
-    def _read_lines(self, stream: BinaryIO, progress: ListProgress) -> bool:
-        """Read on until the end (True), the deadline, or too many waiting handles (False)."""
-        stream.seek(progress.position.offset)
-        dids: dict[str, None] = {}
-        lines = read_did_list(stream, progress.position, allow_private=self._settings.allow_private_hosts)
-        for count, line in enumerate(lines, 1):
-            progress.position = line.end
-            if line.problem is not None:
-                self._reject(progress, line.number, line.problem)
-            elif line.account is not None:
-                progress.accounts += 1
-                if line.account.startswith("did:"):
-                    dids[line.account] = None
-                else:
-                    progress.handles.append(WaitingHandle(line.number, line.account, 0, 0.0))
-            if len(dids) >= REGISTER_CHUNK:
-                self._add(progress, dids)
-                dids = {}
-            if len(progress.handles) >= MAX_WAITING_HANDLES:
-                self._settle_handles(progress)
-                if len(progress.handles) >= MAX_WAITING_HANDLES:
-                    break
-            if count % _LINES_PER_LOOK_AT_THE_CLOCK == 0 and self.is_out_of_time:
-                break
-        else:
-            self._add(progress, dids)
-            return True
-        self._add(progress, dids)
-        return False
+    def _add(self, read: ReadList, dids: Iterable[str]) -> None:
+        if self._has_changed(read):
+            raise FileChanged
+        if wanted := list(dids):
+            read.new_accounts += self._destination.register(wanted)
+            read.new_imports += self._destination.queue(wanted)
 
-    def _add(self, progress: ListProgress, dids: Iterable[str]) -> None:
-        wanted = list(dids)
-        if not wanted:
-            return
-        progress.new_accounts += len(register_dids(self._instance, wanted))
-        pairs = (Pair(did, nsid) for did in wanted for nsid in self._settings.collections)
-        progress.new_imports += add_pending(self._connection, self._settings.state_table, pairs)
+    def _has_changed(self, read: ReadList) -> bool:
+        read.has_changed = read.has_changed or has_changed(self._folder, read.found)
+        return read.has_changed
 
-    def _reject(self, progress: ListProgress, line: int, problem: str) -> None:
-        progress.invalid += 1
-        if len(progress.samples) < MAX_SAMPLES:
-            progress.samples.append((line, problem))
-        if progress.invalid <= MAX_REPORTED:
-            self._report.append(f"{line}: {problem}")
+    def _ended(self) -> Iterator[ReadList]:
+        for read in self._open[:]:
+            if self._has_changed(read):
+                self._leave(read.found)
+            elif not read.handles:
+                self._open.remove(read)
+                read.problems.sort()
+                try:
+                    write_report(self._folder, read.found.name, read.invalid, read.problems)
+                except OSError as exc:
+                    read.problem = f"{printable(report_name(read.found.name))} could not be written: {exc.strerror}"
+                yield read
+
+    def _leave(self, entry: Found) -> None:
+        self._open = [read for read in self._open if read.found is not entry]
+        self._handles = [handle for handle in self._handles if handle.of.found is not entry]
+        heapq.heapify(self._handles)
+        self._note(f"{printable(entry.name)} has changed; it is read anew when it has been quiet.")
 
     # Handles.
 
-    def _settle_handles(self, progress: ListProgress) -> None:
-        due = [handle for handle in progress.handles if handle.due <= time.time()]
-        if not due or self.is_out_of_time:
-            return
-        waiting = [handle for handle in progress.handles if handle.due > time.time()]
-        dids: dict[str, None] = {}
-        for handle, answer in zip(due, self._resolve(due), strict=True):
+    def _wait(self, handle: _Handle) -> None:
+        heapq.heappush(self._handles, handle)
+        handle.of.handles += 1
+
+    def _resolve_some(self) -> None:
+        """Ask for the handles that are due; if none is, wait a moment."""
+        now = time.monotonic()
+        due: list[_Handle] = []
+        while self._handles and self._handles[0].due <= now and len(due) < _HANDLES_PER_ROUND:
+            due.append(heapq.heappop(self._handles))
+        if not due and self._handles:
+            time.sleep(min(self._handles[0].due - now, 1.0))
+        found: dict[ReadList, list[str]] = {}
+        for handle, answer in zip(due, self._pool.map(self._ask, due), strict=True):
+            read = handle.of
+            read.handles -= 1
             if isinstance(answer, str):
-                dids[answer] = None
-            elif answer is None:  # no time was left for it
-                waiting.append(handle)
-            elif _may_pass(answer) and handle.attempts + 1 < self._settings.retry_attempts:
-                pause = self._settings.retry_delay * 2**handle.attempts
-                waiting.append(WaitingHandle(handle.line, handle.handle, handle.attempts + 1, time.time() + pause))
+                found.setdefault(read, []).append(answer)
+                continue
+            pause, attempts = next_try(answer, handle.attempts, self._settings)
+            # a server that always asks for later does not hold up the list for ever
+            attempts = max(attempts, handle.attempts + 1)
+            if pause is None or attempts >= self._settings.retry_attempts:
+                read.reject(handle.line, str(answer))
             else:
-                self._reject(progress, handle.line, str(answer))
-        progress.handles = sorted(waiting)
-        self._add(progress, dids)
+                due_at = time.monotonic() + min(pause, LONGEST_PAUSE)
+                self._wait(handle._replace(due=due_at, attempts=attempts))
+        for read, dids in found.items():
+            with suppress(FileChanged):  # noted; whoever goes on with this list sees it
+                self._add(read, dids)
+        if due:
+            self._tell(due[0].of, f"{len(self._handles):,} handles wait for an answer")
 
-    def _resolve(self, handles: list[WaitingHandle]) -> list[str | ParityError | None]:
-        """DIDs, errors, or None where time ran out."""
-        hurried = self._settings.model_copy(update={"request_timeout": _HANDLE_TIMEOUT})
-        with ImportService(hurried, report=False) as service:
-            pool = ThreadPoolExecutor(_HANDLES_AT_ONCE, thread_name_prefix="inbox-handles")
-            try:
-                asked = [pool.submit(service.resolve, handle.handle) for handle in handles]
-                wait(asked, timeout=max(_HANDLE_TIMEOUT, self._deadline - time.monotonic()))
-                answers: list[str | ParityError | None] = []
-                for future in asked:
-                    if future.cancel():
-                        answers.append(None)
-                        continue
-                    try:
-                        answers.append(future.result(timeout=0))
-                    except TimeoutError:
-                        answers.append(TransientError("nobody answered in time"))
-                    except ParityError as exc:
-                        answers.append(exc)
-                return answers
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    # The report beside the file.
-
-    def _write_report(self, found: Found, progress: ListProgress) -> None:
-        lines = self._report
-        is_new = not progress.report_bytes
-        if is_new and lines:
-            lines = [f"# These lines of {printable(found.name)} name no account and were passed over.", *lines]
-        if progress.stage is Stage.DONE and progress.invalid > MAX_REPORTED:
-            lines = [*lines, f"# … and {progress.invalid - MAX_REPORTED:,} more"]
+    def _ask(self, handle: _Handle) -> str | ParityError:
         try:
-            if lines:
-                progress.report_bytes = write_report(self._folder, found.name, lines, progress.report_bytes)
-            elif is_new and progress.stage is Stage.DONE and progress.has_old_report:
-                drop_report(self._folder, found.name)
-                progress.has_old_report = False
-        except OSError as exc:
-            progress.problem = f"{printable(report_name(found.name))} could not be written: {exc.strerror}"
+            return self._destination.resolve(handle.name)
+        except HandleNotFound as exc:
+            # without a network, nobody can tell whether a handle exists
+            return TransientError(str(exc))
+        except ParityError as exc:
+            return exc
+
+    def _tell(self, read: ReadList, how_far: str) -> None:
+        if time.monotonic() - self._noted >= _SECONDS_BETWEEN_NOTES:
+            self._noted = time.monotonic()
+            self._note(f"{printable(read.found.name)}: {read.accounts:,} accounts, {how_far}.")
 
 
-def _may_pass(error: ParityError) -> bool:
-    # without a network, nobody can tell whether a handle exists
-    return error.retryable or isinstance(error, HandleNotFound)
+_NO_FILE = Signature(0, 0, 0, 0)

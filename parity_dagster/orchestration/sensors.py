@@ -8,7 +8,7 @@ import warnings
 
 import dagster as dg
 
-from parity_dagster.orchestration.inbox import look_into_inbox
+from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
 from parity_dagster.orchestration.jobs import import_records
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.settings import Settings, load_settings
@@ -50,7 +50,7 @@ def build_retry_sensor(settings: Settings | None = None) -> dg.SensorDefinition:
 
 
 def build_did_list_sensor(settings: Settings | None = None) -> dg.SensorDefinition:
-    """Define the sensor that reads what is dropped into the inbox.
+    """Define the sensor that has what is dropped into the inbox read.
 
     Args:
         settings: of every tick; if None, they are read from the environment.
@@ -60,15 +60,20 @@ def build_did_list_sensor(settings: Settings | None = None) -> dg.SensorDefiniti
     """
 
     @dg.sensor(
+        job=read_did_list,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         description=(
-            "Reads lists of accounts (*.txt) dropped into the inbox (PARITY_INBOX), registers the accounts as "
-            "partitions and queues their imports. What became of each list is an event of the asset did_lists."
+            "Notices lists of accounts (*.txt) dropped into the inbox (PARITY_INBOX) and launches read_did_list, which "
+            "registers the accounts as partitions and queues their imports. What became of each list is an event of "
+            "the asset did_lists."
         ),
     )
     def did_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         look = look_into_inbox(context.instance, settings or load_settings(), context.cursor)
-        return dg.SensorResult(skip_reason=look.summary, cursor=look.cursor, asset_events=look.events)
+        skipped = None if look.requests else look.summary
+        return dg.SensorResult(
+            run_requests=look.requests, skip_reason=skipped, cursor=look.cursor, asset_events=look.events
+        )
 
     return did_list_sensor

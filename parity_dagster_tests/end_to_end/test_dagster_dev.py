@@ -19,11 +19,12 @@ import dagster as dg
 import psutil
 import pytest
 
+from parity_dagster.dagster_instance.run_server import WORKER_TAG
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import AccountTakenDown
 from parity_dagster.models import ImportState, ImportStatus, Pair
-from parity_dagster.orchestration.inbox import DID_LISTS_KEY
+from parity_dagster.orchestration.inbox import DID_LISTS_KEY, LIST_TAG, READ_DID_LIST
 from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key
 from parity_dagster.orchestration.queue import BATCH_TAG
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
@@ -179,7 +180,8 @@ def test_a_dropped_list_is_imported_the_same_again_does_nothing_and_a_longer_one
     project.drop("dids.txt", [*more, *first])
     project.wait_for(lambda: project.is_complete(more))
     assert len(project.states(*first, *more)) == 300
-    assert {project.materializations(instance)[pair] for pair in pairs} == {1}
+    found = project.materializations(instance)
+    assert {found[pair] for pair in pairs} == {1}
     assert {entry.did for entry in network.network.log.entries()[requests:]} <= {*more, ""}
     newest = instance.fetch_materializations(DID_LISTS_KEY, limit=10).records[0].asset_materialization
     assert newest is not None
@@ -299,6 +301,30 @@ def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
         return run is not None and run.status is dg.DagsterRunStatus.CANCELED
 
     project.wait_for(is_canceled)
+    project.wait_for(lambda: project.is_complete(dids))
+
+
+@pytest.mark.long
+def test_a_killed_run_that_reads_a_list_is_followed_by_another_and_the_kill_is_told(
+    project: Project, network: Running, instance: dg.DagsterInstance
+) -> None:
+    dids = accounts(network, 3)
+    project.drop("unread.txt", [*dids, "nobody.sample.test"])  # a handle without an answer keeps the run waiting
+    wanted = dg.RunsFilter(job_name=READ_DID_LIST, tags={LIST_TAG: "unread.txt"})
+    project.wait_for(lambda: len(project.states(*dids)) == 15)
+    (run,) = instance.get_runs(wanted)
+    os.kill(int(run.tags[WORKER_TAG].split()[1]), signal.SIGKILL)
+
+    def is_read() -> bool:
+        records = instance.fetch_materializations(DID_LISTS_KEY, limit=10).records
+        events = [record.asset_materialization for record in records]
+        return any(event is not None and event.metadata["file"].value == "unread.txt" for event in events)
+
+    project.wait_for(is_read, 180)
+    assert [run.status for run in instance.get_runs(wanted)][1:] == [dg.DagsterRunStatus.FAILURE]
+    observed = instance.fetch_observations(DID_LISTS_KEY, limit=1).records[0].event_log_entry.asset_observation
+    assert observed is not None
+    assert "ended early" in str(observed.description)
     project.wait_for(lambda: project.is_complete(dids))
 
 
