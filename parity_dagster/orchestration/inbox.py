@@ -270,8 +270,9 @@ class _Inbox:
         for name, entry in self.seen.items():
             if entry.stage is not Stage.WAITING or len(self._told) >= EVENTS_PER_TICK:
                 continue
-            problem = self._found[name].problem
-            if problem is None:
+            if (problem := self._found[name].problem) is not None:
+                self._refuse(name, entry, problem)
+            else:
                 is_waiting = self._now < entry.not_before <= self._now + LONGEST_WAIT
                 is_full = len(asked) >= LISTS_PER_RUN or len(self._running | self._unlaunched) >= RUNS_AT_ONCE
                 if is_full or is_waiting or self._quiet_for(entry) < QUIET:
@@ -279,20 +280,21 @@ class _Inbox:
                 try:
                     self.seen[name] = self._looked_into(name, entry)
                 except NotAList as exc:
-                    problem = str(exc)
+                    self._refuse(name, entry, str(exc))
                 except OSError as exc:
-                    problem = f"it cannot be read: {exc.strerror}"
-            if problem is not None:
-                self.seen[name] = replace(entry, stage=Stage.REFUSED, problem=problem, digest="")
-                self._told.append((name, problem))
-            elif self.seen[name].stage is Stage.ASKED:
-                asked.append(name)
+                    self._refuse(name, entry, f"it cannot be read: {exc.strerror}")
+                if self.seen[name].stage is Stage.ASKED:
+                    asked.append(name)
             if time.monotonic() >= deadline:
                 break
         if asked:
             key = _run_key({name: self.seen[name] for name in asked})
             self.seen.update({name: replace(self.seen[name], run_key=key) for name in asked})
             self._unlaunched.add(key)
+
+    def _refuse(self, name: str, entry: Seen, problem: str) -> None:
+        self.seen[name] = replace(entry, stage=Stage.REFUSED, problem=problem, digest="")
+        self._told.append((name, problem))
 
     def _quiet_for(self, entry: Seen) -> float:
         # the clock of a file may be wrong, so having looked twice is as good as an old file
