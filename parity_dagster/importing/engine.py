@@ -139,7 +139,7 @@ class Engine:
         return await self.database.run(lambda conn: self._states.enqueue(conn, pairs, refresh=refresh, reread=reread))
 
     async def find_failed_records(self, did: str | None) -> list[FailedRecord]:
-        """See `store.rejects.find_failed_records`."""
+        """See `store.failed_records.find_failed_records`."""
         return await self.database.run(lambda conn: find_failed_records(conn, did=did))
 
     async def retry_failed_records(self, did: str | None) -> RetryResult:
@@ -159,11 +159,11 @@ class Engine:
         return self._live
 
     async def find_untold(self, limit: int) -> list[Ended]:
-        """See `store.announcements.find_untold`."""
+        """See `store.outbox.find_untold`."""
         return await self.database.run(lambda conn: find_untold(conn, self._settings.state_table, limit))
 
     async def forget_endings(self, told: list[Told]) -> None:
-        """See `store.announcements.forget_endings`."""
+        """See `store.outbox.forget_endings`."""
         await self.database.run(
             lambda conn: forget_endings(conn, self._settings.state_table, told), patience=ANNOUNCING_PATIENCE
         )
