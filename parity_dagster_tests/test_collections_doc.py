@@ -13,6 +13,7 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
+from parity_dagster import LiveRecord
 from parity_dagster.sample_network import SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
@@ -70,6 +71,13 @@ def test_the_view_and_the_mapper_of_the_page_import_an_event(settings: Settings,
             (key,) = [rkey for rkey, (_, value) in network.network.records(did, EVENT).items() if b"Meeting" in value]
             raw = {"uri": f"at://{did}/{EVENT}/{key}", "location": {"name": "Hall"}}
             assert row == [("Meeting", datetime(2026, 5, 1, 18, tzinfo=UTC), 12, ["a"], raw)]
+            live = f"at://{did}/{EVENT}/live"
+            service.upsert_records([LiveRecord(live, "3kaaaaaaaaa2a", "bafya", {"name": "Told"})])
+            assert conn.execute("SELECT name FROM events WHERE rkey = 'live'").fetchall() == [("Told",)]
+            service.upsert_records(
+                [LiveRecord(live, "3kbbbbbbbbb2a", "bafyb", {"name": "Told", "status": "cancelled"})]
+            )
+            assert conn.execute("SELECT name FROM events WHERE rkey = 'live'").fetchall() == []
             with dg.DagsterInstance.ephemeral() as instance:
                 assert run(here, instance, "refresh_overview").success
             shown = conn.execute("SELECT name, starts_at, mode, place FROM calendar_events").fetchall()
