@@ -6,14 +6,12 @@ Annotations here are evaluated (no `from __future__ import annotations`), becaus
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from importlib import import_module
-from operator import attrgetter
 from typing import cast
 
 import dagster as dg
 from pydantic import Field
 
-from parity_dagster.errors import InvalidIdentifier, SettingsError
+from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import beta_parts, plain_failures
 from parity_dagster.orchestration.markdown import account_link, link, record_url, table
@@ -24,7 +22,6 @@ from parity_dagster.orchestration.partitions import (
 )
 from parity_dagster.orchestration.step_events import import_in_step
 from parity_dagster.service import ImportService
-from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.typed import BLUESKY_VIEWS, TypedView, ViewSummary, find_samples, make_view, summarize_view
 
@@ -158,47 +155,6 @@ def _refusal(message: str) -> dg.Failure:
 
 SHOWN_COLUMNS = 4
 """Typed columns shown of a sample."""
-
-
-def registered_views(settings: Settings) -> list[TypedView]:
-    """The views of the registered collections.
-
-    Args:
-        settings: `collections` and `typed_views` are read.
-
-    Returns:
-        The user's views, and those of this package whose names they leave free.
-
-    Raises:
-        SettingsError: a name does not lead to a view, or two views have the same name.
-    """
-    own: dict[str, TypedView] = {}
-    for name in settings.typed_views:
-        view = _load(name)
-        if view.name in own:
-            raise SettingsError(f"PARITY_TYPED_VIEWS: two views are called {view.name}; rename one")
-        if view.collection not in settings.collections:
-            raise SettingsError(
-                f"PARITY_TYPED_VIEWS: {name} shows {view.collection}, which is not registered; add it to"
-                " PARITY_COLLECTIONS"
-            )
-        own[view.name] = view
-    ours = [view for view in BLUESKY_VIEWS if view.collection in settings.collections and view.name not in own]
-    return [*ours, *own.values()]
-
-
-def _load(name: str) -> TypedView:
-    module, _, attribute = name.partition(":")
-    try:
-        view = attrgetter(attribute)(import_module(module))
-    except Exception as exc:
-        raise SettingsError(
-            f"PARITY_TYPED_VIEWS: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its"
-            " folder on PYTHONPATH"
-        ) from exc
-    if not isinstance(view, TypedView):
-        raise SettingsError(f"PARITY_TYPED_VIEWS: {name} is not a parity_dagster.TypedView")
-    return view
 
 
 def build_typed_asset(view: TypedView) -> dg.AssetsDefinition:

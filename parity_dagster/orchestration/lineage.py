@@ -10,7 +10,7 @@ import dagster as dg
 
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import build_alert_sensors
-from parity_dagster.orchestration.assets import build_typed_asset, registered_views
+from parity_dagster.orchestration.assets import build_typed_asset
 from parity_dagster.orchestration.checks import (
     CHECKS,
     no_suspicious_copies,
@@ -23,6 +23,7 @@ from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import latest_change
+from parity_dagster.store.typed import registered_views
 
 REFRESH_OVERVIEW = "refresh_overview"
 RUN_CHECKS = "run_all_checks"

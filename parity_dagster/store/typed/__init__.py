@@ -8,6 +8,16 @@ value of the wrong type is null in its column; it is never an error, and the rec
 from parity_dagster.store.typed.bluesky import BLUESKY_VIEWS
 from parity_dagster.store.typed.columns import Column
 from parity_dagster.store.typed.making import ViewSummary, find_samples, make_view, summarize_view
+from parity_dagster.store.typed.registered import registered_views
 from parity_dagster.store.typed.view import TypedView
 
-__all__ = ["BLUESKY_VIEWS", "Column", "TypedView", "ViewSummary", "find_samples", "make_view", "summarize_view"]
+__all__ = [
+    "BLUESKY_VIEWS",
+    "Column",
+    "TypedView",
+    "ViewSummary",
+    "find_samples",
+    "make_view",
+    "registered_views",
+    "summarize_view",
+]
