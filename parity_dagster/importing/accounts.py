@@ -10,8 +10,8 @@ from math import inf
 
 from parity_dagster.atproto.identity import IdentityResolver
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.importing.database import Database
 from parity_dagster.store.identities import CachedIdentity, find_identities, save_identities
+from parity_dagster.store.sessions import Database
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from psycopg import AsyncConnection
 
 from parity_dagster.errors import DatabaseError
-from parity_dagster.importing.database import Database
 from parity_dagster.models import Pair
+from parity_dagster.store.sessions import Database
 from parity_dagster.store.states import Claim, StateStore
 
 WATCH_SECONDS = 5.0

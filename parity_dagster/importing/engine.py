@@ -16,9 +16,9 @@ from parity_dagster.store.states import StateStore
 if TYPE_CHECKING:
     from parity_dagster.atproto.identity import IdentityResolver
     from parity_dagster.atproto.repo import RepoClient
-    from parity_dagster.importing.database import Database
     from parity_dagster.importing.live import LiveWriter
     from parity_dagster.importing.writer import Emit
+    from parity_dagster.store.sessions import Database
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ class Engine:
         """
         with connect(settings) as conn:
             check_schema(conn, settings)
-        from parity_dagster.importing.database import Database
+        from parity_dagster.store.sessions import Database
 
         return cls(settings, Database(settings))
 

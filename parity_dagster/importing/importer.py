@@ -17,7 +17,6 @@ from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.events import ImportCompleted, ImportFailed, ImportStarted
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
-from parity_dagster.importing.database import Database
 from parity_dagster.importing.feed import Feed
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import EndItem, Job, PageItem, tid_of
@@ -30,6 +29,7 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.live import newest_rev
 from parity_dagster.store.mapper_tables import MappedStore
 from parity_dagster.store.pages import PageStore
+from parity_dagster.store.sessions import Database
 from parity_dagster.store.states import Claim, StateStore
 from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 from parity_dagster.store.writes import Ending

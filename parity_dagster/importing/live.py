@@ -11,13 +11,13 @@ from typing import Any
 from parity_dagster.atproto.pages import RejectedRecord, parse_entry
 from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
 from parity_dagster.identifiers import is_valid_tid, parse_at_uri, parse_did
-from parity_dagster.importing.database import Database
 from parity_dagster.importing.mappers import REFUSED, Mappers
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
 from parity_dagster.store.live import LiveBatch, LiveReject, LiveRow, delete_live, prune_tombstones, upsert_live
 from parity_dagster.store.mapper_tables import REFUSALS, MappedRow, MappedStore, MappedWrite
-from parity_dagster.store.sessions import first_line
+from parity_dagster.store.postgres_errors import first_line
+from parity_dagster.store.sessions import Database
 
 PRUNE_SECONDS = 3600.0
 """Pause between two looks for old tombstones; the first one comes with the first deletion."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 
 from parity_dagster.atproto.pages import RejectedRecord, parse_entry
-from parity_dagster.importing.database import Database, Session
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.models import FailedRecord, RetryResult
 from parity_dagster.store.failed_records import (
@@ -20,7 +19,8 @@ from parity_dagster.store.failed_records import (
     store_failed_record,
 )
 from parity_dagster.store.mapper_tables import REFUSALS, MappedStore, MappedWrite
-from parity_dagster.store.sessions import first_line
+from parity_dagster.store.postgres_errors import first_line
+from parity_dagster.store.sessions import Database, Session
 
 CHUNK = 50
 """Records read at a time; each may be some megabytes."""

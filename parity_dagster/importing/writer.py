@@ -14,7 +14,6 @@ from parity_dagster.errors import DatabaseError, PagesMissing
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.batch import Fold, Item, fold
 from parity_dagster.importing.claims import Claims
-from parity_dagster.importing.database import Database, Session
 from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.pair_task import EndItem, Job, PageItem
 from parity_dagster.importing.retry_policy import failure
@@ -23,8 +22,10 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
 from parity_dagster.store.mapper_tables import REFUSALS, MappedWrite
 from parity_dagster.store.pages import PageStore
-from parity_dagster.store.sessions import first_line, storable
+from parity_dagster.store.postgres_errors import first_line
+from parity_dagster.store.sessions import Database, Session
 from parity_dagster.store.writes import Ending, LostClaim, UnprovenEnding
+from parity_dagster.text import storable
 
 logger = logging.getLogger(__name__)
 

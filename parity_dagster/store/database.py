@@ -277,7 +277,7 @@ def _reach(url: str, settings: Settings, *, autocommit: bool = False) -> psycopg
 def unreachable(settings: Settings, url: str, exc: Exception) -> DatabaseUnreachable:
     """Say that there is no connection."""
     from parity_dagster.embedded_postgres.server import log_of
-    from parity_dagster.store.sessions import first_line
+    from parity_dagster.store.postgres_errors import first_line
 
     options = _options(url)
     reason = redact(first_line(exc))

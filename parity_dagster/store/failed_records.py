@@ -17,9 +17,10 @@ from psycopg.rows import class_row
 
 from parity_dagster.models import FailedRecord, Pair
 from parity_dagster.store.live import lock_pairs
-from parity_dagster.store.sessions import REFUSED_DATA, first_line, storable
+from parity_dagster.store.postgres_errors import REFUSED_DATA, first_line
 from parity_dagster.store.state_tables import readable_tables
 from parity_dagster.store.walk_pages import StateRow, move_failed
+from parity_dagster.text import storable
 
 
 # I5

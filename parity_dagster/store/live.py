@@ -22,9 +22,9 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 
 from parity_dagster.models import Pair
 from parity_dagster.store.mapper_tables import MappedRow, MappedStore, MappedWrite
-from parity_dagster.store.sessions import storable
 from parity_dagster.store.state_tables import other_tables
 from parity_dagster.store.writes import PairWrite, fingerprint
+from parity_dagster.text import storable
 
 LOCK_CLASS = 1_885_434_490
 """First key of these advisory locks; the second is the pair's bucket."""

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.types.json import Json
 
 from parity_dagster.errors import SettingsError
-from parity_dagster.store.sessions import REFUSED_DATA, first_line
+from parity_dagster.store.postgres_errors import REFUSED_DATA, first_line
 
 REFUSALS = (*REFUSED_DATA, psycopg.IntegrityError)
 """What Postgres says about a row that does not fit its table."""

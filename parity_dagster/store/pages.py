@@ -17,11 +17,12 @@ from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapper_tables import MappedStore, MappedWrite
 from parity_dagster.store.outbox import note_endings
-from parity_dagster.store.sessions import enlarge_send_buffer, storable
+from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
 from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, forget_page_rows, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite, UnprovenEnding, fingerprint
+from parity_dagster.text import storable
 
 
 class PageStore:

@@ -1,19 +1,32 @@
-"""Asynchronous sessions with Postgres, and which of its errors pass by themselves."""
+"""Sessions with PostgreSQL that are opened again when they are lost, and wait while the server is away.
+
+Questions and single statements go through a `SyncSession`; what lives on the event loop has a `Session` each.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
 
-from parity_dagster.errors import DatabaseError, DatabaseUnreachable, SettingsError
+from parity_dagster.errors import DatabaseUnreachable, SettingsError
 from parity_dagster.settings import Settings
 from parity_dagster.store.connecting import open_async_connection
-from parity_dagster.store.database import connection_url, unreachable
+from parity_dagster.store.database import connect, connection_url, unreachable
+from parity_dagster.store.postgres_errors import Patience
 from parity_dagster.threads import beside_the_loop
+
+Result = TypeVar("Result")
 
 # The pipeline looks rows up by their keys. A table that has just been made is empty to the planner, which would read it
 # as a whole for each row of a batch, and keep to that while the table grows.
@@ -25,34 +38,193 @@ _PIPELINE_SETTINGS = (
 SEND_BUFFER = 2 * 2**20
 """Bytes; the system's own limit (Linux: net.core.wmem_max) may make it less."""
 
-PASSING = (
-    psycopg.OperationalError,  # connection lost, server shut down or starting, disk full, out of memory
-    psycopg.InterfaceError,  # the connection object is closed already
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.QueryCanceled,  # by an administrator
-    errors.LockNotAvailable,
-    errors.ReadOnlySqlTransaction,  # a failover to a standby that is about to be promoted
-    errors.IdleInTransactionSessionTimeout,
-)
-"""Errors after which the same transaction, on a fresh session if need be, may well succeed."""
 
-REFUSED_DATA = (
-    psycopg.DataError,
-    errors.StatementTooComplex,  # jsonb nested deeper than the server's stack
-    errors.ProgramLimitExceeded,
-    errors.UntranslatableCharacter,
-)
-"""Errors that are about a value in the batch; the other values are fine. (Subclasses of OperationalError come
-first in a handler, because Postgres files some of these there.)"""
+class SyncSession:
+    """A session for any number of threads, one of them at a time; opened by the first question, and again in a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._has_met = False
+        self._conn: Connection | None = None
+        self._finalizer: weakref.finalize[..., SyncSession] | None = None
+        _sync_sessions.add(self)
+
+    def run(self, work: Callable[[Connection], Result], *, patience: float | None = None) -> Result:
+        """Do something in a transaction of its own, again from its start if the database fails in a way that passes.
+
+        Nobody waits for a server that was never met.
+
+        Args:
+            work: must be repeatable.
+            patience: seconds to keep trying; `database_patience` if None.
+
+        Raises:
+            DatabaseError: it did not pass in time, or never will; the text says what to do.
+        """
+        with self._lock:
+            trying = Patience(self._settings.database_patience if patience is None else patience)
+            if not self._has_met:
+                self._open()
+            while True:
+                try:
+                    conn = self._conn or self._open()
+                    try:
+                        with conn.transaction():
+                            return work(conn)
+                    finally:
+                        if conn.info.transaction_status != TransactionStatus.IDLE:  # lost, or interrupted halfway
+                            self._drop()
+                except (DatabaseUnreachable, psycopg.Error) as exc:
+                    delay = trying.pause(exc)
+                time.sleep(delay)
+
+    def close(self) -> None:
+        """End the session; the next question opens another."""
+        with self._lock:
+            self._drop()
+
+    def _open(self) -> Connection:
+        self._conn = connect(self._settings, autocommit=True)
+        self._has_met = True
+        # A script need not close anything: this is also called when nobody has the session any more, and at the end.
+        self._finalizer = weakref.finalize(self, _close, self._conn, self._lock)
+        return self._conn
+
+    def _drop(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._detach()
+
+    def _detach(self) -> None:
+        self._conn = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _leave_to_parent(self) -> None:
+        """A fork's copy of a connection ends without a word to the server, which would end the parent's."""
+        conn, is_used = self._conn, self._lock.locked()
+        self._detach()
+        self._lock = threading.Lock()
+        if conn is not None and not conn.closed:
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nowhere, conn.fileno(), inheritable=False)
+            os.close(nowhere)
+            if is_used:  # by a thread that the fork does not have
+                _left_behind.append(conn)
+            else:
+                conn.close()
+
+
+_sync_sessions: weakref.WeakSet[SyncSession] = weakref.WeakSet()
+_left_behind: list[Connection] = []
+
+
+def _close(conn: Connection, lock: threading.Lock) -> None:
+    if lock.acquire(blocking=False):  # else a daemon thread uses it, which must not wake up to complain
+        conn.close()
+
+
+def _forget_in_fork() -> None:
+    for session in list(_sync_sessions):
+        session._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_forget_in_fork)
+
+
+class Session:
+    """One session of the event loop."""
+
+    def __init__(self, settings: Settings, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> None:
+        self._settings = settings
+        self._prepare = prepare
+        self._conn: AsyncConnection | None = None
+        self._lock = asyncio.Lock()
+
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float | None = None
+    ) -> Result:
+        """Do something on the session, again from its start if the database fails in a way that passes.
+
+        Args:
+            work: called with the connection, in no transaction; must be repeatable.
+            patience: seconds to keep trying; `database_patience` if None.
+
+        Raises:
+            DatabaseError: it did not pass in time, or never will; the text says what to do.
+            psycopg.DataError and the like: a value was refused, which is for the caller to sort out.
+        """
+        async with self._lock:
+            trying = Patience(self._settings.database_patience if patience is None else patience)
+            while True:
+                try:
+                    return await work(await self.connection())
+                except asyncio.CancelledError:
+                    # The transaction may be half done, and what would end it is cancelled as well.
+                    self._abandon()
+                    raise
+                except (DatabaseUnreachable, psycopg.Error) as exc:
+                    delay = trying.pause(exc)
+                    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+                        await self._drop_if_broken()
+                await asyncio.sleep(delay)
+
+    async def connection(self) -> AsyncConnection:
+        """The open connection, in autocommit mode and prepared; it may have to be opened.
+
+        Raises:
+            DatabaseUnreachable: there is none to be had.
+        """
+        if self._conn is None or self._conn.closed or self._conn.broken:
+            conn = await open_session(self._settings)
+            if self._prepare:
+                await self._prepare(conn)
+            self._conn = conn
+        return self._conn
+
+    async def close(self) -> None:
+        """End the session; whatever it held is freed."""
+        if self._conn is not None:
+            with suppress(psycopg.Error):
+                await self._conn.close()
+            self._conn = None
+
+    def _abandon(self) -> None:
+        if self._conn is not None:
+            self._conn.pgconn.finish()
+            self._conn = None
+
+    async def _drop_if_broken(self) -> None:
+        if self._conn is not None and (self._conn.closed or self._conn.broken):
+            await self.close()
+
+
+class Database:
+    """Where the importer's questions go; writers and claims have sessions of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session = Session(settings)
+
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]], *, patience: float | None = None
+    ) -> Result:
+        """Do something on the shared session; see `Session.run`."""
+        return await self._session.run(work, patience=patience)
+
+    def session(self, prepare: Callable[[AsyncConnection], Awaitable[None]] | None = None) -> Session:
+        """A session of one's own, not open yet."""
+        return Session(self._settings, prepare)
+
+    async def close(self) -> None:
+        """End the shared session."""
+        await self._session.close()
 
 
 # I16
 async def open_session(settings: Settings) -> AsyncConnection:
-    """Open a session that commits each statement unless told otherwise.
-
-    Args:
-        settings: as for `connection_url`, which starts an embedded server again that was killed.
+    """Open a session that commits each statement unless told otherwise; starts a killed embedded server again.
 
     Raises:
         DatabaseUnreachable: no connection; the message names the cure and no password.
@@ -78,58 +250,3 @@ def enlarge_send_buffer(conn: AsyncConnection) -> None:
     with suppress(OSError), socket.socket(fileno=os.dup(conn.fileno())) as local:
         if local.family == socket.AF_UNIX:
             local.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-
-
-def failed(exc: BaseException) -> DatabaseError:
-    """A driver's error in our words.
-
-    Returns:
-        An error whose text names the cure, and no value of any record.
-    """
-    cure = cure_for(
-        exc, grants="grant the role SELECT, INSERT, UPDATE, DELETE on parity's tables and TEMPORARY on the database"
-    )
-    return DatabaseError(
-        f"PostgreSQL failed: {first_line(exc)}; {cure}, then `parity import --resume` (what was committed stays)"
-    )
-
-
-def storable(text: str, limit: int = 500) -> str:
-    """A stranger's text as PostgreSQL can hold it: what is no character becomes its escape.
-
-    Args:
-        text: anything, NUL characters and halves of surrogate pairs included.
-    """
-    return text[:limit].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()[:limit]
-
-
-def cure_for(exc: BaseException, *, grants: str) -> str:
-    """What a person can do about a driver's error.
-
-    Args:
-        grants: what to do if the role lacks a privilege.
-    """
-    if isinstance(exc, errors.DiskFull):
-        return "free some disk space on the database server"
-    if isinstance(exc, errors.InsufficientPrivilege):
-        return grants
-    if isinstance(exc, errors.UndefinedTable | errors.UndefinedColumn):
-        return "run `parity migrate`"
-    if isinstance(exc, errors.InvalidSchemaName):
-        return "make the schema that search_path names (CREATE SCHEMA …)"
-    if isinstance(exc, errors.QueryCanceled):
-        return "look into the server's log for who cancels it"
-    if isinstance(exc, errors.ReadOnlySqlTransaction):
-        return (
-            "name the primary server in PARITY_DATABASE_URL, or switch default_transaction_read_only off for this role"
-        )
-    return "check that the server is up"
-
-
-def first_line(exc: BaseException) -> str:
-    """The gist of a driver's message.
-
-    Returns:
-        Its first line, without the DETAIL that could quote a record.
-    """
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
-from parity_dagster.store.sessions import storable
+from parity_dagster.text import storable
 
 Reject = tuple[str | None, str, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""

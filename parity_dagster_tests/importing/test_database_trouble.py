@@ -264,7 +264,7 @@ def test_a_commit_whose_answer_was_lost_is_recognized(settings: Settings) -> Non
 
 
 def test_a_full_disk_that_stays_full_names_the_cure() -> None:
-    from parity_dagster.store.sessions import failed
+    from parity_dagster.store.postgres_errors import failed
 
     for error, cure in [
         (psycopg.errors.DiskFull("could not extend file"), "free some disk space"),
