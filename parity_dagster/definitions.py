@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from parity_dagster.dagster_instance.events import batch_by_default
 from parity_dagster.orchestration.assets import build_records_asset
 from parity_dagster.orchestration.inbox import did_lists, read_did_list
 from parity_dagster.orchestration.jobs import build_import_partitions, import_records
@@ -18,7 +19,6 @@ from parity_dagster.orchestration.lineage import build_lineage
 from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
 from parity_dagster.orchestration.sensors import build_did_list_sensor, build_retry_sensor
-from parity_dagster.orchestration.step_events import batch_by_default
 from parity_dagster.settings import Settings, load_settings
 
 

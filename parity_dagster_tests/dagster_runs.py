@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.definitions import build_defs
 from parity_dagster.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
-from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from parity_dagster import ImportState, load_settings
-from parity_dagster.dagster_instance.reporter import reporter
+from parity_dagster.orchestration.reporter import reporter
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect
 

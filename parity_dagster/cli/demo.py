@@ -153,12 +153,11 @@ def _open_database(settings: Settings) -> None:
 
 def _materialize(instance: DagsterInstance, settings: Settings, dids: Sequence[str]) -> tuple[list[str], bool]:
     """Run the asset's job over all partitions of the accounts."""
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-
+    from parity_dagster.dagster_instance.keys import to_partition_key
     from parity_dagster.definitions import build_defs
     from parity_dagster.models import Pair
     from parity_dagster.orchestration.jobs import IMPORT_PARTITIONS
-    from parity_dagster.orchestration.partitions import DIDS, register_dids, to_partition_key
+    from parity_dagster.orchestration.partitions import DIDS, RANGE_TAGS, register_dids
 
     register_dids(instance, dids)
     job = build_defs(settings).resolve_job_def(IMPORT_PARTITIONS)
@@ -169,10 +168,7 @@ def _materialize(instance: DagsterInstance, settings: Settings, dids: Sequence[s
             job.execute_in_process(
                 instance=instance,
                 run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
-                tags={
-                    ASSET_PARTITION_RANGE_START_TAG: to_partition_key(start),
-                    ASSET_PARTITION_RANGE_END_TAG: to_partition_key(end),
-                },
+                tags=dict(zip(RANGE_TAGS, (to_partition_key(start), to_partition_key(end)), strict=True)),
                 raise_on_error=False,
             )
         )

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 import dagster as dg
 import sqlalchemy as db
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log.schema import AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
-from dagster._serdes import serialize_value
 from dagster_postgres import PostgresEventLogStorage
 
-from parity_dagster.orchestration.partitions import RECORDS_KEY
-from parity_dagster.orchestration.rebuild import forget_wiped
-from parity_dagster.settings import load_settings
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
+from parity_dagster.dagster_instance.private import (
+    AssetEventTagsTable,
+    AssetKeyTable,
+    ConfigurableClassData,
+    EventLogEntry,
+    SqlEventLogStorageTable,
+)
+from parity_dagster.errors import InvalidIdentifier
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.restore import forget_states
 
 PARTITIONS_PER_STATEMENT = 1000
 
 
 class ParityEventLogStorage(PostgresEventLogStorage):
-    """The event log of `ParityStorage`."""
+    """The event log of `ParityStorage`, beside the state table that the settings name."""
+
+    def __init__(self, settings: Settings, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
+        self._settings = settings
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Write a batch of events.
@@ -44,7 +55,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         """Wipe an asset; pairs whose materialization is wiped are not imported any more."""
         if asset_key == RECORDS_KEY:
             # first, so that nothing is called imported that no materialization stands for
-            forget_wiped(load_settings(), None)
+            forget_wiped(self._settings, None)
         super().wipe_asset(asset_key)
 
     def wipe_asset_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
@@ -53,7 +64,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         Events stay on the pages of the runs that wrote them; they only do not belong to the asset any more.
         """
         if asset_key == RECORDS_KEY:
-            forget_wiped(load_settings(), partition_keys)
+            forget_wiped(self._settings, partition_keys)
         with self.index_transaction() as connection:
             for start in range(0, len(partition_keys), PARTITIONS_PER_STATEMENT):
                 self._detach(connection, asset_key, partition_keys[start : start + PARTITIONS_PER_STATEMENT])
@@ -63,7 +74,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
                 AssetKeyTable.update()
                 .where(AssetKeyTable.c.asset_key == asset_key.to_string())
                 .values(
-                    last_materialization=serialize_value(newest[0]) if newest else None,
+                    last_materialization=dg.serialize_value(newest[0]) if newest else None,
                     # the cached colours of the matrix are worked out anew from the events that are left
                     cached_status_data=None,
                 )
@@ -81,3 +92,26 @@ class ParityEventLogStorage(PostgresEventLogStorage):
             )
         ]
         connection.execute(db.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))
+
+
+def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:
+    """Make pairs not imported whose materializations are wiped in the UI; their records stay.
+
+    Args:
+        partitions: the wiped partition keys; None if the whole asset is wiped.
+
+    Raises:
+        DatabaseError: Postgres could not be reached or lacks the tables.
+    """
+    pairs = None
+    if partitions is not None:
+        pairs = []
+        for key in partitions:
+            try:
+                pairs.append(from_partition_key(key))
+            except InvalidIdentifier:
+                continue  # no pair was ever imported under such a key
+    with closing(connect(settings)) as connection:
+        forgotten = forget_states(connection, settings.state_table, pairs)
+        connection.commit()
+    return forgotten

@@ -19,11 +19,17 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import dagster as dg
 import psutil
-from dagster import DagsterInstance, DagsterRun
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
+from parity_dagster.dagster_instance.private import (
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    LaunchRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 from parity_dagster.dagster_instance.run_server import WORKER_TAG, worker_name
 from parity_dagster.errors import ParityError
 from parity_dagster.settings import load_settings
@@ -31,7 +37,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.queue import is_importer_dead
 
 
-class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     """Runs each run in a process of its own, forked from a server that the daemon starts when it first needs it."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
@@ -69,7 +75,7 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """
         request = {
             "run_id": context.dagster_run.run_id,
-            "instance_ref": serialize_value(self._instance.get_ref()),
+            "instance_ref": dg.serialize_value(self._instance.get_ref()),
         }
         with self._lock:
             try:
@@ -139,7 +145,7 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Run monitoring may ask."""
         return True
 
-    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Say whether the process of a run that has started is alive.
 
         Returns:
@@ -164,7 +170,7 @@ class ForkingRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
 
-def _living_process(run: DagsterRun) -> int | None:
+def _living_process(run: dg.DagsterRun) -> int | None:
     worker = run.tags.get(WORKER_TAG, "")
     host, _, rest = worker.partition(" ")
     if host != socket.gethostname():

@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 import dagster as dg
 import sqlalchemy as db
-from dagster._core.events import ASSET_CHECK_EVENTS, PIPELINE_EVENTS
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
+from parity_dagster.dagster_instance.private import (
+    ASSET_CHECK_EVENTS,
+    PIPELINE_EVENTS,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+)
 from parity_dagster.errors import SettingsError
 
 RUNS_PER_STATEMENT = 200

@@ -98,22 +98,24 @@ def run(request: dict[str, Any]) -> None:
     Args:
         request: `run_id`, and `instance_ref` as Dagster serializes it.
     """
-    from dagster import DagsterInstance
-    from dagster._cli.api import _execute_run_command_body
-    from dagster._core.instance.ref import InstanceRef
-    from dagster._serdes import deserialize_value
-    from dagster._utils.error import serializable_error_info_from_exc_info
-    from dagster._utils.interrupts import capture_interrupts
+    import dagster as dg
+
+    from parity_dagster.dagster_instance.private import (
+        InstanceRef,
+        capture_interrupts,
+        execute_run,
+        serializable_error_info_from_exc_info,
+    )
 
     run_id = request["run_id"]
     with (
         capture_interrupts(),
-        DagsterInstance.from_ref(deserialize_value(request["instance_ref"], InstanceRef)) as instance,
+        dg.DagsterInstance.from_ref(dg.deserialize_value(request["instance_ref"], InstanceRef)) as instance,
     ):
         # before anything else, so that a run that has started can always be looked after
         instance.add_run_tags(run_id, {WORKER_TAG: worker_name(os.getpid())})
         try:
-            _execute_run_command_body(run_id, instance, lambda event: None, set_exit_code_on_failure=False)
+            execute_run()(run_id, instance, lambda event: None, set_exit_code_on_failure=False)
         except Exception:
             # the run's code could not be loaded
             error = serializable_error_info_from_exc_info(sys.exc_info())

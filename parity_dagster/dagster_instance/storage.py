@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
-from dagster._core.instance.config import DAGSTER_CONFIG_YAML_FILENAME, is_dagster_home_set
-from dagster._core.instance.ref import InstanceRef
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.pool import NullPool
 
+from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
+from parity_dagster.dagster_instance.events import batch_by_default
+from parity_dagster.dagster_instance.private import (
+    DAGSTER_CONFIG_YAML_FILENAME,
+    ConfigurableClassData,
+    InstanceRef,
+    is_dagster_home_set,
+)
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.connecting import check_server, session_settings
 from parity_dagster.store.database import MIGRATION_LOCK, sqlalchemy_url
@@ -46,20 +51,15 @@ class ParityStorage(DagsterPostgresStorage):
     Dagster hands to its subprocesses on their command line.
     """
 
-    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
+        postgres_url = storage_url(settings)
         with _guard:
             engine = _engines.get(postgres_url)
             if engine is None:
                 _make_tables(postgres_url)
                 engine = _engines[postgres_url] = _pool(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
-        # Here and not at the top: what a wipe means is a matter of the state table, whose layer stands above.
-        from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
-        from parity_dagster.orchestration.step_events import batch_by_default
-
-        self._event_log_storage = ParityEventLogStorage(
-            postgres_url, should_autocreate_tables=False, inst_data=inst_data
-        )
+        self._event_log_storage = ParityEventLogStorage(settings, postgres_url, inst_data)
         # The daemon and the webserver write the planned events of runs, and do not load our definitions.
         batch_by_default()
         # There is no argument for it; each of the three would otherwise open a connection per call.
@@ -79,7 +79,7 @@ class ParityStorage(DagsterPostgresStorage):
         Returns:
             The storage; the embedded server runs and the tables exist.
         """
-        return cls(storage_url(_settings.get() or load_settings()), inst_data)
+        return cls(_settings.get() or load_settings(), inst_data)
 
 
 def storage_url(settings: Settings) -> str:

@@ -11,15 +11,12 @@ from typing import cast
 import dagster as dg
 from pydantic import Field
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
 from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import beta_parts, plain_failures
 from parity_dagster.orchestration.markdown import account_link, link, record_url, table
-from parity_dagster.orchestration.partitions import (
-    RECORDS_KEY,
-    from_partition_key,
-    unregistered_dids,
-)
+from parity_dagster.orchestration.partitions import unregistered_dids
 from parity_dagster.orchestration.step_events import import_in_step
 from parity_dagster.service import ImportService
 from parity_dagster.store.database import connect

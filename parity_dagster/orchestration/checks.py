@@ -15,14 +15,13 @@ from datetime import timedelta
 from random import SystemRandom
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from pydantic import Field
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.orchestration.markdown import link, partition_link, record_url, table
-from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -117,6 +116,10 @@ COMPARED_FIELDS = (
     "error_code", "pds", "rev", "walk", "pages",
 )  # fmt: skip
 """What a row and its metadata must agree on; the others change without an import."""
+
+_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+"""Of runs that may still write events."""
 
 Service = dg.ResourceParam[ImportService]
 
@@ -221,7 +224,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     """Each pair's row equals the metadata of its last materialization."""
     run_id = scope(context)
     settings = import_service.settings
-    active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))) - {context.run.run_id}
+    active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=UNDER_WAY))) - {context.run.run_id}
     # The events are read before the rows: what ends in between is newer in the table, and is told by its run.
     remembered = {state.pair: state for state in remembered_states(context.instance)}
     ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]

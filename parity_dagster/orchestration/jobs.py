@@ -10,12 +10,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from parity_dagster.dagster_instance.keys import from_partition_key
 from parity_dagster.errors import InvalidIdentifier, ParityError
 from parity_dagster.models import ImportResult, Pair
-from parity_dagster.orchestration.partitions import (
-    from_partition_key,
-    register_dids,
-)
+from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import batch_pairs
 from parity_dagster.orchestration.step_events import import_in_step
 from parity_dagster.service import ImportService

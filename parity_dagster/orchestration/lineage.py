@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import build_alert_sensors
 from parity_dagster.orchestration.assets import build_typed_asset
@@ -19,7 +20,6 @@ from parity_dagster.orchestration.checks import (
 )
 from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.overview import build_overview_asset
-from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import latest_change

@@ -1,8 +1,4 @@
-"""Partitions of the asset `atproto/records`: one per (did, collection).
-
-Dagster sorts the dimensions of a multi-partitions definition by name, so keys read `collection|did`. Neither
-NSIDs nor DIDs can contain a `|` (AT Protocol's NSID and DID grammars), so the key is unambiguous.
-"""
+"""Partitions of the asset `atproto/records`: one per (did, collection)."""
 
 from __future__ import annotations
 
@@ -11,16 +7,13 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
-from parity_dagster.errors import InvalidIdentifier
-from parity_dagster.identifiers import parse_did, parse_nsid
-from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
-
-RECORDS_KEY = dg.AssetKey(["atproto", "records"])
-"""The asset that holds every imported record."""
 
 DIDS = "atproto_dids"
 """Name of the dynamic partitions that list the accounts."""
+
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+"""Run tags that Dagster reads: the first and the last of a run's partitions."""
 
 REGISTER_CHUNK = 1000
 """Keys added in one statement; a single statement with many more stalls the event log."""
@@ -42,34 +35,6 @@ def build_partitions(settings: Settings) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition(
         {"did": atproto_dids, "collection": dg.StaticPartitionsDefinition(list(settings.collections))}
     )
-
-
-def to_partition_key(pair: Pair) -> dg.MultiPartitionKey:
-    """Spell a pair as a partition key.
-
-    Returns:
-        The key `collection|did`, which also knows its dimensions.
-    """
-    return dg.MultiPartitionKey({"did": pair.did, "collection": pair.collection})
-
-
-def from_partition_key(key: str) -> Pair:
-    """Read a partition key.
-
-    Args:
-        key: text `collection|did`, as in the tag `dagster/partition`.
-
-    Raises:
-        InvalidIdentifier: the text is not an NSID, a `|` and a DID.
-    """
-    collection, bar, did = key.partition("|")
-    if not bar:
-        raise InvalidIdentifier(
-            f"{key[:200]!r} is not a partition key; write COLLECTION|DID, "
-            "such as app.bsky.feed.post|did:plc:z72i7hdynmk6r22z27h6tvur"
-        )
-    # a key is only ever run if its DID was registered before, so a loopback did:web needs no second look here
-    return Pair(parse_did(did, allow_private=True), parse_nsid(collection))
 
 
 def register_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:

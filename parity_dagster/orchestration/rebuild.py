@@ -6,18 +6,17 @@ row. So the newest event of a partition, be it a materialization or an observati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 import dagster as dg
 
-from parity_dagster.errors import InvalidIdentifier
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
-from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
-from parity_dagster.store.restore import forget_states, restore_states
+from parity_dagster.store.restore import restore_states
 
 EVENTS_PER_QUERY = 1000
 """Events read at once; bounds the memory, whatever the number of partitions."""
@@ -116,26 +115,3 @@ def _states(instance: dg.DagsterInstance, kind: dg.DagsterEventType, event_ids: 
         except (KeyError, ValueError):
             # somebody else's event on our asset, such as one reported by hand in the UI
             continue
-
-
-def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:
-    """Make pairs not imported whose materializations are wiped in the UI; their records stay.
-
-    Args:
-        partitions: the wiped partition keys; None if the whole asset is wiped.
-
-    Raises:
-        DatabaseError: Postgres could not be reached or lacks the tables.
-    """
-    pairs = None
-    if partitions is not None:
-        pairs = []
-        for key in partitions:
-            try:
-                pairs.append(from_partition_key(key))
-            except InvalidIdentifier:
-                continue  # no pair was ever imported under such a key
-    with closing(connect(settings)) as connection:
-        forgotten = forget_states(connection, settings.state_table, pairs)
-        connection.commit()
-    return forgotten

@@ -1,53 +1,37 @@
 """What a Dagster run writes down about the pairs it imports.
 
 Dagster's own way, an output at the end of the step, would show nothing until the last pair is done and record
-nothing at all if one pair fails. So events are written as pairs end: a completed pair is materialized, a
-failed one is observed, each with its whole state row. They are written in batches
-(`DAGSTER_EVENT_BATCH_SIZE`), because one statement per event costs several milliseconds.
+nothing at all if one pair fails. So events are written as pairs end, in batches: a completed pair is materialized,
+a failed one is observed, each with its whole state row.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from uuid import uuid4
 
 import dagster as dg
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.events import (
-    AssetObservationData,
-    DagsterEventBatchMetadata,
-    StepMaterializationData,
-)
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
+from parity_dagster.dagster_instance.events import (
+    ALREADY_RECORDED,
+    BATCH_SIZE,
+    batch_by_default,
+    batched,
+    write_without_run,
+)
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.errors import ParityError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.metadata import state_metadata
-from parity_dagster.orchestration.partitions import RECORDS_KEY, to_partition_key
 from parity_dagster.service import ImportService
-
-BATCH_SIZE = 500
-"""Events written by one statement, at most."""
 
 REFRESH_TAG = "parity/refresh"
 """Run tag that asks for completed pairs to be read again, if its value is `true`."""
 
-ALREADY_RECORDED = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-"""Output metadata that keeps Dagster from materializing every partition of the run once more.
-
-Dagster put it there for assets that log their own events, which is what ours does; an output is still needed,
-because without one the steps downstream would be skipped.
-"""
-
 REREAD_TAG = "parity/reread"
 """Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
-
-T = TypeVar("T")
 
 
 def materialization(state: ImportState) -> dg.AssetMaterialization:
@@ -67,49 +51,14 @@ def observation(state: ImportState) -> dg.AssetObservation:
     )
 
 
-def batch_by_default() -> None:
-    """Let Dagster write asset events in batches, unless the operator chose a size (0 for none)."""
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
-
-
-def batched(events: Sequence[T]) -> Iterator[tuple[T, DagsterEventBatchMetadata]]:
-    """Mark events as one batch; Dagster writes it when it has seen the last.
-
-    Args:
-        events: asset events of a single kind: Dagster's fast path takes no mixtures.
-
-    Yields:
-        Each event with the mark that Dagster wants beside it.
-    """
-    batch_id = str(uuid4())
-    for index, event in enumerate(events):
-        yield event, DagsterEventBatchMetadata(batch_id, index == len(events) - 1)
-
-
 def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportState]) -> None:
-    """Write the events of pairs that ended outside of any run.
-
-    Args:
-        instance: where they go; the DIDs must be registered.
-    """
-    batch_by_default()
+    """Write the events of pairs that ended outside of any run; their DIDs must be registered."""
     ended = list(states)
-    completed = [state for state in ended if state.status is ImportStatus.COMPLETED]
-    failed = [state for state in ended if state.status is not ImportStatus.COMPLETED]
-    for state, mark in batched(completed):
-        data: Any = StepMaterializationData(materialization(state))
-        _report(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, data, mark)
-    for state, mark in batched(failed):
-        data = AssetObservationData(observation(state))
-        _report(instance, dg.DagsterEventType.ASSET_OBSERVATION, data, mark)
-
-
-def _report(
-    instance: dg.DagsterInstance, kind: dg.DagsterEventType, data: Any, mark: DagsterEventBatchMetadata
-) -> None:
-    # what DagsterInstance.report_runless_asset_event does, which takes one event at a time
-    event = dg.DagsterEvent(kind.value, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
-    instance.report_dagster_event(event, run_id=RUNLESS_RUN_ID, batch_metadata=mark)
+    write_without_run(
+        instance,
+        [materialization(state) for state in ended if state.status is ImportStatus.COMPLETED],
+        [observation(state) for state in ended if state.status is not ImportStatus.COMPLETED],
+    )
 
 
 class StepRecorder:

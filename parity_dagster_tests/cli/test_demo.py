@@ -16,7 +16,7 @@ from parity_dagster_tests.command_line import PROGRAM, call, run, start, variabl
 
 READ_INSTANCE = """
 import json
-from parity_dagster.orchestration.partitions import RECORDS_KEY
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.dagster_instance.storage import parity_instance
 import dagster as dg
 with parity_instance() as instance:

@@ -10,16 +10,12 @@ import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from parity_dagster.dagster_instance.reporter import DagsterReporter
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import Pair
-from parity_dagster.orchestration.partitions import (
-    RECORDS_KEY,
-    build_partitions,
-    register_dids,
-    to_partition_key,
-)
+from parity_dagster.orchestration.partitions import build_partitions, register_dids
 from parity_dagster.orchestration.rebuild import rebuild_states
+from parity_dagster.orchestration.reporter import DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings

@@ -19,13 +19,13 @@ import dagster as dg
 import psutil
 import pytest
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
 from parity_dagster.dagster_instance.run_server import WORKER_TAG
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import AccountTakenDown
 from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.inbox import DID_LISTS_KEY, LIST_TAG, READ_DID_LIST
-from parity_dagster.orchestration.partitions import RECORDS_KEY, from_partition_key
 from parity_dagster.orchestration.queue import BATCH_TAG
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService

@@ -9,9 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
 from parity_dagster.models import ImportStatus, Pair
-from parity_dagster.orchestration.partitions import RECORDS_KEY, register_dids
+from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import (

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from parity_dagster.dagster_instance.keys import to_partition_key
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.metadata import COLUMNS
-from parity_dagster.orchestration.partitions import register_dids, to_partition_key
+from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings

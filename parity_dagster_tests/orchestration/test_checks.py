@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from parity_dagster.dagster_instance.reporter import DagsterReporter
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
 from parity_dagster.importing.audit import audit
 from parity_dagster.models import Pair
-from parity_dagster.orchestration.partitions import RECORDS_KEY, register_dids
+from parity_dagster.orchestration.partitions import register_dids
+from parity_dagster.orchestration.reporter import DagsterReporter
 from parity_dagster.orchestration.step_events import report_without_run
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService

@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
-from parity_dagster.orchestration.partitions import RECORDS_KEY
 from parity_dagster.settings import load_settings
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"

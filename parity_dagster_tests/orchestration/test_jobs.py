@@ -12,8 +12,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.models import Pair
-from parity_dagster.orchestration.partitions import DIDS, RECORDS_KEY, to_partition_key
+from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import failure, materialized, observed, remembered, row, run

@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parity_dagster.dagster_instance.keys import from_partition_key, to_partition_key
 from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import (
     DIDS,
     REGISTER_CHUNK,
     build_partitions,
-    from_partition_key,
     register_dids,
-    to_partition_key,
     unregistered_dids,
 )
 from parity_dagster.settings import load_settings

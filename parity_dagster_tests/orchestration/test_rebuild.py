@@ -10,11 +10,11 @@ import dagster as dg
 import psycopg
 import pytest
 
-from parity_dagster.dagster_instance.reporter import DagsterReporter
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportState, ImportStatus, Pair
-from parity_dagster.orchestration.partitions import RECORDS_KEY, to_partition_key
 from parity_dagster.orchestration.rebuild import rebuild_states
+from parity_dagster.orchestration.reporter import DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings

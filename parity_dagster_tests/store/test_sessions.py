@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from parity_dagster.dagster_instance.storage import ParityStorage, storage_url
+from parity_dagster.dagster_instance.storage import ParityStorage
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import DatabaseError, SettingsError, UnsupportedServer
 from parity_dagster.events import ImportProgress
@@ -95,7 +95,7 @@ def test_every_kind_of_session_has_our_settings(meddled: Settings) -> None:
             return {name: (await (await conn.execute(f"SHOW {name}")).fetchone() or ("",))[0] for name in wanted}
 
     assert asyncio.run(look()) == wanted
-    storage = ParityStorage(storage_url(meddled))
+    storage = ParityStorage(meddled)
     with storage._run_storage._engine.connect() as dagsters:
         shown = {name: dagsters.exec_driver_sql(f"SHOW {name}").scalar_one() for name in wanted}
         assert shown == {**wanted, "client_encoding": "UTF8"}
@@ -197,7 +197,7 @@ def assert_refused(settings: Settings, sentence: str) -> None:
         lambda: migrate(settings),
         lambda: asyncio.run(open_session(settings)),
         lambda: ImportService(settings, report=False).resume_all(),
-        lambda: ParityStorage(storage_url(settings)),
+        lambda: ParityStorage(settings),
     ):
         with pytest.raises(UnsupportedServer, match=sentence) as raised:
             attempt()

@@ -12,11 +12,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from parity_dagster.dagster_instance.reporter import BATCH_SIZE, DagsterReporter
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
-from parity_dagster.orchestration.partitions import DIDS, RECORDS_KEY, to_partition_key
+from parity_dagster.orchestration.partitions import DIDS
+from parity_dagster.orchestration.reporter import BATCH_SIZE, DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
@@ -162,7 +163,7 @@ def test_an_import_succeeds_without_dagster_and_the_next_one_makes_up_for_it(
 
 
 def test_the_command_line_can_load_the_reporter_without_loading_dagster() -> None:
-    code = "import sys, parity_dagster.dagster_instance.reporter; print('dagster' in sys.modules)"
+    code = "import sys, parity_dagster.orchestration.reporter; print('dagster' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
