@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -182,3 +182,20 @@ def load_settings(**overrides: Any) -> Settings:
             for error in exc.errors(include_url=False, include_context=False)
         )
         raise SettingsError(f"{problems}. Correct it and try again; README.md lists every setting.") from exc
+
+
+def redact(text: str, settings: Settings | None = None) -> str:
+    """Return a text with the passwords of database URLs and connection strings replaced by `***`.
+
+    Args:
+        settings: also hides the password of this `database_url` wherever it stands.
+    """
+    text = re.sub(r"(\w+://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    text = re.sub(r"(?i)(\b(?:ssl)?pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&'\"]+)", r"\1***", text)
+    if settings is not None and settings.database_url is not None:
+        given = settings.database_url.get_secret_value()
+        for form in re.findall(r"://[^:/@]*:([^@]*)@", given) + re.findall(r"[?&]password=([^&]*)", given):
+            for password in {form, unquote(form)}:
+                if password:
+                    text = text.replace(password, "***")
+    return text

@@ -30,7 +30,8 @@ from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import ParityError
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
-from parity_dagster.store.database import MIGRATION_LOCK, migrate
+from parity_dagster.store.database import migrate
+from parity_dagster.store.schema import MIGRATION_LOCK
 from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
 
 GIVEN_DSN = os.environ.get("PARITY_TEST_DSN")

@@ -28,7 +28,8 @@ from parity_dagster.dagster_instance.private import (
 )
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.connecting import check_server, session_settings
-from parity_dagster.store.database import MIGRATION_LOCK, sqlalchemy_url
+from parity_dagster.store.database import sqlalchemy_url
+from parity_dagster.store.schema import MIGRATION_LOCK
 
 SCHEMA = "dagster"
 TABLES_LOCK = MIGRATION_LOCK + 1  # advisory lock of the process that makes Dagster's tables

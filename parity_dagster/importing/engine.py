@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 from parity_dagster.importing.collector import fewer_collections
 from parity_dagster.models import FailedRecord, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings
-from parity_dagster.store.database import check_schema, connect
+from parity_dagster.store.database import connect
 from parity_dagster.store.failed_records import find_failed_records
 from parity_dagster.store.outbox import Ended, Told, find_untold, forget_endings
+from parity_dagster.store.schema import check_schema
 from parity_dagster.store.states import StateStore
 
 if TYPE_CHECKING:

@@ -40,8 +40,8 @@ from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.service import ImportService
-from parity_dagster.settings import Settings
-from parity_dagster.store.database import connect, redact
+from parity_dagster.settings import Settings, redact
+from parity_dagster.store.database import connect
 from parity_dagster.store.queue import add_pending
 
 DID_LISTS_KEY = dg.AssetKey(["did_lists"])

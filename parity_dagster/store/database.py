@@ -10,21 +10,15 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, unquote, urlencode
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, SettingsError
-from parity_dagster.settings import Settings
+from parity_dagster.settings import Settings, redact
+from parity_dagster.store.schema import SCHEMA_REVISION, check_schema
 
 if TYPE_CHECKING:
     import psycopg
-
-# The newest revision in store/migrations/versions; a test compares the two. Here, so that the check of a
-# database does not cost the import of Alembic (0.7 s).
-SCHEMA_REVISION: Final = "0007"
-VERSION_TABLE: Final = "parity_alembic_version"
-# Any fixed number that other users of the database are unlikely to lock ("parity" in hexadecimal ASCII).
-MIGRATION_LOCK: Final = 0x706172697479
 
 _URL = re.compile(r"^(?:postgres|postgresql)(?:\+[a-z0-9_]+)?://(?P<rest>.*)$", re.IGNORECASE | re.DOTALL)
 _URL_EXAMPLE = "postgresql://user:password@host:5432/database"
@@ -98,54 +92,6 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
     return connection
 
 
-def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
-    """Check that the tables are there and of this version's revision.
-
-    Args:
-        connection: any connection outside of a failed transaction; its transaction is left as it was.
-        settings: `state_table` is read.
-
-    Raises:
-        MigrationNeeded: they are not; the message says what to do.
-    """
-    import psycopg
-
-    try:
-        with connection.transaction():
-            row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
-    except psycopg.errors.UndefinedTable:
-        row = None
-    if row is None:
-        raise MigrationNeeded("the database has no tables of parity_dagster yet: run `parity migrate`")
-    (revision,) = row
-    if revision > SCHEMA_REVISION:
-        raise MigrationNeeded(
-            f"the database has revision {revision}, which this parity_dagster is too old for: upgrade it"
-        )
-    if revision < SCHEMA_REVISION:
-        raise MigrationNeeded(
-            f"the database has revision {revision} and {SCHEMA_REVISION} is needed: run `parity migrate`"
-        )
-    # Two projects that share a database have a state table each, which may be of different revisions.
-    with connection.transaction():
-        row = connection.execute(
-            "SELECT to_regclass(%(name)s) IS NOT NULL, (SELECT revision FROM parity_state_tables"
-            " WHERE state_table = to_regclass(%(name)s))",
-            {"name": f'"{settings.state_table}"'},
-        ).fetchone()
-    assert row is not None
-    exists, revision = row
-    if not exists:
-        raise MigrationNeeded(
-            f"the database has no table {settings.state_table} (PARITY_STATE_TABLE): run `parity migrate`"
-        )
-    if revision != SCHEMA_REVISION:
-        raise MigrationNeeded(
-            f"the table {settings.state_table} (PARITY_STATE_TABLE) has revision {revision or 'unknown'} and"
-            f" {SCHEMA_REVISION} is needed: run `parity migrate`"
-        )
-
-
 def migrate(settings: Settings) -> str:
     """Bring the tables to this version's revision; does nothing if they are.
 
@@ -170,23 +116,6 @@ def migrate(settings: Settings) -> str:
         else:
             return SCHEMA_REVISION
     return _migrate(url, settings)
-
-
-def redact(text: str, settings: Settings | None = None) -> str:
-    """Return a text with the passwords of database URLs and connection strings replaced by `***`.
-
-    Args:
-        settings: also hides the password of this `database_url` wherever it stands.
-    """
-    text = re.sub(r"(\w+://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
-    text = re.sub(r"(?i)(\b(?:ssl)?pass(?:word|file)?\s*=\s*)('[^']*'|[^\s&'\"]+)", r"\1***", text)
-    if settings is not None and settings.database_url is not None:
-        given = settings.database_url.get_secret_value()
-        for form in re.findall(r"://[^:/@]*:([^@]*)@", given) + re.findall(r"[?&]password=([^&]*)", given):
-            for password in {form, unquote(form)}:
-                if password:
-                    text = text.replace(password, "***")
-    return text
 
 
 def _embedded_url(settings: Settings) -> str:

@@ -18,15 +18,9 @@ from sqlalchemy import create_engine, text
 
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, SettingsError
-from parity_dagster.settings import Settings, load_settings
-from parity_dagster.store.database import (
-    SCHEMA_REVISION,
-    check_schema,
-    connect,
-    connection_url,
-    redact,
-    sqlalchemy_url,
-)
+from parity_dagster.settings import Settings, load_settings, redact
+from parity_dagster.store.database import connect, connection_url, sqlalchemy_url
+from parity_dagster.store.schema import SCHEMA_REVISION, check_schema
 
 PASSWORD = "s3cr3t-w0rd"
 USER_OF_SERVER = """

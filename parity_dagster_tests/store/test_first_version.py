@@ -14,7 +14,8 @@ from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
 from parity_dagster.dagster_instance.launcher import ForkingRunLauncher
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
-from parity_dagster.store.database import SCHEMA_REVISION, migrate
+from parity_dagster.store.database import migrate
+from parity_dagster.store.schema import SCHEMA_REVISION
 from parity_dagster_tests.imports import assert_equal, settings_for, stored
 
 DATA = Path(__file__).parents[1] / "data"

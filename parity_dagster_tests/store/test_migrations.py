@@ -27,7 +27,8 @@ from parity_dagster.sample_network import POST, Running, SampleNetwork
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
-from parity_dagster.store.database import SCHEMA_REVISION, connect, migrate
+from parity_dagster.store.database import connect, migrate
+from parity_dagster.store.schema import SCHEMA_REVISION
 from parity_dagster.store.typed import BLUESKY_VIEWS
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity_dagster.errors import DatabaseError, MigrationNeeded, SettingsError
-from parity_dagster.settings import Settings
+from parity_dagster.settings import Settings, redact
 from parity_dagster.store.connecting import open_connection
-from parity_dagster.store.database import MIGRATION_LOCK, VERSION_TABLE, redact
 from parity_dagster.store.postgres_errors import cure_for, first_line
+from parity_dagster.store.schema import MIGRATION_LOCK, VERSION_TABLE
 
 LAST_COLUMN = {"0001": "refresh", "0004": "batch", "0006": "fence_rev", "0007": "reread_at"}
 """A column of the state table that each revision with a `STATE_TABLE` added."""

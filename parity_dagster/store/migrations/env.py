@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from parity_dagster.store.database import VERSION_TABLE
+from parity_dagster.store.schema import VERSION_TABLE
 
 context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
 with context.begin_transaction():
