@@ -10,7 +10,7 @@ from typing import Any
 
 from parity_dagster.atproto.pages import RejectedRecord, parse_entry
 from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
-from parity_dagster.identifiers import is_valid_tid, parse_at_uri, parse_did
+from parity_dagster.identifiers import is_valid_rkey, is_valid_tid, parse_at_uri, parse_did
 from parity_dagster.importing.mappers import REFUSED, Mappers
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
@@ -70,9 +70,10 @@ class LiveWriter:
         newest: dict[tuple[str, str, str], LiveRow | LiveReject] = {}
         for record in records:
             item = self._checked(record)
-            known = newest.get(item[:3])
+            key = item.did, item.collection, record.uri if item.rkey is None else item.rkey
+            known = newest.get(key)
             if known is None or known.rev <= item.rev:
-                newest[item[:3]] = item
+                newest[key] = item
         if not newest:
             return 0
         batch = self._sorted(newest.values())
@@ -138,6 +139,8 @@ class LiveWriter:
             False if something newer is known.
         """
         did, collection, rkey = self._key(uri, rev)
+        if rkey is None:  # no row can have it
+            return True
         is_done = await self._session.run(lambda conn: delete_live(conn, did, collection, rkey, rev))
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_SECONDS
@@ -148,9 +151,11 @@ class LiveWriter:
         """End the session."""
         await self._session.close()
 
-    def _key(self, uri: str, rev: str) -> tuple[str, str, str]:
-        found = parse_at_uri(uri)
-        if found.collection is None or found.rkey is None:
+    def _key(self, uri: str, rev: str) -> tuple[str, str, str | None]:
+        """Take a record's URI apart; a record key that the protocol does not allow is None, because strangers choose it."""
+        parts = uri.split("/", 4)
+        found = parse_at_uri("/".join(parts[:4]))
+        if found.collection is None or len(parts) < 5:
             raise InvalidIdentifier(f"{uri[:200]!r} names no record; one looks like at://did:plc:…/collection/rkey")
         did = parse_did(found.authority, allow_private=self._settings.allow_private_hosts)
         if found.collection not in self._settings.collections:
@@ -160,7 +165,7 @@ class LiveWriter:
             )
         if not is_valid_tid(rev):
             raise InvalidIdentifier(f"{rev[:50]!r} is not a revision; one is a TID as in 3jzfcijpj2z2a")
-        return did, found.collection, found.rkey
+        return did, found.collection, parts[4] if is_valid_rkey(parts[4]) else None
 
     def _checked(self, record: LiveRecord) -> LiveRow | LiveReject:
         did, collection, rkey = self._key(record.uri, record.rev)
@@ -173,7 +178,7 @@ class LiveWriter:
         parsed = parse_entry(entry, did, collection)
         if isinstance(parsed, RejectedRecord):
             return LiveReject(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
-        return LiveRow(did, collection, rkey, record.rev, *parsed[1:])
+        return LiveRow(did, collection, parsed[0], record.rev, *parsed[1:])
 
 
 def _reject(row: LiveRow, reason: str, detail: str) -> LiveReject:

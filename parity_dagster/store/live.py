@@ -51,7 +51,8 @@ class LiveReject(NamedTuple):
 
     did: str
     collection: str
-    rkey: str
+    rkey: str | None
+    """None if it is none that the protocol allows: then no row can have it."""
     rev: str
     reason: str
     detail: str
@@ -196,7 +197,8 @@ async def upsert_live(
         for row in unwanted:
             count += await _delete(conn, row.did, row.collection, row.rkey, row.rev)
         for reject in rejects:
-            if await _delete(conn, reject.did, reject.collection, reject.rkey, reject.rev):
+            did, collection, rkey, rev = reject[:4]
+            if rkey is None or await _delete(conn, did, collection, rkey, rev):
                 await _keep(conn, table, reject)
                 count += 1
     return count

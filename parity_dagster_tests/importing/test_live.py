@@ -138,6 +138,19 @@ def test_a_live_record_that_cannot_be_stored_costs_only_itself(settings: Setting
     assert row == (0,), "what is mended is not tried again"
 
 
+def test_an_event_with_an_impossible_record_key_costs_only_itself(settings: Settings, service: ImportService) -> None:
+    """Strangers choose the keys; a consumer that stopped at one would stop at it for ever."""
+    keys = ["a b%20$!", "a/b", "", "x" * 513, "nul\x00"]
+    odd = [LiveRecord(f"at://{DID}/{POST}/{key}", REV, "bafy", {"text": key}) for key in keys]
+    assert service.upsert_records([*odd, post("good"), *odd]) == len(odd) + 1
+    assert texts(settings) == ["good"]
+    with connect(settings) as connection:
+        failed = connection.execute("SELECT rkey, reason FROM parity_failed_records").fetchall()
+    assert failed == [(None, "invalid_rkey")] * len(keys), "kept, each once"
+    assert all(service.delete_record(record.uri, NEW) for record in odd)
+    assert texts(settings) == ["good"]
+
+
 def test_the_state_tells_where_a_consumer_may_start(service: ImportService, network: Running) -> None:
     did = network.network.add_account({POST: 5})
     rev = network.network.rev(did)

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from parity_dagster.identifiers import is_valid_rkey
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import DIALECTS, LIKE, ODD_KINDS, POST, SampleNetwork
 from parity_dagster_tests.importing.network_model.mappers import SKIPPED, is_wanted
@@ -132,7 +133,8 @@ class World:
     def put_again(self, rng: random.Random) -> None:
         """A record whose key was deleted before."""
         pair = self._any_pair(rng)
-        if gone := sorted(rkey for rkey, past in self.history[pair].items() if past[-1] is DELETED and len(past) > 1):
+        past = self.history[pair].items()
+        if gone := sorted(rkey for rkey, versions in past if versions[-1] is DELETED and len(versions) > 1):
             self._put(rng, pair, {"text": f"again {time.monotonic_ns()}"}, rng.choice(gone))
 
     def delete(self, rng: random.Random) -> None:
@@ -252,7 +254,8 @@ class World:
         rkey = self.network.put_record(*pair, value, rkey=rkey)
         cid, body = self.network.records(*pair)[rkey]
         is_refused = value is not None and self.has_mapper and not is_wanted(value, is_strict=True)
-        self._note(rng, pair, rkey, Version(cid, is_refused and pair.collection == POST), body)
+        may_be_absent = (is_refused and pair.collection == POST) or not is_valid_rkey(rkey)
+        self._note(rng, pair, rkey, Version(cid, may_be_absent), body)
         return rkey
 
     def _delete(self, rng: random.Random, pair: Pair, rkey: str) -> None:
