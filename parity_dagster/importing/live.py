@@ -152,7 +152,7 @@ class LiveWriter:
         await self._session.close()
 
     def _key(self, uri: str, rev: str) -> tuple[str, str, str | None]:
-        """Take a record's URI apart; a record key that the protocol does not allow is None, because strangers choose it."""
+        """Take a URI apart; a record key that the protocol does not allow is None, because strangers choose it."""
         parts = uri.split("/", 4)
         found = parse_at_uri("/".join(parts[:4]))
         if found.collection is None or len(parts) < 5:
