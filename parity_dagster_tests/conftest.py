@@ -41,11 +41,17 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # PARITY_* gets through. Kept is what finds programs and libraries, and what is meant for the tests.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME")
 MEANT_FOR_TESTS = ("PARITY_TEST_", "PYTEST_", "COVERAGE_")
+MEMORY = "/dev/shm"
+ROOM = 3 * 2**30
 if not IS_WORKER:  # workers inherit what is left
     for _name in [name for name in os.environ if name not in KEPT and not name.startswith(MEANT_FOR_TESTS)]:
         del os.environ[_name]
     os.environ["HOME"] = tempfile.mkdtemp(prefix="parity-home-")
     atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+    # Databases and folders of tests are in memory where there is room: making them on a disk takes longer than most
+    # tests do. A TMPDIR that is given is respected.
+    if "TMPDIR" not in os.environ and Path(MEMORY).is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
     # Nobody's zone, so that a time whose zone was forgotten is wrong on every machine.
     os.environ["TZ"] = "<+0545>-5:45"
 time.tzset()
@@ -55,7 +61,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVERS = Path(tempfile.gettempdir())
 # Nothing in a test outlives a crash of the machine, so nothing waits for the disk.
-UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "'256MB'"}
 LEFTOVER_AGE = 3600  # seconds
 
 # Words in the command line of a program that stays until it is told to end.

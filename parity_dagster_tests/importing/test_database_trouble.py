@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ IMPORTER = "application_name = 'parity_dagster' AND datname = current_database()
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Settings]:
     """Settings with a server of the test's own, that may be restarted."""
-    home = Path(f"/tmp/parity-trouble-{time.time_ns()}")
+    home = Path(tempfile.gettempdir(), f"parity-trouble-{time.time_ns()}")
     settings = load_settings(home=home, allow_private_hosts=True, page_delay=0)
     url = connection_url(settings)
     try:

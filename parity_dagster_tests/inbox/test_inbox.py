@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -355,13 +356,31 @@ def test_a_file_that_is_too_large_is_refused(inbox: Inbox) -> None:
     assert "split it" in inbox.refusal()
 
 
+@contextlib.contextmanager
+def bound_by_modes() -> Iterator[None]:
+    """Take from root, in this thread, the capabilities that let it read what a file's mode forbids."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    this_thread = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3
+    before = (ctypes.c_uint32 * 6)()
+    assert libc.capget(this_thread, before) == 0
+    less = (ctypes.c_uint32 * 6)(*before)
+    less[0] &= ~0b110  # of the effective ones: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(this_thread, less) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(this_thread, before) == 0
+
+
 def test_a_file_that_may_not_be_read_is_reported_and_read_when_it_may_be(inbox: Inbox) -> None:
     path = inbox.drop(f"{A}\n")
     path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
-    assert "Permission denied" in inbox.refusal()
-    assert inbox.look() == []
+    with bound_by_modes():
+        assert "Permission denied" in inbox.refusal()
+        assert inbox.look() == []
     path.chmod(0o644)
     assert inbox.outcome()["accounts"] == 1
 

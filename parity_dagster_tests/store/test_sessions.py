@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import struct
+import tempfile
 import threading
 import time
 import uuid
@@ -254,7 +255,7 @@ def test_the_versions_that_are_claimed_are_the_versions_that_are_tested() -> Non
 @pytest.fixture
 def own_home() -> Iterator[Path]:
     """A PARITY_HOME whose path is short enough for any server's user."""
-    home = Path(f"/tmp/parity-sessions-{time.time_ns()}")
+    home = Path(tempfile.gettempdir(), f"parity-sessions-{time.time_ns()}")
     yield home
     embedded.release(home)
     shutil.rmtree(home, ignore_errors=True)
