@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from click.testing import CliRunner, Result
 
@@ -27,7 +28,7 @@ def variables(settings: Settings, **more: str) -> dict[str, str]:
     return {**given, **more}
 
 
-def call(*arguments: str, env: dict[str, str] | None = None, stdin: str | bytes | None = None) -> Result:
+def call(*arguments: str, env: dict[str, str] | None = None, stdin: str | bytes | IO[bytes] | None = None) -> Result:
     """Run a command in this process; quick, and its output is no terminal."""
     return CliRunner().invoke(parity, arguments, env=env, input=stdin)
 

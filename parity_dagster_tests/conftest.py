@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import dns.asyncresolver
 import psycopg
 import pytest
 from psycopg import sql
@@ -33,6 +34,7 @@ from parity_dagster.store import migrations
 from parity_dagster.store.database import migrate
 from parity_dagster.store.schema import MIGRATION_LOCK
 from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
+from parity_dagster_tests.names import Names
 
 GIVEN_DSN = os.environ.get("PARITY_TEST_DSN")
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -210,3 +212,16 @@ def _new_database(server: str, template: str) -> Iterator[str]:
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """Settings for a test: its own database, loopback hosts allowed, no pause between pages."""
     return load_settings(database_url=database_url, home=tmp_path, allow_private_hosts=True, page_delay=0)
+
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    """What this process asks about handles."""
+    server = Names()
+    before = dns.asyncresolver.default_resolver
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], server.socket.getsockname()[1]
+    dns.asyncresolver.default_resolver = resolver  # type: ignore[assignment]
+    yield server
+    dns.asyncresolver.default_resolver = before
+    server.socket.close()

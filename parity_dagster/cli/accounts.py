@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from parity_dagster.cli.output import one_line, plural
+from parity_dagster.errors import ParityError
 from parity_dagster.identifiers import parse_account, parse_nsid
 from parity_dagster.inbox.did_list import read_did_list
+from parity_dagster.models import ALL_COLLECTIONS, ImportResult
+from parity_dagster.threads import DaemonThreads
 
 if TYPE_CHECKING:
     import psycopg
@@ -23,6 +29,9 @@ _MOST_NAMED = 5
 """Accounts named that claim the same handle."""
 _MOST_REPORTED = 100
 """Invalid lines printed; of a file that is no list at all, more would only bury what matters."""
+_MOST_WAITING = 1000
+"""Accounts read ahead, and handles under way: a list is not held in memory."""
+_HANDLES_AT_ONCE = 8
 
 
 def checked_accounts(names: Iterable[str], settings: Settings) -> list[str]:
@@ -136,3 +145,86 @@ class AccountFile:
 
     def _name(self) -> str:
         return "<stdin>" if self.path == "-" else one_line(self.path)
+
+
+class ResolvedAccounts:
+    """The DIDs of accounts, each as soon as it is known; handles are looked up beside.
+
+    Args:
+        accounts: DIDs and handles. Read on a thread that nobody waits for, because it may be a pipe that stays open.
+        resolve: the DID behind a handle; raises a `ParityError`. Called from several threads.
+    """
+
+    def __init__(self, accounts: Iterable[str], resolve: Callable[[str], str]) -> None:
+        self.lost: list[ImportResult] = []
+        """A failed result for each handle that leads nowhere."""
+        self._accounts = accounts
+        self._resolve = resolve
+        self._found: Queue[str | None] = Queue(_MOST_WAITING)
+        self._may_look_up = threading.BoundedSemaphore(_MOST_WAITING)
+        self._threads = DaemonThreads(_HANDLES_AT_ONCE, "parity-handles")
+        self._lock = threading.Lock()
+        self._sources = 1
+        self._error: BaseException | None = None
+        self._has_ended = False
+        threading.Thread(target=self._read, name="parity-accounts", daemon=True).start()
+
+    def __iter__(self) -> Iterator[str]:
+        while batch := self.take(1, 0):
+            yield from batch
+
+    def take(self, limit: int, seconds: float) -> list[str]:
+        """Wait for a DID, and a little longer for more.
+
+        Args:
+            limit: how many at most.
+            seconds: how long more may come after the first.
+
+        Returns:
+            At least one; nothing at the end. What reading the accounts raises is raised here, at the end.
+        """
+        taken: list[str] = []
+        deadline = 0.0
+        while not self._has_ended and len(taken) < limit:
+            try:
+                did = self._found.get(timeout=max(0.0, deadline - time.monotonic()) if taken else None)
+            except Empty:
+                break
+            if did is None:
+                self._has_ended = True
+            else:
+                taken.append(did)
+                deadline = deadline or time.monotonic() + seconds
+        if not taken and self._error is not None:
+            raise self._error
+        return taken
+
+    def _read(self) -> None:
+        try:
+            for account in self._accounts:
+                if account.startswith("did:"):
+                    self._found.put(account)
+                else:
+                    self._may_look_up.acquire()
+                    with self._lock:
+                        self._sources += 1
+                    self._threads.submit(self._look_up, account)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it belongs to who takes
+            self._error = exc
+        self._end_source()
+
+    def _look_up(self, handle: str) -> None:
+        try:
+            self._found.put(self._resolve(handle))
+        except ParityError as exc:
+            self.lost.append(ImportResult(handle, ALL_COLLECTIONS, error=str(exc), error_code=exc.code))
+        finally:
+            self._may_look_up.release()
+            self._end_source()
+
+    def _end_source(self) -> None:
+        with self._lock:
+            self._sources -= 1
+            is_last = not self._sources
+        if is_last:
+            self._found.put(None)

@@ -5,26 +5,28 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from parity_dagster.cli.accounts import AccountFile, checked_accounts, checked_collections
+from parity_dagster.cli.accounts import AccountFile, ResolvedAccounts, checked_accounts, checked_collections
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import one_line, plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
-from parity_dagster.errors import PairBusy, ParityError
+from parity_dagster.errors import PairBusy
 from parity_dagster.events import ImportCompleted, ImportEvent, Listener
-from parity_dagster.models import ALL_COLLECTIONS, ImportResult, ImportStatus, Pair
+from parity_dagster.models import ImportStatus, Pair
 
 if TYPE_CHECKING:
+    from parity_dagster.models import ImportResult
     from parity_dagster.service import ImportService
     from parity_dagster.settings import Settings
 
 _PAIRS_PER_BATCH = 20_000
+_SECONDS_PER_BATCH = 0.5
+"""What is typed into an open pipe is in the queue after so long."""
 
 
 @dataclasses.dataclass
@@ -38,53 +40,19 @@ class Request:
     resume: bool
     refresh: bool
     reread: bool
-    later: list[str] = dataclasses.field(default_factory=list)
-    """Handles that turned up on the way."""
 
-    def pairs(self, service: ImportService) -> Iterable[Pair]:
-        """The pairs to import, of accounts given as DIDs; handles are put aside for `resolved`.
+    def dids(self, service: ImportService) -> ResolvedAccounts:
+        """The accounts, as they come and handles are looked up."""
+        accounts = self.accounts if self.file is None else chain(self.accounts, self.file.accounts())
+        return ResolvedAccounts(accounts, service.resolve)
 
-        Returns:
-            A list where the number is known beforehand, otherwise a generator.
-        """
-        if self.resume:
-            return self._resumable(service)
-        if self.file is None:
-            return list(self._product(self.accounts, service))
-        return self._product(chain(self.accounts, self.file.accounts()), service)
-
-    def resolved(self, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
-        """The pairs of the accounts that were given as handles, to be asked for after `pairs`.
-
-        Returns:
-            The pairs, and a failed result for each handle that leads nowhere.
-        """
-
-        def look_up(handle: str) -> str | ImportResult:
-            try:
-                return service.resolve(handle)
-            except ParityError as exc:
-                return ImportResult(handle, ALL_COLLECTIONS, error=str(exc), error_code=exc.code)
-
-        handles = list(dict.fromkeys(self.later))
-        # a list of handles would otherwise wait for one slow server after the other
-        with ThreadPoolExecutor(min(8, len(handles) or 1)) as pool:
-            found = list(pool.map(look_up, handles))
+    def pairs(self, dids: Iterable[str], service: ImportService) -> Iterator[Pair]:
+        """The pairs of accounts."""
         collections = self.collections or service.settings.collections
-        dids = dict.fromkeys(did for did in found if isinstance(did, str))
-        pairs = [Pair(did, nsid) for did in dids for nsid in collections]
-        return pairs, [result for result in found if isinstance(result, ImportResult)]
+        return (Pair(did, nsid) for did in dids for nsid in collections)
 
-    def _product(self, accounts: Iterable[str], service: ImportService) -> Iterator[Pair]:
-        collections = self.collections or service.settings.collections
-        for account in accounts:
-            if account.startswith("did:"):
-                for nsid in collections:
-                    yield Pair(account, nsid)
-            else:
-                self.later.append(account)
-
-    def _resumable(self, service: ImportService) -> list[Pair]:
+    def resumable(self, service: ImportService) -> list[Pair]:
+        """The pairs that are not complete."""
         dids = {service.resolve(account) for account in self.accounts}
         incomplete = [status for status in ImportStatus if status is not ImportStatus.COMPLETED]
         return [
@@ -92,6 +60,12 @@ class Request:
             for state in service.find_states(statuses=incomplete)
             if (not dids or state.did in dids) and (not self.collections or state.collection in self.collections)
         ]
+
+    def expected(self, pairs: Iterable[Pair], settings: Settings) -> int | None:
+        """How many pairs come; None if that is not known beforehand."""
+        if isinstance(pairs, list):
+            return len(pairs)
+        return None if self.file else len(self.accounts) * len(self.collections or settings.collections)
 
 
 class Tally:
@@ -197,17 +171,12 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
 
     began = time.monotonic()
     with ImportService(settings) as service:
-        pairs = request.pairs(service)
-        known = len(pairs) if isinstance(pairs, list) else None
-        with ProgressDisplay(known) if progress else nullcontext() as display:
+        dids = None if request.resume else request.dids(service)
+        pairs = request.resumable(service) if dids is None else request.pairs(dids, service)
+        with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:
             tally = Tally(display)
             results = service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
-            if request.later:
-                pairs, lost = request.resolved(service)
-                if display is not None:
-                    display.expect(len(pairs))
-                results += service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
-                results += lost
+        results += dids.lost if dids else ()
     elsewhere = 0
     if request.resume:
         # what somebody works on is being resumed already
@@ -231,21 +200,37 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
     from parity_dagster.service import ImportService
 
     queued: list[Pair] = []
-    with ImportService(settings) as service:
-        pairs = iter(request.pairs(service))
-        while batch := list(islice(pairs, _PAIRS_PER_BATCH)):
-            queued += service.enqueue(batch, refresh=request.refresh, reread=request.reread)
-        later, lost = request.resolved(service)
-        queued += service.enqueue(later, refresh=request.refresh, reread=request.reread)
+    lost: list[ImportResult] = []
+    try:
+        with ImportService(settings) as service:
+            if request.resume:
+                queued += service.enqueue(request.resumable(service))
+            else:
+                dids = request.dids(service)
+                lost = dids.lost
+                width = len(request.collections or settings.collections)
+                while batch := dids.take(max(1, _PAIRS_PER_BATCH // width), _SECONDS_PER_BATCH):
+                    pairs = request.pairs(batch, service)
+                    queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
+    except BaseException:
+        # a signal while a pipe is waited for, or the database: what is queued stays so
+        if queued:
+            _tell_queued(queued, settings, as_json)
+        raise
     for result in lost:
         click.echo(f"error: {one_line(result.error or '')}", err=True)
+    if queued or as_json:
+        _tell_queued(queued, settings, as_json)
+    elif not lost:
+        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
+    return FAILED if lost else SUCCEEDED
+
+
+def _tell_queued(queued: Sequence[Pair], settings: Settings, as_json: bool) -> None:
     if as_json:
         write_json({"did": pair.did, "collection": pair.collection} for pair in queued)
-    elif queued:
+    else:
         click.echo(
             f"Queued {plural(len(queued), 'import')} under {settings.queue}; a running `parity dev` or Dagster"
             " daemon imports them, `parity import-status --pending` shows them."
         )
-    elif not lost:
-        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
-    return FAILED if lost else SUCCEEDED

@@ -110,11 +110,6 @@ class ProgressDisplay:
         elif self._seen:
             click.echo(self._line(), err=True)
 
-    def expect(self, pairs: int) -> None:
-        """Say that further pairs are coming."""
-        if self._expected is not None:
-            self._expected += pairs
-
     def __call__(self, event: ImportEvent) -> None:
         """Take one event; called in one thread, after the commit that made it true."""
         now = time.monotonic()

@@ -4,7 +4,10 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
+import sys
+import threading
 import time
 
 import psycopg
@@ -231,6 +234,84 @@ def test_what_an_open_pipe_named_is_imported_before_its_end_and_no_signal_waits_
         *_, last = process.stderr.read().splitlines()
         assert last.startswith("error: ")
         assert "parity import --resume" in last
+
+
+def queued(settings) -> set[str]:
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        rows = connection.execute(f"SELECT did FROM {settings.state_table} WHERE status = 'pending'").fetchall()
+        return {did for (did,) in rows}
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 30
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def test_what_is_typed_into_an_open_pipe_is_queued_before_its_end_and_a_signal_loses_nothing(env, settings):
+    dids = [f"did:plc:{letter * 24}" for letter in "abc"]
+    with start("import", "--file", "-", "--collection", POST, "--queue", env=env, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for count, did in enumerate(dids, 1):
+            process.stdin.write(f"{did}\n")
+            process.stdin.flush()
+            assert wait_for(lambda count=count: queued(settings) == set(dids[:count]))
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Queued 3 imports" in output
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert queued(settings) == set(dids)
+
+
+@pytest.mark.parametrize("option", ["--queue", "--refresh"])
+def test_a_handle_from_an_open_pipe_is_looked_up_before_its_end(env, network, names, settings, option):
+    did = network.network.add_account({POST: 2}, handle="ada.sample.test")
+    names.records["_atproto.ada.sample.test"] = f"did={did}"
+    reading, writing = os.pipe()
+    in_time = []
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as stream:
+            stream.write(b"nobody.sample.test\nada.sample.test\n")
+            in_time.append(wait_for(lambda: queued(settings) == {did} or records(settings) == 2))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        result = call("import", "--file", "-", "--collection", POST, option, env=env, stdin=stream)
+    writer.join()
+    assert in_time == [True]
+    assert result.exit_code == 1, result.output
+    assert "nobody.sample.test" in result.output
+
+
+def test_a_look_up_that_takes_its_time_does_not_hold_up_the_end_of_the_process(env):
+    """Nobody answers at that address, and the name server is asked for seconds."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        program = (
+            "import dns.asyncresolver\n"
+            "resolver = dns.asyncresolver.Resolver(configure=False)\n"
+            f"resolver.nameservers, resolver.port = ['127.0.0.1'], {silent.getsockname()[1]}\n"
+            "dns.asyncresolver.default_resolver = resolver\n"
+            "from parity_dagster.cli import main; main()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, "import", "ada.sample.test", "--queue"],
+            env={**os.environ, **env}, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            try:
+                silent.settimeout(30)
+                silent.recv(4096)
+                process.send_signal(signal.SIGTERM)
+                sent = time.monotonic()
+                process.wait(20)
+                assert time.monotonic() - sent < 2
+                assert process.returncode == 143
+            finally:
+                process.kill()
 
 
 def test_a_closed_standard_input_is_wrong_usage(env):

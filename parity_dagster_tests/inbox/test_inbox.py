@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,10 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import dns.asyncresolver
-import dns.message
-import dns.rcode
-import dns.rrset
 import pytest
 
 from parity_dagster.dagster_instance.storage import parity_instance
@@ -48,6 +43,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import variables
+from parity_dagster_tests.names import Names
 
 A, B, C, D = (f"did:plc:{letter * 24}" for letter in "abcd")
 
@@ -751,53 +747,6 @@ def test_a_folder_that_is_missing_is_made(inbox: Inbox) -> None:
 def network() -> Iterator[Running]:
     with run_in_thread(SampleNetwork(seed=5)) as running:
         yield running
-
-
-class Names:
-    """A DNS server on loopback that this process asks; it knows the TXT records it is given."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, str] = {}
-        self._later: dict[str, tuple[int, str]] = {}
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def after(self, questions: int, name: str, text: str) -> None:
-        """Know a record only when it has been asked for so often in vain."""
-        self._later[name] = (questions, text)
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                wire, sender = self.socket.recvfrom(4096)
-                query = dns.message.from_wire(wire)
-                name = query.question[0].name
-                answer = dns.message.make_response(query)
-                asked = name.to_text(omit_final_dot=True)
-                if asked in self._later:
-                    left, coming = self._later.pop(asked)
-                    if left:
-                        self._later[asked] = (left - 1, coming)
-                    else:
-                        self.records[asked] = coming
-                if text := self.records.get(asked):
-                    answer.answer.append(dns.rrset.from_text(name, 60, "IN", "TXT", f'"{text}"'))
-                else:
-                    answer.set_rcode(dns.rcode.NXDOMAIN)
-                self.socket.sendto(answer.to_wire(), sender)
-
-
-@pytest.fixture
-def names() -> Iterator[Names]:
-    server = Names()
-    before = dns.asyncresolver.default_resolver
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers, resolver.port = ["127.0.0.1"], server.socket.getsockname()[1]
-    dns.asyncresolver.default_resolver = resolver  # type: ignore[assignment]
-    yield server
-    dns.asyncresolver.default_resolver = before
-    server.socket.close()
 
 
 def test_handles_are_resolved_and_those_that_lead_nowhere_are_reported_after_some_tries(
