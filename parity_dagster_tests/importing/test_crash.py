@@ -7,11 +7,10 @@ database knows of its statements through triggers, which wait until the process 
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 
 import psycopg
 import pytest
@@ -19,7 +18,7 @@ import pytest
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster_tests.importing.test_claims import start_importer
+from parity_dagster_tests.forked import start_import
 from parity_dagster_tests.imports import assert_equal, query, settings_for
 
 RECORDS = 45
@@ -71,11 +70,11 @@ def forget(settings: Settings) -> None:
     query(settings, f"TRUNCATE {', '.join(TABLES)}, parity_announcements")
 
 
-def kill_at_request(running: Running, process: subprocess.Popen[str], number: int) -> None:
+def kill_at_request(running: Running, process: BaseProcess, number: int) -> None:
     """Kill the process once the network has been asked so often; the answer may or may not arrive."""
-    while process.poll() is None:
+    while process.is_alive():
         if running.network.log.count() >= number:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             return
         time.sleep(0.0005)
 
@@ -92,9 +91,10 @@ def test_killed_at_every_wire_call_the_import_ends_as_if_nothing_had_happened(
         network.network.log.clear()
         network.network.behave(latency=0.03)
         network.network.behave(host="pds-1", latency=0.03)
-        process = start_importer(settings, network, did)
+        process, _ = start_import(settings_for(settings, network, page_size=10), [(did, POST)])
         kill_at_request(network, process, number)
-        killed += process.wait() == -signal.SIGKILL
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
         finish(settings, network)
     assert killed == PAGES + 2
 
@@ -153,14 +153,14 @@ def test_killed_at_every_change_of_the_database_the_import_ends_as_if_nothing_ha
         number += step
         forget(settings)
         wire.set(number)
-        process = start_importer(settings, network, did)
-        while process.poll() is None and not wire.has_caught():
+        process, _ = start_import(settings_for(settings, network, page_size=10), [(did, POST)])
+        while process.is_alive() and not wire.has_caught():
             time.sleep(0.005)
-        caught = process.poll() is None
+        caught = process.is_alive()
         if caught:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             killed += 1
-        process.wait()
+        process.join()
         wire.let_go()
         if not caught:
             break

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import random
 import threading
 import time
@@ -19,10 +17,10 @@ from psycopg import sql
 from parity_dagster.events import ImportCompleted, ImportFailed, ImportProgress
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.sample_network import run_in_thread
-from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import migrate
 from parity_dagster.store.queue import make_batches, pairs_of_batch
+from parity_dagster_tests.forked import start_import
 from parity_dagster_tests.importing.network_model import mappers
 from parity_dagster_tests.importing.network_model.oracle import PASSES, Oracle
 from parity_dagster_tests.importing.network_model.project import Project
@@ -42,8 +40,6 @@ DATABASE_DEFAULTS: tuple[dict[str, str], ...] = (
 """What the administrator of a database may have set for every session."""
 
 MOVES: dict[str, int] = {}
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["parity_dagster.importing.importer", "parity_dagster.atproto.http"])
 
 
 def move(weight: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -54,13 +50,6 @@ def move(weight: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return method
 
     return register
-
-
-def import_all(settings: Settings, pairs: list[tuple[str, str]], refresh: bool, begun: Any) -> None:
-    """What the processes do that are killed."""
-    logging.disable()
-    with ImportService(settings, report=False) as service:
-        service.import_pairs([Pair(*pair) for pair in pairs], refresh=refresh, on_event=lambda event: begun.set())
 
 
 class Stopped(BaseException):
@@ -222,11 +211,7 @@ class History:
     @move(2)
     def kill(self, rng: random.Random) -> None:
         project = rng.choice(self.projects)
-        begun = processes.Event()
-        process = processes.Process(
-            target=import_all, args=(project.settings, project.pairs(), rng.random() < 0.5, begun)
-        )
-        process.start()
+        process, begun = start_import(project.settings, project.pairs(), refresh=rng.random() < 0.5)
         begun.wait(20)
         time.sleep(rng.random() * 0.12)
         process.kill()
