@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -33,6 +33,34 @@ class Pair(NamedTuple):
 
     did: str
     collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPosition:
+    """How far a walk over a pair's list has come: from the row to the walk, with each page to the writer, and back."""
+
+    walk: int = 0
+    """How many times the list has been read from its start; 1 for the first import."""
+    pds: str | None = None
+    """Origin (`https://host`) the walk reads from."""
+    rev: str | None = None
+    """Repository revision read before the walk began."""
+    fence_rev: str | None = None
+    """Revision that the walk's records are marked with: `rev`, or a greater one that was known of the pair."""
+    cursor: str | None = None
+    """Where the next page starts; meaningless to any host but `pds`."""
+    pages: int = 0
+    """Pages of this walk so far."""
+    seen: int = 0
+    """Entries on them, whatever became of each; the row holds the parts."""
+
+
+POSITION_COLUMNS = {
+    field.name: "text" if field.type == "str | None" else "bigint"
+    for field in fields(WalkPosition)
+    if field.name != "seen"
+}
+"""Columns of the state table that hold a walk's position, with a type that PostgreSQL takes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +110,12 @@ class ImportState:
     def pair(self) -> Pair:
         """The (did, collection) this row is about."""
         return Pair(self.did, self.collection)
+
+    @property
+    def position(self) -> WalkPosition:
+        """How far the walk has come that was committed last."""
+        seen = self.records_synced + self.records_skipped + self.records_failed
+        return WalkPosition(**{name: getattr(self, name) for name in POSITION_COLUMNS}, seen=seen)
 
     @property
     def can_resume(self) -> bool:

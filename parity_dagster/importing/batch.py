@@ -11,7 +11,7 @@ from parity_dagster.importing.pair_task import EndItem, Job, PageItem
 from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
-from parity_dagster.store.writes import PageRow, PairWrite, fingerprint
+from parity_dagster.store.writes import Counts, PageRow, PairWrite, fingerprint
 
 Item = PageItem | EndItem
 
@@ -22,14 +22,11 @@ class Fold:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.items: list[PageItem] = []
-        self.counts: list[tuple[int, int, int]] = []
+        self.counts: list[Counts] = []
         state = job.claim.state
         self.write = PairWrite(
-            state_id=state.id, did=job.did, collection=job.collection, pds=job.pds, rev=job.rev,
-            fence_rev=job.saved_fence, walk=job.saved_walk, pages=job.saved_pages,
-            cursor=job.saved_cursor, synced=job.synced, skipped=job.skipped, failed=job.failed,
-            attempts=state.attempts, is_new_walk=False,
-            is_counted=job.saved_pages == 0 or job.last_rkey is not None,
+            state_id=state.id, did=job.did, collection=job.collection, position=job.saved, counts=job.counts,
+            attempts=state.attempts, is_new_walk=False, is_counted=job.saved.pages == 0 or job.last_rkey is not None,
             is_direct=job.is_direct, is_fresh=job.claim.is_fresh, is_reread=job.claim.reread,
         )  # fmt: skip
         self._last_rkey = job.last_rkey
@@ -44,11 +41,10 @@ class Fold:
     def add(self, item: Item) -> None:
         """Take the pair's next item."""
         write = self.write
-        if item.walk != write.walk:
-            write.walk, write.pages, write.cursor = item.walk, 0, None
-            write.synced = write.skipped = write.failed = 0
+        if item.position.walk != write.position.walk:
+            write.position, write.counts = item.position, Counts()
             write.is_new_walk, write.is_counted, self._last_rkey = True, True, None
-            if item.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
+            if item.position.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
                 write.is_direct = write.is_fresh = self.job.is_direct = False
             write.page_rows.clear()
             write.rejects.clear()
@@ -65,15 +61,12 @@ class Fold:
         self._rows += item.rows
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
-        write.pds, write.rev, write.fence_rev = item.pds, item.rev, item.fence
+        write.position = item.position
         write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
         failed = [fingerprint(r.body) for r in item.rejects]
-        write.page_rows.append(PageRow(item.page, rkeys, item.skipped, failed))
-        write.pages, write.cursor = item.page, item.cursor
-        write.synced += len(item.rows)
-        write.skipped += len(item.skipped)
-        write.failed += len(item.rejects)
-        self.counts.append((write.synced, write.skipped, write.failed))
+        write.page_rows.append(PageRow(item.position.pages, rkeys, item.skipped, failed))
+        write.counts = write.counts.plus(len(item.rows), len(item.skipped), len(item.rejects))
+        self.counts.append(write.counts)
 
     # I9
     def _check_order(self, rkeys: list[str], item: PageItem) -> None:
@@ -91,8 +84,8 @@ class Fold:
         write.rows = list(self._rows)
         write.mapped = list(self._mapped.values())
         write.fetched = self.has_pages
-        starts = 0 < write.pages == len(write.page_rows)
-        if write.completes and write.is_fresh and write.walk == 1 and starts and write.is_counted:
+        starts = 0 < write.position.pages == len(write.page_rows)
+        if write.completes and write.is_fresh and write.position.walk == 1 and starts and write.is_counted:
             write.is_at_once = True
             write.page_rows.clear()
 
@@ -121,23 +114,20 @@ class Fold:
             )
             for row in write.page_rows
         ]
-        write.synced -= len(bad)
-        write.failed += len(bad)
+        write.counts = write.counts.plus(-len(bad), 0, len(bad))
 
     def settle(self) -> None:
         """Remember on the job what is committed."""
         job, write = self.job, self.write
-        job.saved_walk, job.saved_pages, job.saved_cursor = write.walk, write.pages, write.cursor
-        job.saved_fence = write.fence_rev
-        job.synced, job.skipped, job.failed = write.synced, write.skipped, write.failed
+        job.saved, job.counts = write.position, write.counts
         job.last_rkey = self._last_rkey if write.is_counted else None
         job.is_started = job.is_started or bool(self.items)
 
     def progress(self) -> list[ImportProgress]:
         """One event per page of the batch."""
         return [
-            ImportProgress(self.job.did, self.job.collection, item.pds, item.cursor, item.page, *counts)
-            for item, counts in zip(self.items, self.counts, strict=True)
+            ImportProgress(self.job.did, self.job.collection, at.pds or "", at.cursor, at.pages, *counts)
+            for at, counts in zip((item.position for item in self.items), self.counts, strict=True)
         ]
 
     def is_written_as(self, state: ImportState) -> bool:
@@ -147,11 +137,12 @@ class Fold:
             True if the write went through.
         """
         write = self.write
+        position = write.position
         return (
             write.ending is not None
             and state.importer_id is None
             and state.status in (ImportStatus.COMPLETED, ImportStatus.FAILED)
-            and (state.walk, state.pages, state.cursor) == (write.walk, write.pages, write.cursor)
+            and (state.walk, state.pages, state.cursor) == (position.walk, position.pages, position.cursor)
         )
 
 

@@ -164,7 +164,7 @@ class Run:
         finally:
             self._accounts.release(job.did)
         if not job.is_stopped:
-            await self._writer_of(job).put(EndItem(job, job.walk, ending, attempts))
+            await self._writer_of(job).put(EndItem(job, job.here, ending, attempts))
             await done.wait()
 
     async def _walk(self, job: Job) -> bool:
@@ -172,7 +172,7 @@ class Run:
         account = await self._accounts.locate(job.did)
         async with self._hosts[account.pds]:
             with self._stragglers.walking(job):
-                cursor = job.cursor if job.can_continue(account.pds) else None
+                cursor = job.here.cursor if job.can_continue(account.pds) else None
                 self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
                 return await self._walker.walk(job, account)
 
@@ -206,7 +206,7 @@ class Run:
         Returns:
             Its rkeys; None if the walk cannot go on, because not all of its pages are known.
         """
-        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(job), job.pages))
+        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(job), job.here.pages))
 
     async def known_rev(self, job: Job) -> str | None:
         """The greatest revision that anything known of the pair carries by now.
@@ -221,4 +221,4 @@ class Run:
         return await self._database.run(lambda conn: newest_rev(conn, pair, limit))
 
     def _rows_of(self, job: Job) -> Walk:
-        return Walk(self._settings.state_table, job.claim.state.id, job.walk)
+        return Walk(self._settings.state_table, job.claim.state.id, job.here.walk)

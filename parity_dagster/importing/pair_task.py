@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from parity_dagster.atproto.pages import RejectedRecord
 from parity_dagster.errors import CursorLoop, PagesMissing
-from parity_dagster.models import ImportStatus
+from parity_dagster.models import ImportStatus, WalkPosition
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.store.states import Claim
-from parity_dagster.store.writes import Ending
+from parity_dagster.store.writes import Counts, Ending
 
 ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})
 CLOCK_MARGIN = timedelta(minutes=5)
@@ -29,19 +28,19 @@ class PageItem:
     """A page on its way to the writer."""
 
     job: Job
-    walk: int
-    page: int
-    pds: str
-    rev: str | None
-    fence: str
-    cursor: str | None
+    position: WalkPosition
+    """Where the walk stands after this page."""
     rows: list[Row]
     rejects: list[RejectedRecord]
-    skipped: list[str]
-    size: int
     body: bytes
     """The page as it came, of which an entry that Postgres refuses is kept byte for byte."""
+    skipped: list[str] = field(default_factory=list)
     mapped: list[MappedRow] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.body)
 
 
 @dataclass(slots=True)
@@ -49,22 +48,9 @@ class EndItem:
     """The last thing a walk sends."""
 
     job: Job
-    walk: int
+    position: WalkPosition
     ending: Ending
     attempts: int
-    size: int = 0
-
-
-class Place(NamedTuple):
-    """How far a walk has come."""
-
-    walk: int
-    pds: str | None
-    rev: str | None
-    fence: str | None
-    cursor: str | None
-    pages: int
-    seen: int
 
 
 @dataclass(slots=True)
@@ -72,19 +58,16 @@ class Job:
     """A pair that this run has claimed."""
 
     claim: Claim
+    here: WalkPosition
+    """Where the walk stands."""
+    saved: WalkPosition
+    """Where it stood at the last commit."""
+    counts: Counts
+    """Of the walk, at the last commit."""
     report_done: Callable[[], None] = lambda: None
 
     # The walk's side.
-    walk: int = 0
-    pds: str | None = None
-    rev: str | None = None
-    fence: str | None = None
-    """Revision that the walk's rows are marked with."""
-    cursor: str | None = None
-    pages: int = 0
     last_keys: frozenset[str] = frozenset()
-    seen: int = 0
-    """Records seen in this walk, those before a resume included."""
     read: int = 0
     """Bytes of pages read in this run."""
     shows_nothing: bool = True
@@ -92,14 +75,7 @@ class Job:
     is_stopped: bool = False
     """The writer cannot take any more of this pair."""
 
-    # The writer's side: what is committed.
-    saved_walk: int = 0
-    saved_pages: int = 0
-    saved_cursor: str | None = None
-    saved_fence: str | None = None
-    synced: int = 0
-    skipped: int = 0
-    failed: int = 0
+    # The writer's side.
     last_rkey: str | None = None
     """The last one stored, as long as every rkey of the walk was less than the one before; None if one was not."""
     is_direct: bool = False
@@ -111,20 +87,9 @@ class Job:
         state = claim.state
         return cls(
             claim,
-            walk=state.walk,
-            pds=state.pds,
-            rev=state.rev,
-            fence=state.fence_rev,
-            cursor=state.cursor,
-            pages=state.pages,
-            seen=state.records_synced + state.records_skipped + state.records_failed,
-            saved_walk=state.walk,
-            saved_pages=state.pages,
-            saved_cursor=state.cursor,
-            saved_fence=state.fence_rev,
-            synced=state.records_synced,
-            skipped=state.records_skipped,
-            failed=state.records_failed,
+            here=state.position,
+            saved=state.position,
+            counts=Counts(state.records_synced, state.records_skipped, state.records_failed),
             # A first walk that is resumed meets only what it wrote itself, further up the list.
             is_direct=claim.is_fresh or (state.walk == 1 and state.status is not ImportStatus.COMPLETED),
         )
@@ -140,10 +105,16 @@ class Job:
         return self.claim.state.collection
 
     @property
+    def pds(self) -> str:
+        """The host that the walk, which has begun, reads from."""
+        assert self.here.pds is not None
+        return self.here.pds
+
+    @property
     def has_progress(self) -> bool:
         """Whether this run has brought any page."""
         state = self.claim.state
-        return self.pages > (state.pages if self.walk == state.walk else 0)
+        return self.here.pages > (state.pages if self.here.walk == state.walk else 0)
 
     def can_continue(self, pds: str) -> bool:
         """Whether the walk can go on where the last one stopped.
@@ -155,9 +126,9 @@ class Job:
         state = self.claim.state
         return (
             state.status is not ImportStatus.COMPLETED
-            and (bool(self.cursor) or (self.pages > 0 and self.seen > 0))
-            and self.pds == pds
-            and self.fence is not None
+            and (bool(self.here.cursor) or (self.here.pages > 0 and self.here.seen > 0))
+            and self.here.pds == pds
+            and self.here.fence_rev is not None
             and state.error_code not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)
         )
 
@@ -175,24 +146,14 @@ class Job:
         Args:
             rev: the repository's revision, read before its first page.
         """
-        self.walk += 1
-        self.pds, self.rev = pds, rev
-        self.fence = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
-        self.cursor, self.pages, self.seen = None, 0, 0
+        fence_rev = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
+        self.here = WalkPosition(self.here.walk + 1, pds, rev, fence_rev)
         self.last_keys = frozenset()
 
-    def place(self) -> Place:
-        """Where the walk stands."""
-        return Place(self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen)
-
-    def return_to(self, place: Place) -> None:
-        """Forget a walk that was begun and has not brought a single page, so that what came before is not lost.
-
-        Args:
-            place: where the walk before it stood.
-        """
-        if place.walk and self.walk != place.walk and self.pages == 0:
-            self.walk, self.pds, self.rev, self.fence, self.cursor, self.pages, self.seen = place
+    def return_to(self, position: WalkPosition) -> None:
+        """Forget a walk that was begun and has not brought a single page, so that what came before is not lost."""
+        if position.walk and self.here.walk != position.walk and self.here.pages == 0:
+            self.here = position
 
 
 def tid_of(moment: datetime) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from typing import Protocol
 
 from parity_dagster.atproto.pages import Page
@@ -88,7 +89,7 @@ class Walker:
             ParityError: why the walk could not be completed; what was sent to the sink stays.
         """
         moves, may_restart, is_read = 0, True, False
-        place = job.place()
+        place = job.here
         is_resumed = job.can_continue(account.pds)
         if is_resumed:
             last_keys = await self._sink.last_page(job)
@@ -96,15 +97,15 @@ class Walker:
                 is_resumed = False
             else:
                 job.last_keys = last_keys
-                is_read = job.cursor is None  # the last importer was killed between the last page and the end
+                is_read = job.here.cursor is None  # the last importer was killed between the last page and the end
         while True:
             try:
                 if not is_resumed:
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(job, account, rev):
                         return False
-                    if job.pages or job.walk == place.walk:  # or the walk brought nothing and is as if it never was
-                        place = job.place()
+                    if job.here.pages or job.here.walk == place.walk:  # or it brought nothing and is as if it never was
+                        place = job.here
                     job.begin(account.pds, rev, await self._sink.known_rev(job))
                 if not is_read:
                     await self._read_pages(job)
@@ -161,16 +162,17 @@ class Walker:
         if not job.shows_nothing:
             return
         state = job.claim.state
-        if job.seen == 0 and state.records_synced and state.completed_at and job.rev and job.rev == state.rev:
+        here = job.here
+        if here.seen == 0 and state.records_synced and state.completed_at and here.rev and here.rev == state.rev:
             raise ServerFailure(
                 f"{account.pds} contradicts itself: {job.did} has the revision of the last import and none of its"
                 f" {state.records_synced:,} records; they are kept. Try again later"
             )
         grace = VOUCHED_SECONDS if job.claim.is_fresh and has_begun else 0.0
         since = time.monotonic() - grace
-        if await self._accounts.confirm_active(account, since, by_rev=job.seen > 0 and grace > 0):
+        if await self._accounts.confirm_active(account, since, by_rev=here.seen > 0 and grace > 0):
             return
-        if job.seen and await self._shows_records(job):
+        if here.seen and await self._shows_records(job):
             return
         denial = RepoNotFound(f"{account.pds} shows nothing and cannot say whether it has {account.did}")
         if await self._accounts.relocate(account) is not None:
@@ -183,7 +185,6 @@ class Walker:
 
     async def _shows_records(self, job: Job) -> bool:
         """Whether the host, asked from the start again, shows any record."""
-        assert job.pds is not None
         try:
             page = await self._repo.list_records(
                 job.pds, job.did, job.collection, cursor=None, limit=SMALLEST_LIMIT, is_large=False
@@ -193,40 +194,40 @@ class Walker:
         return bool(page.records or page.rejected)
 
     async def _read_pages(self, job: Job) -> None:
-        assert job.pds is not None
         limit = self._settings.page_size
         delay = self._settings.page_delay / 1000
         idle, next_check = 0, FIRST_LOOP_CHECK
         # Brent: compare every cursor with one remembered at the last power of two; any circle is caught.
-        landmark, landmark_at = job.cursor, 1
+        landmark, landmark_at = job.here.cursor, 1
         steps = 0
         while True:
+            asked = job.here.cursor
             try:
-                cursor, is_new = await self._pass_page(job, limit)
+                is_new = await self._pass_page(job, limit)
             except MalformedAnswer as exc:
                 if limit > SMALLEST_LIMIT:
                     limit = await self._smaller(job, exc, limit)
                     continue
                 async with self._large_pages:
-                    cursor, is_new = await self._pass_page(job, limit, is_large=True)
+                    is_new = await self._pass_page(job, limit, is_large=True)
             except (Refusal, ServerFailure) as exc:
                 limit = await self._smaller(job, exc, limit)
                 continue
             limit = min(self._settings.page_size, limit * 2)
+            cursor, pages = job.here.cursor, job.here.pages
             if cursor is None:
                 return
             steps += 1
             idle = 0 if is_new else idle + 1
-            if cursor == landmark or cursor == job.cursor or idle > IDLE_PAGES:
+            if cursor in (landmark, asked) or idle > IDLE_PAGES:
                 raise CursorLoop(
-                    f"{job.pds} goes in circles after page {job.pages}: "
+                    f"{job.pds} goes in circles after page {pages}: "
                     + ("its cursor came back" if idle <= IDLE_PAGES else f"{idle} pages brought nothing new")
                     + "; tell its operator, then `parity import --resume` reads the list from its start"
                 )
             if steps == landmark_at:
                 landmark, landmark_at = cursor, landmark_at * 2
-            job.cursor = cursor
-            if job.pages >= self._settings.max_pages:
+            if pages >= self._settings.max_pages:
                 raise TooManyPages(
                     f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
                     " large, raise PARITY_MAX_PAGES and resume"
@@ -237,24 +238,23 @@ class Walker:
                     f" {GOES_ON}",
                     has_progress=True,
                 )
-            if job.pages >= next_check:
-                next_check = job.pages * 2
+            if pages >= next_check:
+                next_check = pages * 2
                 if await self._sink.distinct_share(job) < 0.5:
                     raise CursorLoop(
-                        f"{job.pds} shows the same records again and again ({job.pages} pages so far); tell its"
+                        f"{job.pds} shows the same records again and again ({pages} pages so far); tell its"
                         " operator, then `parity import --resume` reads the list from its start"
                     )
             if delay:
                 await asyncio.sleep(delay)
 
-    async def _pass_page(self, job: Job, limit: int, *, is_large: bool = False) -> tuple[str | None, bool]:
-        """Fetch a page and hand it on; the next cursor, and whether the page brought anything new."""
-        assert job.pds is not None
+    async def _pass_page(self, job: Job, limit: int, *, is_large: bool = False) -> bool:
+        """Fetch a page and hand it on; whether it brought anything new."""
         async with self._sink.asking(job):
             page = await self._repo.list_records(
-                job.pds, job.did, job.collection, cursor=job.cursor, limit=limit, is_large=is_large
+                job.pds, job.did, job.collection, cursor=job.here.cursor, limit=limit, is_large=is_large
             )
-        return page.cursor, await self._send(job, page)
+        return await self._send(job, page)
 
     async def _send(self, job: Job, page: Page) -> bool:
         """Hand a page on, without the records that the page before ended with; tell if anything was left."""
@@ -265,25 +265,21 @@ class Walker:
         if not keys.isdisjoint(job.last_keys):
             rows = [record for record in rows if record[0] not in job.last_keys]
         is_new = bool(rows or page.rejected)
-        job.pages += 1
         job.shows_nothing = not (page.records or page.rejected)
         job.read += page.size
-        job.seen += len(rows) + len(page.rejected)
+        job.here = replace(
+            job.here,
+            cursor=page.cursor,
+            pages=job.here.pages + 1,
+            seen=job.here.seen + len(rows) + len(page.rejected),
+        )
         if keys:
             job.last_keys = keys
-        assert job.pds is not None
-        assert job.fence is not None
-        await self._sink.put(
-            PageItem(
-                job, job.walk, job.pages, job.pds, job.rev, job.fence, page.cursor,
-                rows, page.rejected, [], page.size, page.body,
-            )
-        )  # fmt: skip
+        await self._sink.put(PageItem(job, job.here, rows, page.rejected, page.body))
         return is_new
 
     async def _smaller(self, job: Job, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:
         """What to do about a page that fails: believe it, or ask for fewer records to get around a bad one."""
-        assert job.pds is not None
         smaller = max(SMALLEST_LIMIT, limit // 2)
         can_shrink = smaller < limit
         if isinstance(error, ServerFailure):
@@ -306,7 +302,7 @@ class Walker:
             with suppress(TransientError):
                 await self._ask_status(job, None)
             return smaller
-        if job.cursor:
+        if job.here.cursor:
             with suppress(TransientError):
                 await self._ask_status(job, None)
             raise _CursorRefused(error)
@@ -317,7 +313,6 @@ class Walker:
 
     async def _ask_status(self, job: Job, denial: ParityError | None) -> None:
         """Let getRepoStatus say what a bare "not found" or 500 means; returns if it says that all is well."""
-        assert job.pds is not None
         try:
             is_vouched = await self._repo.check_status(job.pds, job.did)
         except TransientError:

@@ -76,7 +76,7 @@ class Writer:
 
     async def put(self, item: Item) -> None:
         """Queue an item; waits while too many bytes are queued."""
-        if item.size:
+        if isinstance(item, PageItem):
             await self._gate.enter(item.size)
         self._queue.put_nowait(item)
 
@@ -97,8 +97,11 @@ class Writer:
                         is_open = False
                         break
                     batch.append(item)
-                    size += item.size
-                    records += len(item.rows) if isinstance(item, PageItem) else 1
+                    if isinstance(item, PageItem):
+                        size += item.size
+                        records += len(item.rows)
+                    else:
+                        records += 1
                     if records >= BATCH_RECORDS or size >= BATCH_BYTES or self._queue.empty():
                         break
                     item = self._queue.get_nowait()
@@ -160,7 +163,7 @@ class Writer:
             " records; please report this"
         )
         # What was committed stays; the row says why nothing follows.
-        ending = EndItem(item.job, item.job.saved_walk, Ending(said, DatabaseError.code), item.write.attempts + 1)
+        ending = EndItem(item.job, item.job.saved, Ending(said, DatabaseError.code), item.write.attempts + 1)
         (bare,) = fold([ending])
         try:
             ended = await self._session.run(partial(self._save, [bare]))
@@ -208,9 +211,10 @@ class Writer:
         for item in folds:
             write = item.write
             if write.state_id in state_ids:
+                pages = write.position.pages
                 error = PagesMissing(
-                    f"{write.pages} pages of {write.collection} of {write.did} were read, and parity_walk_pages does"
-                    " not hold what all of them showed, so that nothing was deleted or counted; `parity import"
+                    f"{pages} pages of {write.collection} of {write.did} were read, and parity_walk_pages does not"
+                    " hold what all of them showed, so that nothing was deleted or counted; `parity import"
                     " --resume` reads the list again from its first page"
                 )
                 write.ending, write.attempts = failure(error, item.job.claim.state.attempts, self._settings)

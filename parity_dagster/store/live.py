@@ -119,7 +119,7 @@ async def drop_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) ->
 
 
 def _fences(writes: Iterable[PairWrite]) -> list[list[str | None]]:
-    fences = [(write.did, write.collection, write.fence_rev) for write in writes]
+    fences = [(write.did, write.collection, write.position.fence_rev) for write in writes]
     return [[fence[column] for fence in fences] for column in range(3)]
 
 

@@ -12,7 +12,7 @@ from itertools import count
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from parity_dagster.models import ImportState, Pair
+from parity_dagster.models import POSITION_COLUMNS, ImportState, Pair
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapper_tables import MappedStore, MappedWrite
@@ -23,6 +23,16 @@ from parity_dagster.store.states import COLUMNS, state_from_row
 from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, forget_page_rows, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite, UnprovenEnding, fingerprint
 from parity_dagster.text import storable
+
+_COLUMNS = {
+    **POSITION_COLUMNS,
+    "records_synced": "bigint", "records_skipped": "bigint", "records_failed": "bigint",
+    "status": "text", "error": "text", "error_code": "text", "attempts": "int",
+}  # fmt: skip
+"""Columns of the state table that a batch sets to what `PairWrite.values` says, with their types."""
+_ASSIGNED = ", ".join(f"{name} = u.{name}" for name in _COLUMNS)
+_TYPES = {"id": "bigint", **_COLUMNS, "retry_in": "float8"}
+_VALUES = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _TYPES.items())}) AS u({', '.join(_TYPES)})"
 
 
 class PageStore:
@@ -118,24 +128,18 @@ class PageStore:
         return await cursor.execute(self._sql("SELECT {columns} FROM {table} WHERE id = ANY(%s)"), (list(state_ids),))
 
     async def _update_states(self, conn: AsyncConnection, importer_id: int, writes: Sequence[PairWrite]) -> AsyncCursor:
-        columns = list(zip(*(write.state_columns() for write in writes), strict=True))
+        values = [write.values() for write in writes]
+        columns: dict[str, object] = {name: [row[name] for row in values] for name in values[0]}
         return await conn.execute(
             self._sql(
-                "UPDATE {table} s SET pds = coalesce(u.pds, s.pds), rev = u.rev, walk = u.walk, pages = u.pages,"
-                " cursor = u.cursor, records_synced = u.synced, records_skipped = u.skipped, records_failed = u.failed,"
-                " fence_rev = u.fence_rev, status = u.status, error = u.error, error_code = u.error_code,"
-                " attempts = u.attempts, next_attempt_at = now() + make_interval(secs => u.retry_in),"
+                f"UPDATE {{table}} s SET {_ASSIGNED}, next_attempt_at = now() + make_interval(secs => u.retry_in),"
                 " completed_at = CASE WHEN u.status = 'completed' THEN now() END,"
                 " importer_id = CASE WHEN u.status = 'in_progress' THEN s.importer_id END,"
                 " refresh = s.refresh AND u.status <> 'completed', reread = s.reread AND u.status <> 'completed',"
                 " reread_at = CASE WHEN s.reread AND u.status = 'completed' THEN now() ELSE s.reread_at END,"
-                " updated_at = now()"
-                " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[], %s::int[], %s::text[], %s::bigint[],"
-                " %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[])"
-                " AS u(id, pds, rev, walk, pages, cursor, synced, skipped, failed, fence_rev, status, error,"
-                " error_code, attempts, retry_in) WHERE s.id = u.id AND s.importer_id = %s RETURNING s.id"
+                f" updated_at = now() FROM {_VALUES} WHERE s.id = u.id AND s.importer_id = %(importer)s RETURNING s.id"
             ),
-            [*(list(column) for column in columns), importer_id],
+            {**columns, "importer": importer_id},
         )
 
     # I6
@@ -164,8 +168,8 @@ class PageStore:
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             for write in writes:
                 if write.rows:
-                    assert write.fence_rev is not None
-                    rows = encode_rows(write.did, write.collection, write.fence_rev, write.rows)
+                    assert write.position.fence_rev is not None
+                    rows = encode_rows(write.did, write.collection, write.position.fence_rev, write.rows)
                     await copy.write(memoryview(rows))  # sent in pieces, which are no copies then
 
     # I6, I7
@@ -190,8 +194,8 @@ class PageStore:
             for rkey, reason, detail, body in write.rejects:
                 key = fingerprint(body)
                 found[write.state_id, key] = (
-                    write.did, write.collection, rkey, key, reason, storable(detail), body, write.pds,
-                    write.walk, write.fence_rev,
+                    write.did, write.collection, rkey, key, reason, storable(detail), body, write.position.pds,
+                    write.position.walk, write.position.fence_rev,
                 )  # fmt: skip
         if not found:
             return
@@ -251,7 +255,7 @@ class PageStore:
                 " FROM unnest(%s::bigint[], %s::int[], %s::bool[]) AS u(id, walk, is_counted)"
                 " WHERE s.id = u.id AND s.walk = u.walk AND {all_pages} RETURNING s.id"
             ),
-            [[write.state_id for write in writes], [w.walk for w in writes], [w.is_counted for w in writes]],
+            [[write.state_id for write in writes], [w.position.walk for w in writes], [w.is_counted for w in writes]],
         )
 
     # I1, I2
@@ -262,8 +266,8 @@ class PageStore:
         seen.
         """
         keys = {
-            "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.walk,
-            "rev": write.fence_rev,
+            "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.position.walk,
+            "rev": write.position.fence_rev,
         }  # fmt: skip
         proof = (
             "WITH proof AS (SELECT s.id, s.walk FROM {table} s WHERE s.id = %(id)s AND s.walk = %(walk)s"

@@ -106,7 +106,7 @@ async def drop_page_rows(conn: AsyncConnection, table: str, writes: Sequence[Pai
         await conn.execute(
             "UPDATE parity_failed_records f SET walk = 0 FROM unnest(%s::text[], %s::text[], %s::int[])"
             " AS u(did, collection, walk) WHERE f.did = u.did AND f.collection = u.collection AND f.walk >= u.walk",
-            [list(column) for column in zip(*((w.did, w.collection, w.walk) for w in again), strict=True)],
+            [list(column) for column in zip(*((w.did, w.collection, w.position.walk) for w in again), strict=True)],
         )
     if old:
         await conn.execute(
@@ -127,7 +127,7 @@ async def save_page_rows(conn: AsyncConnection, table: str, writes: Iterable[Pai
         writes: the batch.
     """
     rows = [
-        (write.state_id, write.walk, row.page, *map(encode_array, (row.rkeys, row.skipped, row.failed)))
+        (write.state_id, write.position.walk, row.page, *map(encode_array, (row.rkeys, row.skipped, row.failed)))
         for write in writes
         for row in write.page_rows
     ]

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from parity_dagster.models import POSITION_COLUMNS, WalkPosition
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.text import storable
@@ -34,6 +35,18 @@ class PageRow(NamedTuple):
     """Fingerprints of the records that could not be stored."""
 
 
+class Counts(NamedTuple):
+    """What became of the records of a walk so far."""
+
+    synced: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    def plus(self, synced: int, skipped: int, failed: int) -> Counts:
+        """These and some more."""
+        return Counts(self.synced + synced, self.skipped + skipped, self.failed + failed)
+
+
 @dataclass(slots=True)
 class Ending:
     """How a walk ends."""
@@ -51,23 +64,13 @@ class Ending:
 
 @dataclass(slots=True)
 class PairWrite:
-    """What one transaction does for one pair; the counts are absolute, for the walk so far."""
+    """What one transaction does for one pair."""
 
     state_id: int
     did: str
     collection: str
-    pds: str | None
-    rev: str | None
-    """Revision to note on the state."""
-    fence_rev: str | None
-    """Revision that the walk's rows are marked with: a live event that is newer wins over its pages. None before the
-    first page."""
-    walk: int
-    pages: int
-    cursor: str | None
-    synced: int
-    skipped: int
-    failed: int
+    position: WalkPosition
+    counts: Counts
     attempts: int
     is_new_walk: bool
     """Whether the page rows of an earlier walk are to be dropped."""
@@ -96,19 +99,23 @@ class PairWrite:
         """Whether this ends a walk whose list was read to its end."""
         return self.ending is not None and self.ending.error is None and not self.ending.is_unchanged
 
-    def state_columns(self) -> tuple[object, ...]:
-        """The state row's new values, in the order in which `PageStore` writes them."""
-        ending = self.ending
-        if ending is None:
-            end: tuple[object, ...] = ("in_progress", None, None, self.attempts, None)
-        else:
-            status = "completed" if ending.error is None else "failed"
-            error = None if ending.error is None else storable(ending.error)
-            end = (status, error, ending.error_code, self.attempts, ending.retry_in)
-        return (
-            self.state_id, self.pds, self.rev, self.walk, self.pages, self.cursor,
-            self.synced, self.skipped, self.failed, self.fence_rev, *end,
-        )  # fmt: skip
+    def values(self) -> dict[str, object]:
+        """What the state row gets, by column; `retry_in` becomes its `next_attempt_at`."""
+        ending = self.ending or Ending()
+        is_over = self.ending is not None
+        status = "in_progress" if not is_over else "completed" if ending.error is None else "failed"
+        return {
+            "id": self.state_id,
+            **{name: getattr(self.position, name) for name in POSITION_COLUMNS},
+            "records_synced": self.counts.synced,
+            "records_skipped": self.counts.skipped,
+            "records_failed": self.counts.failed,
+            "status": status,
+            "error": None if ending.error is None else storable(ending.error),
+            "error_code": ending.error_code,
+            "attempts": self.attempts,
+            "retry_in": ending.retry_in,
+        }
 
 
 class UnprovenEnding(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -77,16 +78,16 @@ def test_counts_that_are_called_exact_are(shown: list[list[str]], ends_batch: li
     batch: list[PageItem | EndItem] = []
     for number, (keys, ends) in enumerate(zip(shown, ends_batch, strict=False), 1):
         rows: list[Row] = [(key, "bafy", b"{}") for key in keys]
-        batch.append(PageItem(job, 1, number, "https://pds", None, "3jzfcijpj2z2a", "next", rows, [], [], 10, b""))
+        batch.append(PageItem(job, replace(job.here, pages=number, cursor="next"), rows, [], b""))
         if ends:
             (folded,) = fold(batch)
             folded.settle()
             batch = []
-    (last,) = fold([*batch, EndItem(job, 1, Ending(), 0)])
+    (last,) = fold([*batch, EndItem(job, job.here, Ending(), 0)])
     every = [key for keys in shown for key in keys]
     descends = all(later < earlier for earlier, later in pairwise(every))
     if last.write.is_counted:
-        assert last.write.synced == len(set(every))
+        assert last.write.counts.synced == len(set(every))
     elif descends:
         # only a page without any record at the very beginning makes it forget what it knows
         assert any(not keys for keys in shown)

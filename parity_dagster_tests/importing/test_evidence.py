@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from parity_dagster.models import ImportStatus, Pair
+from parity_dagster.models import ImportStatus, Pair, WalkPosition
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
@@ -25,7 +25,7 @@ from parity_dagster.store.live import prune_tombstones
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
-from parity_dagster.store.writes import Ending, PairWrite, UnprovenEnding
+from parity_dagster.store.writes import Counts, Ending, PairWrite, UnprovenEnding
 from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.dagster_runs import one, rectangle, run
 from parity_dagster_tests.imports import assert_equal, listed, query, settings_for, stored
@@ -260,8 +260,8 @@ def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
                 )
             await store.prepare(conn)
             write = PairWrite(
-                state_id=claim.state.id, did=pair.did, collection=pair.collection, pds="https://pds", rev=REV,
-                fence_rev=REV, walk=2, pages=2, cursor=None, synced=9, skipped=9, failed=9, attempts=0,
+                state_id=claim.state.id, did=pair.did, collection=pair.collection,
+                position=WalkPosition(2, "https://pds", REV, REV, None, pages=2), counts=Counts(9, 9, 9), attempts=0,
                 is_new_walk=False, is_counted=False, is_direct=False, is_fresh=False, ending=Ending(),
             )  # fmt: skip
             if is_enough:

@@ -17,13 +17,14 @@ import psycopg
 import pytest
 
 from parity_dagster import CollectionNotRegistered, ImportService, InvalidIdentifier, LiveRecord, Pair, Settings
+from parity_dagster.models import WalkPosition
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect, connection_url
 from parity_dagster.store.live import LiveBatch, LiveRow, delete_live, prune_tombstones, upsert_live
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
-from parity_dagster.store.writes import Ending, PageRow, PairWrite
+from parity_dagster.store.writes import Counts, Ending, PageRow, PairWrite
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
@@ -360,9 +361,9 @@ def _page(case: Scenario, did: str, state_id: int) -> PairWrite:
     # A row that a live event has put there sends a first import through the upsert, as the writer does it.
     is_direct = case.is_direct and not (rows and case.written and _truth(case, case.written))
     return PairWrite(
-        state_id=state_id, did=did, collection=POST, pds="https://pds", rev=_rev(case.fence),
-        fence_rev=_rev(case.fence), walk=1, pages=1, cursor=None, synced=len(rows), skipped=0, failed=0, attempts=0,
-        is_new_walk=True, is_counted=False, is_direct=is_direct,
+        state_id=state_id, did=did, collection=POST, attempts=0,
+        position=WalkPosition(1, "https://pds", _rev(case.fence), _rev(case.fence), None, pages=1),
+        counts=Counts(len(rows)), is_new_walk=True, is_counted=False, is_direct=is_direct,
         is_fresh=not case.starts, rows=list(rows),
         page_rows=[PageRow(1, [row[0] for row in rows], [], [])], ending=Ending(),
     )  # fmt: skip
