@@ -16,6 +16,9 @@
     │   ├── RateLimited              rate_limited         429, for longer than an import waits
     │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
     │   ├── PagesMissing             pages_missing        what a walk has seen is not all known; it begins again
+    │   ├── ArchiveTruncated         archive_truncated    a repository's archive ends in the middle
+    │   ├── ArchiveIncomplete        archive_incomplete   it lacks blocks: cut, or written while it was sent
+    │   ├── ArchiveOutdated          archive_outdated     it is of an older revision than the known one
     │   └── Interrupted              interrupted          the walk made room for others; the cursor is kept
     └── PermanentError               (the answer will be the same until somebody changes something)
         ├── DidNotFound              did_not_found        neither the PLC directory nor the host knows the DID
@@ -25,6 +28,11 @@
         ├── RequestRefused           request_refused      the PDS refuses the request itself (4xx)
         ├── CursorLoop               cursor_loop          the PDS never comes to an end of its list
         ├── TooManyPages             too_many_pages       more pages than PARITY_MAX_PAGES; the cursor is kept
+        ├── NoSigningKey             no_signing_key       the DID document names no key to verify an archive with
+        ├── ArchiveTooBig            archive_too_big      a repository's archive is beyond what is read
+        ├── ArchiveWrong             archive_wrong        it is not what the repository format allows
+        │   ├── ArchiveForeign       archive_foreign      it is another account's
+        │   └── SignatureWrong       signature_wrong      it is not signed with the account's key
         ├── AccountUnavailable       account_unavailable  the PDS says the account is not active
         │   ├── AccountDeactivated   deactivated
         │   ├── AccountTakenDown     takendown
@@ -163,6 +171,24 @@ class PagesMissing(TransientError):
     code = "pages_missing"
 
 
+class ArchiveTruncated(TransientError):
+    """A repository's archive ends in the middle of something."""
+
+    code = "archive_truncated"
+
+
+class ArchiveIncomplete(TransientError):
+    """A repository's archive lacks blocks: it was cut between two, or the account wrote while it was sent."""
+
+    code = "archive_incomplete"
+
+
+class ArchiveOutdated(TransientError):
+    """A repository's archive is of an older revision than the one that is known."""
+
+    code = "archive_outdated"
+
+
 class Interrupted(TransientError):
     """The walk was told to stop; what is committed stays and the pair can be resumed.
 
@@ -223,6 +249,36 @@ class TooManyPages(PermanentError):
     """The list is longer than `PARITY_MAX_PAGES`; with a greater value the walk goes on where it stopped."""
 
     code = "too_many_pages"
+
+
+class NoSigningKey(PermanentError):
+    """The DID document has no usable `#atproto` key, so that no archive can be verified."""
+
+    code = "no_signing_key"
+
+
+class ArchiveTooBig(PermanentError):
+    """A repository's archive, or something in it, is bigger than what is read."""
+
+    code = "archive_too_big"
+
+
+class ArchiveWrong(PermanentError):
+    """A repository's archive is not what the repository format allows; nothing of it is believed."""
+
+    code = "archive_wrong"
+
+
+class ArchiveForeign(ArchiveWrong):
+    """The archive is another account's."""
+
+    code = "archive_foreign"
+
+
+class SignatureWrong(ArchiveWrong):
+    """The commit is not signed with the key that the DID document names."""
+
+    code = "signature_wrong"
 
 
 class AccountUnavailable(PermanentError):

@@ -1,0 +1,124 @@
+"""A whole repository in one file: verified first, then read collection by collection."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from parity_dagster.atproto.archive.car import MAX_BLOCKS, CarFile
+from parity_dagster.atproto.archive.cbor import NotDagCbor, cid_text, record_json
+from parity_dagster.atproto.archive.commit import check_commit, parse_commit
+from parity_dagster.atproto.archive.keys import SigningKey
+from parity_dagster.atproto.archive.mst import walk_tree
+from parity_dagster.atproto.pages import MAX_DEPTH, Record, RejectedRecord, parse_entry
+from parity_dagster.atproto.split_page import is_utf8
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a verified archive proves.
+
+    Attributes:
+        did: the account that has signed it.
+        rev: revision of the repository.
+        commit: CID of the commit.
+        counts: collection → number of its records, for every collection of the repository.
+        surplus_blocks: blocks of the file that nothing links to; servers send some when an account writes meanwhile.
+    """
+
+    did: str
+    rev: str
+    commit: str
+    counts: dict[str, int]
+    surplus_blocks: int
+
+
+class RepositoryArchive:
+    """An answer of `com.atproto.sync.getRepo`, spooled to disk.
+
+    Args:
+        file: the CAR file; it stays open and unchanged as long as this is used, and is not closed.
+        max_blocks: how many different blocks are accepted.
+
+    Raises:
+        ArchiveTruncated, ArchiveWrong, ArchiveTooBig: as `CarFile` says.
+    """
+
+    def __init__(self, file: BinaryIO, *, max_blocks: int = MAX_BLOCKS) -> None:
+        self._car = CarFile(file, max_blocks=max_blocks)
+        self._did = ""
+        self._found: dict[str, tuple[bytearray, array[int]]] = {}
+
+    def verify(self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str]) -> Proof:
+        """Verify the commit and the whole tree, and note where the records of some collections are.
+
+        It may be called again with another key, e.g. after `SignatureWrong` and another look at the DID document.
+
+        Args:
+            known_rev: the revision of an earlier look at the repository, if there was one.
+            collections: whose records will be read.
+
+        Raises:
+            SignatureWrong, ArchiveForeign, ArchiveWrong: it is not the account's repository.
+            ArchiveOutdated: it is older than `known_rev`.
+            ArchiveIncomplete: blocks are missing.
+            ArchiveTooBig: a node of the tree is too big to be read.
+        """
+        car = self._car
+        commit = parse_commit(car.read(car.root))
+        check_commit(commit, did=did, key=key, known_rev=known_rev)
+        found = {collection: (bytearray(), array("Q")) for collection in collections}
+        counts: dict[str, int] = {}
+        for collection, rkey, cid in walk_tree(commit.data, car.read):
+            place = car.find(cid)
+            counts[collection] = counts.get(collection, 0) + 1
+            if collection in found:
+                rkeys, places = found[collection]
+                rkeys += b"%b\n" % rkey.encode()
+                places.append(place)
+        self._did, self._found = did, found
+        text = cid_text(car.root)
+        assert text is not None
+        return Proof(did, commit.rev, text, counts, car.count - car.used)
+
+    def records(self, collection: str) -> Iterator[Record | RejectedRecord]:
+        """Read the records of a collection that was named to `verify`, least record key first.
+
+        Returns:
+            Each record as from a page of listRecords, or why it cannot be stored. The body of what cannot be stored is
+            the entry that a page would show; if the block is not even DAG-CBOR, it stands there in base64 as `block`.
+
+        Raises:
+            KeyError: the collection was not named.
+        """
+        rkeys, places = self._found[collection]
+        for line, place in zip(BytesIO(rkeys), places, strict=True):
+            cid, block = self._car.read_at(place)
+            yield self._record(collection, line[:-1].decode(), cid_text(cid) or "", block)
+
+    def _record(self, collection: str, rkey: str, cid: str, block: bytes) -> Record | RejectedRecord:
+        head = f'{{"uri":"at://{self._did}/{collection}/{rkey}","cid":"{cid}",'.encode()
+        try:
+            value = record_json(block)
+        except NotDagCbor as exc:
+            body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
+            return RejectedRecord(rkey, "invalid_cbor", f"the record's block is not DAG-CBOR: {exc}", body)
+        if _is_sound(block, value):
+            return rkey, cid, value
+        entry = parse_entry(b'%b"value":%b}' % (head, value), self._did, collection)
+        return entry if isinstance(entry, RejectedRecord) else (rkey, cid, value)
+
+
+def _is_sound(block: bytes, value: bytes) -> bool:
+    """Tell at a glance that there is nothing in a record that a page's reader would have to look at."""
+    return (
+        value[:1] == b"{"
+        and b"\\u0000" not in value
+        and b"\xfb" not in block  # what floats begin with
+        and (len(value) <= 2 * MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH)
+        and (value.isascii() or is_utf8(value))
+    )
