@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ImportStarted,
         Listener,
     )
+    from parity_dagster.frames import RecordFrames, read_records
     from parity_dagster.importing.live import LiveRecord
     from parity_dagster.importing.mappers import RecordMapper, SourceRecord
     from parity_dagster.models import (
@@ -108,6 +109,7 @@ _HOMES = {
         "ImportStarted",
         "Listener",
     ),
+    "parity_dagster.frames": ("RecordFrames", "read_records"),
     "parity_dagster.importing.live": ("LiveRecord",),
     "parity_dagster.importing.mappers": ("RecordMapper", "SourceRecord"),
     "parity_dagster.models": (
@@ -166,6 +168,7 @@ __all__ = [
     "PermanentError",
     "QueuedImport",
     "RateLimited",
+    "RecordFrames",
     "RecordMapper",
     "RepoNotFound",
     "RequestRefused",
@@ -179,6 +182,7 @@ __all__ = [
     "TypedView",
     "UnsupportedServer",
     "load_settings",
+    "read_records",
 ]
 
 

@@ -73,6 +73,7 @@ PUBLIC = [
     "PermanentError",
     "QueuedImport",
     "RateLimited",
+    "RecordFrames",
     "RecordMapper",
     "RepoNotFound",
     "RequestRefused",
@@ -86,6 +87,7 @@ PUBLIC = [
     "TypedView",
     "UnsupportedServer",
     "load_settings",
+    "read_records",
 ]
 
 
