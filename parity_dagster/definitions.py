@@ -1,7 +1,7 @@
 """The code location: everything Dagster loads, in one list.
 
- Loading reads the settings and nothing
-else: no database, no network, so that the UI comes up (and says what is wrong) even if the database is down.
+Loading reads the settings and nothing else: no database, no network, so that the UI comes up (and says what is wrong)
+even if the database is down.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from typing import Any
 import dagster as dg
 
 from parity_dagster.dagster_instance.events import batch_by_default
-from parity_dagster.orchestration.assets import build_records_asset
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
+from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset
+from parity_dagster.orchestration.checks import CHECKS
+from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import did_lists, read_did_list
-from parity_dagster.orchestration.jobs import build_import_partitions, import_records
-from parity_dagster.orchestration.lineage import build_lineage
+from parity_dagster.orchestration.jobs import (
+    build_import_partitions,
+    import_records,
+    refresh_overview,
+    run_all_checks,
+)
+from parity_dagster.orchestration.overview import build_overview_asset
 from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
-from parity_dagster.orchestration.sensors import build_did_list_sensor, build_retry_sensor
+from parity_dagster.orchestration.sensors import build_sensors, daily_checks
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.typed import registered_views
 
 
 def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -32,18 +41,26 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     Raises:
         SettingsError: a `PARITY_*` variable is wrong.
     """
-    service = ImportServiceResource() if settings is None else bound_service(settings)
     batch_by_default()
-    records = build_records_asset(build_partitions(settings or load_settings()))
-    imports = dg.Definitions(
-        assets=[did_lists, records],
-        jobs=[import_records, build_import_partitions(records), read_did_list],
-        sensors=[build_did_list_sensor(settings), build_retry_sensor(settings)],
-        resources={"import_service": service, **(resources or {})},
-        # a run's pairs are walked concurrently inside one step; another process would only cost its start
-        executor=dg.in_process_executor,
-    )
-    return dg.Definitions.merge(imports, build_lineage(settings))
+    here = settings or load_settings()
+    records = build_records_asset(build_partitions(here))
+    views = registered_views(here)
+    overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY])
+    with beta_parts():
+        assets = dg.with_source_code_references([records, *map(build_typed_asset, views), overview])
+        return dg.Definitions(
+            assets=[did_lists, *assets],
+            asset_checks=CHECKS,
+            jobs=[import_records, build_import_partitions(records), read_did_list, refresh_overview, run_all_checks],
+            sensors=build_sensors(settings),
+            schedules=[daily_checks],
+            resources={
+                "import_service": ImportServiceResource() if settings is None else bound_service(settings),
+                **(resources or {}),
+            },
+            # a run's pairs are walked concurrently inside one step; another process would only cost its start
+            executor=dg.in_process_executor,
+        )
 
 
 defs = build_defs()

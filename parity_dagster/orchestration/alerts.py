@@ -1,11 +1,10 @@
 """Alerts: failed runs and failed checks are posted to a webhook.
 
- Annotations here are evaluated
-(no `from __future__ import annotations`), because Dagster reads them.
-
 The body is JSON that Slack's incoming webhooks take (`text`), with the facts beside it for other receivers. The URL is
 a secret: it is in no log, no error and no metadata.
 """
+
+from __future__ import annotations
 
 import logging
 import time
@@ -15,8 +14,7 @@ from typing import Any
 import dagster as dg
 import httpx
 
-from parity_dagster.orchestration.dagster_compat import beta_parts
-from parity_dagster.settings import Settings, load_settings
+from parity_dagster.settings import Settings
 
 TRIES = 3
 """Posts of one alert before it is given up."""
@@ -26,7 +24,7 @@ EVENTS_PER_TICK = 200
 """Check results looked at by one tick."""
 _TEXT_LENGTH = 1500
 
-_OFF = "PARITY_ALERT_WEBHOOK is not set, so nothing is posted."
+OFF = "PARITY_ALERT_WEBHOOK is not set, so nothing is posted."
 
 
 class AlertFailed(Exception):
@@ -75,82 +73,49 @@ def for_slack(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def build_run_failure_sensor(settings: Settings | None, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Define the sensor that tells of failed runs.
+def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> bool:
+    """Post a failed run with what its first failed step said; False if no webhook is set."""
+    run = context.dagster_run
+    said = context.failure_event.message or "no message"
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            said = data.user_failure_data.description
+        elif data.error is not None:
+            said = data.error.message.strip()
+        break
+    facts = {
+        "event": "run_failure",
+        "run_id": run.run_id,
+        "job": run.job_name,
+        "message": said[:_TEXT_LENGTH],
+        "path": f"/runs/{run.run_id}",
+    }
+    return post_alert(settings, f"Run {run.run_id[:8]} ({run.job_name}) failed: {said}", facts)
 
-    Args:
-        settings: of every tick; if None, they are read from the environment.
+
+def post_failed_checks(settings: Settings, context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
+    """Post the checks that have failed since the tick before.
+
+    The first tick only notes where the log ends. None is forgotten: one that cannot be posted is posted by a later
+    tick.
     """
-
-    @dg.run_failure_sensor(
-        name="alert_on_run_failure",
-        default_status=status,
-        minimum_interval_seconds=15,
-        description="Posts each failed run to PARITY_ALERT_WEBHOOK.",
+    storage = context.instance.event_log_storage
+    if context.cursor is None:
+        context.update_cursor(str(storage.get_maximum_record_id() or 0))
+        return dg.SkipReason("From now on failed checks are posted.")
+    records = storage.get_event_records(
+        dg.EventRecordsFilter(event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=int(context.cursor)),
+        limit=EVENTS_PER_TICK,
+        ascending=True,
     )
-    def alert_on_run_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-        run = context.dagster_run
-        said = context.failure_event.message or "no message"
-        for event in context.get_step_failure_events():
-            data = event.step_failure_data
-            if data.user_failure_data is not None and data.user_failure_data.description:
-                said = data.user_failure_data.description
-            elif data.error is not None:
-                said = data.error.message.strip()
-            break
-        facts = {
-            "event": "run_failure",
-            "run_id": run.run_id,
-            "job": run.job_name,
-            "message": said[:_TEXT_LENGTH],
-            "path": f"/runs/{run.run_id}",
-        }
-        is_posted = post_alert(
-            settings or load_settings(), f"Run {run.run_id[:8]} ({run.job_name}) failed: {said}", facts
-        )
-        return None if is_posted else dg.SkipReason(_OFF)
-
-    return alert_on_run_failure
-
-
-def build_check_failure_sensor(settings: Settings | None, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Define the sensor that tells of failed checks.
-
-    It begins with the checks that are executed after it was turned on, and forgets none: an alert that cannot be
-    posted is posted by a later tick.
-
-    Args:
-        settings: of every tick; if None, they are read from the environment.
-    """
-
-    @dg.sensor(
-        name="alert_on_check_failure",
-        default_status=status,
-        minimum_interval_seconds=15,
-        description="Posts each check that has newly failed, or still fails when executed again, to "
-        "PARITY_ALERT_WEBHOOK.",
-    )
-    def alert_on_check_failure(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
-        storage = context.instance.event_log_storage
-        if context.cursor is None:
-            context.update_cursor(str(storage.get_maximum_record_id() or 0))
-            return dg.SkipReason("From now on failed checks are posted.")
-        records = storage.get_event_records(
-            dg.EventRecordsFilter(
-                event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=int(context.cursor)
-            ),
-            limit=EVENTS_PER_TICK,
-            ascending=True,
-        )
-        posted = 0
-        for record in records:
-            event = record.event_log_entry.dagster_event
-            if event is not None and not (evaluation := event.asset_check_evaluation_data).passed:
-                posted += _post_check(settings or load_settings(), evaluation, record.event_log_entry.run_id)
-            context.update_cursor(str(record.storage_id))
-        return None if posted else dg.SkipReason(f"{len(records)} check results, none to be posted.")
-
-    return alert_on_check_failure
+    posted = 0
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and not (evaluation := event.asset_check_evaluation_data).passed:
+            posted += _post_check(settings, evaluation, record.event_log_entry.run_id)
+        context.update_cursor(str(record.storage_id))
+    return None if posted else dg.SkipReason(f"{len(records)} check results, none to be posted.")
 
 
 def _post_check(settings: Settings, evaluation: Any, run_id: str) -> bool:
@@ -169,15 +134,3 @@ def _post_check(settings: Settings, evaluation: Any, run_id: str) -> bool:
             "path": f"/assets/{asset}?view=checks&checkDetail={evaluation.check_name}",
         },
     )
-
-
-def build_alert_sensors(settings: Settings | None = None) -> list[dg.SensorDefinition]:
-    """Define both sensors; they are on by themselves if a webhook is set.
-
-    Args:
-        settings: of every tick; if None, they are read from the environment.
-    """
-    is_on = (settings or load_settings()).alert_webhook is not None
-    status = dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
-    with beta_parts():
-        return [build_run_failure_sensor(settings, status), build_check_failure_sensor(settings, status)]

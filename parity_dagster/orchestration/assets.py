@@ -3,7 +3,6 @@
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from typing import cast
@@ -75,9 +74,7 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
         The asset; it needs the resource `import_service`.
     """
 
-    with warnings.catch_warnings():
-        # backfill policies are "beta" to Dagster; an operator can do nothing about it
-        warnings.simplefilter("ignore", category=dg.BetaWarning)
+    with beta_parts():
 
         @dg.asset(
             key=RECORDS_KEY,
@@ -103,9 +100,7 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
                 context.op_execution_context, import_service, pairs, refresh=config.refresh, reread=config.reread
             )
 
-    with beta_parts():
-        (referenced,) = dg.with_source_code_references([records])
-    return cast("dg.AssetsDefinition", referenced)
+    return records
 
 
 def requested_pairs(context: dg.AssetExecutionContext, partitions: dg.MultiPartitionsDefinition) -> list[Pair]:

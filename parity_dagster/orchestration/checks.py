@@ -411,3 +411,5 @@ CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
     no_suspicious_copies,
 )  # fmt: skip
 """All of them; each needs the resource `import_service`."""
+QUICK_CHECKS = [check for check in CHECKS if check not in (sample_audit, state_equals_metadata, no_suspicious_copies)]
+"""Those that only ask PostgreSQL, and not for long."""

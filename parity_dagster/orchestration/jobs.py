@@ -1,7 +1,6 @@
-"""The jobs: import a list of accounts by run config, or partitions of the asset.
+"""The jobs: import accounts by run config or partitions of the asset, refresh what stands on them, check them.
 
- Annotations here are evaluated (no
-`from __future__ import annotations`), because Dagster reads them.
+Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pydantic import Field
 from parity_dagster.dagster_instance.keys import from_partition_key
 from parity_dagster.errors import InvalidIdentifier, ParityError
 from parity_dagster.models import ImportResult, Pair
+from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import batch_pairs
 from parity_dagster.orchestration.step_events import import_in_step
@@ -20,6 +20,8 @@ from parity_dagster.service import ImportService
 
 IMPORT_RECORDS = "import_records"
 IMPORT_PARTITIONS = "import_partitions"
+REFRESH_OVERVIEW = "refresh_overview"
+RUN_CHECKS = "run_all_checks"
 
 
 class ImportRecordsConfig(dg.Config):
@@ -124,6 +126,18 @@ def import_records() -> None:
     """One step, in which all pairs are walked concurrently."""
     # the alias is the name in run config; op definitions and jobs may not share one
     import_accounts.alias(IMPORT_RECORDS)()
+
+
+refresh_overview = dg.define_asset_job(
+    REFRESH_OVERVIEW,
+    selection=dg.AssetSelection.groups("typed", "overview").without_checks() | dg.AssetSelection.checks(*QUICK_CHECKS),
+    description="Counts the typed views, makes the overview, and executes the checks that only ask Postgres.",
+)
+run_all_checks = dg.define_asset_job(
+    RUN_CHECKS,
+    selection=dg.AssetSelection.checks(*CHECKS),
+    description="Executes every check, the audit included, which reads some accounts again from their PDSes.",
+)
 
 
 def build_import_partitions(records: dg.AssetsDefinition) -> Any:

@@ -1,15 +1,18 @@
-"""The sensors: what makes queued and dropped accounts come in by themselves.
+"""The five sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
 
-What lives here: their definitions. What must not: what a tick does (`queue`, `inbox`). Annotations here are
-evaluated (no `from __future__ import annotations`), because Dagster reads them.
+Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
 import warnings
 
 import dagster as dg
 
+from parity_dagster.errors import ParityError
+from parity_dagster.orchestration.alerts import OFF, post_failed_checks, post_failed_run
+from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
-from parity_dagster.orchestration.jobs import import_records
+from parity_dagster.orchestration.jobs import REFRESH_OVERVIEW, RUN_CHECKS, import_records
+from parity_dagster.orchestration.overview import SECONDS_BETWEEN_OVERVIEWS, look_for_changes
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.settings import Settings, load_settings
 
@@ -23,15 +26,15 @@ SECONDS_BETWEEN_TICKS = 3
 moment later. A tick with nothing to do costs some milliseconds."""
 
 
-def build_retry_sensor(settings: Settings | None = None) -> dg.SensorDefinition:
-    """Define the sensor that launches what is due.
+def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
+    """Define the sensors; all are on until turned off in the UI, those that post alerts only if a webhook is set.
 
     Args:
-        settings: of every tick; if None, they are read from the environment.
-
-    Returns:
-        The sensor, running unless it is turned off in the UI.
+        settings: of every tick; if None, each reads them from the environment.
     """
+
+    def here() -> Settings:
+        return settings or load_settings()
 
     @dg.sensor(
         job=import_records,
@@ -43,21 +46,8 @@ def build_retry_sensor(settings: Settings | None = None) -> dg.SensorDefinition:
         ),
     )
     def retry_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        requests = launch_due(context.instance, settings or load_settings())
+        requests = launch_due(context.instance, here())
         return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("Nothing is due.")
-
-    return retry_sensor
-
-
-def build_did_list_sensor(settings: Settings | None = None) -> dg.SensorDefinition:
-    """Define the sensor that has what is dropped into the inbox read.
-
-    Args:
-        settings: of every tick; if None, they are read from the environment.
-
-    Returns:
-        The sensor, running unless it is turned off in the UI.
-    """
 
     @dg.sensor(
         job=read_did_list,
@@ -70,10 +60,57 @@ def build_did_list_sensor(settings: Settings | None = None) -> dg.SensorDefiniti
         ),
     )
     def did_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        look = look_into_inbox(context.instance, settings or load_settings(), context.cursor)
+        look = look_into_inbox(context.instance, here(), context.cursor)
         skipped = None if look.requests else look.summary
         return dg.SensorResult(
             run_requests=look.requests, skip_reason=skipped, cursor=look.cursor, asset_events=look.events
         )
 
-    return did_list_sensor
+    @dg.sensor(
+        job_name=REFRESH_OVERVIEW,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description=f"Launches {REFRESH_OVERVIEW} after imports, at most every {SECONDS_BETWEEN_OVERVIEWS // 60} "
+        "minutes.",
+    )
+    def overview_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        try:
+            look = look_for_changes(here(), context.cursor)
+        except ParityError as exc:
+            return dg.SkipReason(str(exc))
+        if look.reason:
+            return dg.SkipReason(look.reason)
+        context.update_cursor(look.cursor)
+        return dg.RunRequest(run_key=None)
+
+    is_set = here().alert_webhook is not None
+    alerting = dg.DefaultSensorStatus.RUNNING if is_set else dg.DefaultSensorStatus.STOPPED
+    with beta_parts():
+
+        @dg.run_failure_sensor(
+            default_status=alerting,
+            minimum_interval_seconds=15,
+            description="Posts each failed run to PARITY_ALERT_WEBHOOK.",
+        )
+        def alert_on_run_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+            return None if post_failed_run(here(), context) else dg.SkipReason(OFF)
+
+        @dg.sensor(
+            default_status=alerting,
+            minimum_interval_seconds=15,
+            description="Posts each check that has newly failed, or still fails when executed again, to "
+            "PARITY_ALERT_WEBHOOK.",
+        )
+        def alert_on_check_failure(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
+            return post_failed_checks(here(), context)
+
+    return [retry_sensor, did_list_sensor, overview_sensor, alert_on_run_failure, alert_on_check_failure]
+
+
+daily_checks = dg.ScheduleDefinition(
+    name="daily_checks",
+    job_name=RUN_CHECKS,
+    cron_schedule="17 4 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Executes every check once a day. Off until turned on: the audit contacts PDSes.",
+)

@@ -60,6 +60,12 @@ def test_loading_needs_no_database_starts_none_and_warns_about_nothing(tmp_path:
     assert not (tmp_path / "home").exists()
 
 
+def test_loading_the_location_loads_no_pandas(tmp_path: Path) -> None:
+    """Each run and each server loads the location; pandas takes a second of processor time and 50 MB."""
+    done = load("import sys, parity_dagster.definitions; print('pandas' in sys.modules)", tmp_path)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
 def test_a_wrong_setting_is_named_when_the_location_is_loaded(tmp_path: Path) -> None:
     done = load("import parity_dagster.definitions", tmp_path, PARITY_PAGE_SIZE="101")
     assert done.returncode != 0

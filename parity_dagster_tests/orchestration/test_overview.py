@@ -16,7 +16,7 @@ from parity_dagster.definitions import build_defs
 from parity_dagster.models import Pair
 from parity_dagster.orchestration import markdown
 from parity_dagster.orchestration.charts import bar_chart, time_chart
-from parity_dagster.orchestration.overview import overview_metadata
+from parity_dagster.orchestration.overview_page import overview_metadata
 from parity_dagster.sample_network import LIKE, POST, PROFILE, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
