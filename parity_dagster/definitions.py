@@ -13,7 +13,7 @@ import dagster as dg
 
 from parity_dagster.dagster_instance.events import batch_by_default
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
-from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset
+from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset, freshness_policy
 from parity_dagster.orchestration.checks import CHECKS
 from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import did_lists, read_did_list
@@ -45,9 +45,11 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     here = settings or load_settings()
     records = build_records_asset(build_partitions(here))
     views = registered_views(here)
-    overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY])
+    freshness = freshness_policy(here.stale_days)
+    typed = [build_typed_asset(view, freshness) for view in views]
+    overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY], freshness)
     with beta_parts():
-        assets = dg.with_source_code_references([records, *map(build_typed_asset, views), overview])
+        assets = dg.with_source_code_references([records, *typed, overview])
         return dg.Definitions(
             assets=[did_lists, *assets],
             asset_checks=CHECKS,

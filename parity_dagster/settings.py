@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     alert_webhook: SecretStr | None = Field(
         None, description="URL that failed runs and failed checks are posted to as JSON (Slack's form); off unless set"
     )
+    stale_days: int = Field(
+        30,
+        ge=0,
+        le=10_000,
+        description="days without any import after which views and overview count as stale in Dagster; 0 for never",
+    )
     inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
     log_format: Literal["text", "json"] = Field(
         "text", description="form of the log lines on stderr; json has did, collection, pds and run_id as fields"

@@ -5,6 +5,7 @@ Annotations here are evaluated (no `from __future__ import annotations`), becaus
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import cast
 
 import dagster as dg
@@ -149,7 +150,16 @@ SHOWN_COLUMNS = 4
 """Typed columns shown of a sample."""
 
 
-def build_typed_asset(view: TypedView) -> dg.AssetsDefinition:
+def freshness_policy(stale_days: int) -> dg.FreshnessPolicy | None:
+    """What stands on the records is made anew after every import, so it is as old as the last of them."""
+    if not stale_days:
+        return None
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(days=stale_days), warn_window=timedelta(days=stale_days / 2)
+    )
+
+
+def build_typed_asset(view: TypedView, freshness: dg.FreshnessPolicy | None = None) -> dg.AssetsDefinition:
     """Define the asset of a view.
 
     Returns:
@@ -158,6 +168,8 @@ def build_typed_asset(view: TypedView) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=view.name,
+        code_version=view.version(),
+        freshness_policy=freshness,
         deps=[RECORDS_KEY],
         group_name="typed",
         kinds={"postgres", "view", "bluesky"} if view in BLUESKY_VIEWS else {"postgres", "view"},

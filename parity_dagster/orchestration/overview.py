@@ -17,12 +17,16 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.overview import latest_change, read_holdings
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
+OVERVIEW_VERSION = "1"
+"""Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
 QUIET_SECONDS = 20
 """How long no import may have changed anything before the overview is made anew."""
 SECONDS_BETWEEN_OVERVIEWS = 300
 
 
-def build_overview_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def build_overview_asset(
+    deps: Sequence[dg.AssetKey], freshness: dg.FreshnessPolicy | None = None
+) -> dg.AssetsDefinition:
     """Define the overview.
 
     Returns:
@@ -31,6 +35,8 @@ def build_overview_asset(deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=OVERVIEW_KEY,
+        code_version=OVERVIEW_VERSION,
+        freshness_policy=freshness,
         deps=list(deps),
         group_name="overview",
         kinds={"pandas", "postgres"},

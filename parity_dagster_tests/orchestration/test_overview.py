@@ -6,12 +6,19 @@ import base64
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.freshness import FreshnessDaemon
 
+from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.definitions import build_defs
 from parity_dagster.models import Pair
 from parity_dagster.orchestration import markdown
@@ -22,7 +29,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import Holdings
-from parity_dagster.store.typed import Column, TypedView
+from parity_dagster.store.typed import BLUESKY_VIEWS, Column, TypedView
 from parity_dagster_tests.dagster_runs import run
 
 EVENTS = TypedView(
@@ -214,3 +221,44 @@ def test_a_materialization_of_a_pair_has_its_links(settings: Settings) -> None:
     pair = Pair("did:plc:" + "a" * 24, POST)
     assert "view=partitions" in markdown.partition_link(pair)
     assert markdown.record_url(*pair, "self") == f"https://pdsls.dev/at://{pair.did}/{POST}/self"
+
+
+STANDING_ON_RECORDS = ("posts", "likes", "reposts", "follows", "profiles", "import_overview")
+
+
+def test_views_and_overview_bear_a_code_version_and_a_freshness_policy() -> None:
+    graph = build_defs(load_settings(stale_days=10)).resolve_asset_graph()
+    versions = {name: graph.get(dg.AssetKey(name)).code_version for name in STANDING_ON_RECORDS}
+    assert all(versions.values())
+    assert len(set(versions.values())) == len(versions)
+    for name in STANDING_ON_RECORDS:
+        assert graph.get(dg.AssetKey(name)).freshness_policy == dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(days=10), warn_window=timedelta(days=5)
+        )
+    for key in (["did_lists"], ["atproto", "records"]):
+        assert graph.get(dg.AssetKey(key)).freshness_policy is None
+    never = build_defs(load_settings(stale_days=0)).resolve_asset_graph()
+    assert never.get(dg.AssetKey("posts")).freshness_policy is None
+
+
+def test_a_view_with_another_definition_has_another_code_version() -> None:
+    view = BLUESKY_VIEWS[0]
+    assert replace(view, comment="Other words").version() != view.version() == replace(view).version()
+
+
+@pytest.mark.processes
+def test_the_daemon_finds_what_was_made_fresh(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARITY_DATABASE_URL", database_url)
+    monkeypatch.setenv("PARITY_HOME", str(tmp_path))
+    target = ModuleTarget("parity_dagster.definitions", None, None, "parity")
+    with parity_instance() as instance, WorkspaceProcessContext(instance, target) as workspace:
+        instance.report_runless_asset_event(dg.AssetMaterialization("import_overview"))
+        for _ in FreshnessDaemon().run_iteration(workspace):
+            pass
+        records = instance.get_freshness_state_records([dg.AssetKey(name) for name in STANDING_ON_RECORDS])
+    found = {key.to_user_string(): record.freshness_state for key, record in records.items()}
+    assert found.pop("import_overview") == FreshnessState.PASS
+    assert set(found.values()) <= {FreshnessState.UNKNOWN}

@@ -93,8 +93,12 @@ class TypedView:
 
     def mark(self) -> str:
         """What the view's comment ends with, so that it is known to be ours, and of which definition."""
+        return f"[parity_dagster {self.version()}]"
+
+    def version(self) -> str:
+        """A digest of all that makes the view."""
         told = [self.comment, self.select(), *(comment for _, _, comment in self.described_columns())]
-        return f"[parity_dagster {hashlib.sha256(repr(told).encode()).hexdigest()[:12]}]"
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
 def quoted(text: str) -> str:
