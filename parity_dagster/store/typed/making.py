@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,37 +10,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from parity_dagster.errors import SettingsError
-from parity_dagster.store.typed.bluesky import BLUESKY_VIEWS
 from parity_dagster.store.typed.view import TypedView
-
-# After the regular expression only the month's length can make the cast fail. So no exception has to be caught,
-# which would cost a subtransaction per row and forbid parallel queries.
-TIMESTAMP_FUNCTION = r"""
-CREATE OR REPLACE FUNCTION parity_timestamp(given text) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
-DECLARE
-    moment timestamptz;
-BEGIN
-    IF given !~ ('^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]'
-        '(?:\.[0-9]{1,20})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])$') OR left(given, 4) = '0000' THEN
-        RETURN NULL;
-    END IF;
-    IF substr(given, 9, 2) > '28' AND substr(given, 9, 2)::int > extract(day FROM
-        make_date(left(given, 4)::int, substr(given, 6, 2)::int, 1) + interval '1 month' - interval '1 day') THEN
-        RETURN NULL;
-    END IF;
-    moment := given::timestamptz;
-    -- An offset can lead out of the years 1 to 9999, which is as far as most languages' dates go.
-    IF moment < '0001-01-01T00:00:00Z' OR moment >= '10000-01-01T00:00:00Z' THEN
-        RETURN NULL;
-    END IF;
-    RETURN moment;
-END
-$$
-"""
-TIMESTAMP_COMMENT = (
-    "COMMENT ON FUNCTION parity_timestamp IS 'A datetime of the AT Protocol as a time; null if it is malformed'"
-)
 
 
 class ViewSummary(NamedTuple):
@@ -56,32 +25,6 @@ class ViewSummary(NamedTuple):
     first: datetime | None
     """Earliest `created_at`, if the view has that column."""
     last: datetime | None
-
-
-def make_missing_views(conn: psycopg.Connection[Any], views: Iterable[TypedView] = BLUESKY_VIEWS) -> None:
-    """Make the function and those views whose names are free; whatever else bears such a name is left alone.
-
-    Args:
-        conn: a connection to a migrated database, in a transaction.
-    """
-    conn.execute(TIMESTAMP_FUNCTION)
-    conn.execute(TIMESTAMP_COMMENT)
-    for view in views:
-        if _found(conn, view) is None:
-            _make(conn, view)
-
-
-def update_views(conn: psycopg.Connection[Any], views: Iterable[TypedView] = BLUESKY_VIEWS) -> None:
-    """Bring those views to their present definition that an earlier version has made and nobody has dropped.
-
-    Args:
-        conn: a connection to a migrated database, in a transaction.
-        views: which; their columns are as before, so that what depends on them stays.
-    """
-    for view in views:
-        found = _found(conn, view)
-        if found is not None and _is_ours(*found):
-            _make(conn, view)
 
 
 def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
