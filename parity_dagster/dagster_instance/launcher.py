@@ -2,8 +2,8 @@
 
 Dagster's own launcher starts a new interpreter for each run, which takes seconds to load Dagster, and does not
 notice when a run's process is killed together with the server that started it: such a run would count as running
-for ever and keep its place in the queue. This one forks runs from a process that has Dagster loaded (`run_server`),
-and run monitoring asks it whether a run's process is alive.
+for ever and keep its place in the queue. This one forks our runs from a process that has Dagster loaded (`run_server`),
+and run monitoring asks it whether a run's process is alive. What the fork saves is in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 import dagster as dg
 import psutil
 
 from parity_dagster.dagster_instance.private import (
+    GRPC_INFO_TAG,
     CheckRunHealthResult,
-    ConfigurableClass,
     ConfigurableClassData,
     LaunchRunContext,
-    RunLauncher,
     WorkerStatus,
 )
 from parity_dagster.dagster_instance.run_server import WORKER_TAG, worker_name
@@ -36,36 +33,20 @@ from parity_dagster.settings import load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.queue import is_importer_dead
 
+OUR_LOCATION = "parity_dagster.definitions"
+"""The module of the code location whose runs are forked."""
 
-class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
-    """Runs each run in a process of its own, forked from a server that the daemon starts when it first needs it."""
+
+class ForkingRunLauncher(dg.DefaultRunLauncher):
+    """Gives each of our runs a process of its own, forked from a server that the daemon starts when it needs it first.
+
+    Runs of other code locations, which may need another interpreter or machine, are started as Dagster starts them.
+    """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
+        super().__init__(inst_data)
         self._lock = threading.Lock()
         self._server: subprocess.Popen[str] | None = None
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """How dagster.yaml names this class."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """What `config:` of dagster.yaml may hold: nothing."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> ForkingRunLauncher:
-        """Make the launcher when Dagster loads dagster.yaml.
-
-        Returns:
-            The launcher; nothing is started yet.
-        """
-        return cls(inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run's process.
@@ -73,6 +54,9 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         Raises:
             OSError: no process could be started.
         """
+        if not _is_ours(context.dagster_run):
+            super().launch_run(context)
+            return
         request = {
             "run_id": context.dagster_run.run_id,
             "instance_ref": dg.serialize_value(self._instance.get_ref()),
@@ -126,6 +110,8 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
+        if GRPC_INFO_TAG in run.tags:
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         pid = _living_process(run)
         if pid is None:
@@ -168,6 +154,14 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         if is_dead:
             return CheckRunHealthResult(WorkerStatus.FAILED, "its importer is gone", run_worker_id=worker)
         return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+
+def _is_ours(run: dg.DagsterRun) -> bool:
+    if run.job_code_origin is None:
+        return False
+    place = run.job_code_origin.repository_origin
+    is_here = place.executable_path == sys.executable and place.container_image is None
+    return is_here and getattr(place.code_pointer, "module", None) == OUR_LOCATION
 
 
 def _living_process(run: dg.DagsterRun) -> int | None:

@@ -7,7 +7,6 @@ Dagster may change these in any release. A test asks for each of them, so that a
 from collections.abc import Callable
 
 # dagster.yaml makes our storage and launcher by class name and hands them what it read there
-from dagster._serdes import ConfigurableClass as ConfigurableClass
 from dagster._serdes import ConfigurableClassData as ConfigurableClassData
 
 # an instance on our storage where no dagster.yaml is, as Dagster's own commands would choose it
@@ -41,8 +40,8 @@ from dagster._core.definitions.source_asset import (
 # runs in processes of ours, and what run monitoring asks about them
 from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
 from dagster._core.launcher import LaunchRunContext as LaunchRunContext
-from dagster._core.launcher import RunLauncher as RunLauncher
 from dagster._core.launcher import WorkerStatus as WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
 from dagster._utils.error import serializable_error_info_from_exc_info as serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts as capture_interrupts
 

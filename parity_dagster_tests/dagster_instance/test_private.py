@@ -61,7 +61,6 @@ def columns(*names: str) -> Callable[[Any], bool]:
 
 MATERIALIZATION = dg.AssetMaterialization("a", partition="p")
 PROBES: dict[str, Callable[[Any], bool]] = {
-    "ConfigurableClass": has("inst_data", "config_type", "from_config_value"),
     "ConfigurableClassData": lambda found: found("module", "Class", "{}").class_name == "Class",
     "DAGSTER_CONFIG_YAML_FILENAME": lambda found: found == "dagster.yaml",
     "is_dagster_home_set": lambda found: found() in (True, False),
@@ -86,7 +85,12 @@ PROBES: dict[str, Callable[[Any], bool]] = {
     ),
     "CheckRunHealthResult": takes("", "status", "msg", "run_worker_id"),
     "LaunchRunContext": has("dagster_run", "workspace"),
-    "RunLauncher": has("launch_run", "terminate", "supports_check_run_worker_health", "check_run_worker_health"),
+    "GRPC_INFO_TAG": lambda found: (
+        "GRPC_INFO_TAG" in getsource(dg.DefaultRunLauncher)
+        and has("launch_run", "terminate", "supports_check_run_worker_health", "check_run_worker_health")(
+            dg.DefaultRunLauncher
+        )
+    ),
     "WorkerStatus": has("RUNNING", "FAILED"),
     "serializable_error_info_from_exc_info": takes("", "exc_info"),
     "capture_interrupts": has("__call__"),

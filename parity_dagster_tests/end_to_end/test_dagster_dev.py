@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -38,6 +39,26 @@ PROJECT = Path(__file__).parents[2]
 MARK = "PARITY_TEST_PROJECT"
 
 
+OTHER_LOCATION = """
+import time
+import dagster as dg
+
+@dg.op
+def wait():
+    time.sleep(600)
+
+@dg.job
+def waiting():
+    wait()
+
+@dg.job
+def nothing():
+    pass
+
+defs = dg.Definitions(jobs=[nothing, waiting])
+"""
+
+
 class Project:
     """A fresh copy of the project, with its Dagster."""
 
@@ -50,6 +71,9 @@ class Project:
         self.process: subprocess.Popen[bytes] | None = None
         for name in ("dagster.yaml", "workspace.yaml"):
             shutil.copy(PROJECT / name, folder)
+        (folder / "other.py").write_text(OTHER_LOCATION)
+        with (folder / "workspace.yaml").open("a") as workspace:
+            workspace.write("  - python_file: other.py\n")
 
     def start(self) -> None:
         with socket.socket() as free:
@@ -330,3 +354,34 @@ def test_a_killed_run_that_reads_a_list_is_followed_by_another_and_the_kill_is_t
 
 def _unfinished(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return [run for run in instance.get_runs() if not run.is_finished]
+
+
+def test_our_runs_are_forked_and_those_of_other_code_locations_start_and_end_as_dagster_does_it(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    def launch(location: str, job: str) -> str:
+        command = ["-m", "dagster", "job", "launch", "-w", "workspace.yaml", "-l", location, "-j", job]
+        environment = {**project.environment, "DAGSTER_HOME": str(project.folder)}
+        done = subprocess.run(
+            [sys.executable, *command], cwd=project.folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return instance.get_runs(dg.RunsFilter(job_name=job), limit=1)[0].run_id
+
+    def status(run_id: str) -> dg.DagsterRunStatus:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status
+
+    with ThreadPoolExecutor() as threads:
+        ours, theirs, canceled = threads.map(
+            launch, ("parity_dagster.definitions", "other.py", "other.py"), ("run_all_checks", "nothing", "waiting")
+        )
+    project.wait_for(lambda: status(ours) is status(theirs) is dg.DagsterRunStatus.SUCCESS)
+    project.wait_for(lambda: status(canceled) is dg.DagsterRunStatus.STARTED)
+    for run_id, is_forked in ((ours, True), (theirs, False), (canceled, False)):
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        assert (WORKER_TAG in run.tags, ".dagster/grpc_info" in run.tags) == (is_forked, not is_forked)
+    assert instance.run_launcher.terminate(canceled)
+    project.wait_for(lambda: status(canceled) is dg.DagsterRunStatus.CANCELED)
