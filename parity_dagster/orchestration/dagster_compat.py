@@ -1,4 +1,4 @@
-"""Dagster's notices that a part of it is "beta": an operator can do nothing about them, so they stay unsaid."""
+"""Our failures as Dagster's, and its notices that a part is "beta" unsaid: an operator can do nothing about them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class ImportServiceResource(dg.ConfigurableResource[ImportService]):
             context: Dagster's; its run id goes into the rows.
 
         Yields:
-            The service. It reports nothing by itself: the run's own events do (`recording`).
+            The service. It reports nothing by itself: the run's own events do (`step_events`).
         """
         changes = {
             "page_size": self.page_size,
