@@ -12,9 +12,7 @@ import string
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as profile
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings as profile, strategies as st
 
 from parity_dagster.atproto.pages import parse_entry, parse_page
 from parity_dagster.errors import MalformedAnswer

@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from parity_dagster.atproto.gunzip import MAX_MEMBERS, Gunzip
 from parity_dagster.atproto.http import MAX_HEADERS, HttpAnswer, HttpClient

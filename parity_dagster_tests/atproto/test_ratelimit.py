@@ -13,9 +13,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as settings_of_hypothesis
-from hypothesis import strategies as st
+from hypothesis import given, settings as settings_of_hypothesis, strategies as st
 
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.identity import IdentityResolver

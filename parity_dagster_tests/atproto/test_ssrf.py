@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.ssrf import check_address, check_url, parse_endpoint

@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import psycopg
-from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings as hypothesis_settings, strategies as st
 
 from parity_dagster.importing.batch import fold
 from parity_dagster.importing.pair_task import EndItem, Job, PageItem

@@ -12,8 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from parity_dagster.embedded_postgres import server as embedded_server
-from parity_dagster.embedded_postgres import sharing as embedded
+from parity_dagster.embedded_postgres import server as embedded_server, sharing as embedded
 from parity_dagster.errors import DatabaseError
 from parity_dagster.events import ImportProgress
 from parity_dagster.models import ImportStatus, Pair

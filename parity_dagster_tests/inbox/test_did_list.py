@@ -5,8 +5,7 @@ import time
 import tracemalloc
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from parity_dagster.inbox.did_list import MAX_LINE_BYTES, ListLine, ListPosition, read_did_list
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 from dagster._serdes import deserialize_value, serialize_value
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.orchestration.metadata import COLUMNS, state_from_metadata, state_metadata

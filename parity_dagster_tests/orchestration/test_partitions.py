@@ -9,8 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from parity_dagster.dagster_instance.keys import from_partition_key, to_partition_key
 from parity_dagster.errors import InvalidIdentifier

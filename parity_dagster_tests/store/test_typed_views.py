@@ -9,9 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 from psycopg.types.json import Jsonb
 
 from parity_dagster.errors import SettingsError
