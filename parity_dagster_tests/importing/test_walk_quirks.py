@@ -365,6 +365,30 @@ def test_q11_q12_an_account_that_leaves_in_the_middle_of_a_refresh_loses_nothing
         assert_equal(settings, network, did, POST)
 
 
+def test_q11_what_a_host_said_before_a_page_does_not_vouch_for_what_the_page_shows(settings: Settings) -> None:
+    network = SampleNetwork(hosts=2)
+    network.behave(host="pds-1", dialect="millipds")
+    did = network.add_account({POST: 250, LIKE: 5}, host="pds-1")
+    with importing(settings, network, page_size=10, page_delay=20) as (service, _):
+        assert service.import_user(did, [POST, LIKE]).completed
+        for rkey in network.records(did, LIKE):
+            network.delete_record(did, LIKE, rkey)
+        network.put_record(did, POST)
+        before = network.log.count(method="getRepoStatus")
+        left: list[int] = []
+
+        def on_progress(event: Any) -> None:
+            asked = network.log.count(method="getRepoStatus") > before
+            if not left and asked and event.collection == POST and event.records_synced:
+                network.migrate(did, "pds-2", old="gone")
+                left.append(event.records_synced)
+
+        result = service.import_user(did, [POST, LIKE], on_progress, refresh=True)
+        assert left and left[0] < 250, "the account left after the host was asked about its likes, amid its posts"
+        assert result.completed
+        assert_equal(settings, network, did, POST)
+
+
 @pytest.mark.parametrize("kind", ["502", "html", "empty-body", "bad-json", "truncated-json", "wrong-shape", "bad-utf8"])
 def test_q28_bodies_that_are_not_json_are_errors_and_the_walk_goes_on_later(settings: Settings, kind: str) -> None:
     network, did = one_account(30, faults=[{"kind": kind, "method": "listRecords", "skip": 1}])
