@@ -384,7 +384,8 @@ def test_q11_what_a_host_said_before_a_page_does_not_vouch_for_what_the_page_sho
                 left.append(event.records_synced)
 
         result = service.import_user(did, [POST, LIKE], on_progress, refresh=True)
-        assert left and left[0] < 250, "the account left after the host was asked about its likes, amid its posts"
+        assert left, "the host was asked about the likes while the posts were read"
+        assert left[0] < 250, "the account left amid its posts"
         assert result.completed
         assert_equal(settings, network, did, POST)
 
