@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from parity_dagster.errors import HostPaused, RateLimited
 
 
-class FairGate:
+class FairSemaphore:
     """A semaphore whose free places go to the host that holds the fewest.
 
     A plain one would be first come, first served: a few hosts that take long for their answers would soon hold all
@@ -86,7 +86,7 @@ BREAKER_REST = 30.0
 """Seconds a host rests after that, before one request may try again."""
 
 
-class HostPace:
+class HostLimiter:
     """One host's permission to be asked.
 
     Concurrency starts low, grows by one per round of good answers and halves on a bad one. When few requests
@@ -219,24 +219,24 @@ class HostPace:
         self._not_before = max(self._not_before, time.monotonic() + seconds)
 
 
-class HostPaces:
-    """The pace of every host met so far."""
+class HostLimiters:
+    """The limiter of every host met so far."""
 
     def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
         self._max_concurrency = max_concurrency
         self.longest_wait = longest_wait
-        self._paces: dict[str, HostPace] = {}
+        self._limiters: dict[str, HostLimiter] = {}
         self._tidy_at = MOST_QUIET
 
-    def __getitem__(self, origin: str) -> HostPace:
-        pace = self._paces.get(origin)
-        if pace is None:
-            if len(self._paces) >= self._tidy_at:
+    def __getitem__(self, origin: str) -> HostLimiter:
+        limiter = self._limiters.get(origin)
+        if limiter is None:
+            if len(self._limiters) >= self._tidy_at:
                 # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
-                self._paces = {name: old for name, old in self._paces.items() if old.in_flight or old.is_resting}
-                self._tidy_at = max(MOST_QUIET, 2 * len(self._paces))
-            pace = self._paces[origin] = HostPace(origin, self._max_concurrency, self.longest_wait)
-        return pace
+                self._limiters = {name: old for name, old in self._limiters.items() if old.in_flight or old.is_resting}
+                self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
+            limiter = self._limiters[origin] = HostLimiter(origin, self._max_concurrency, self.longest_wait)
+        return limiter
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""One question to one host, asked politely and answered truly."""
+"""GET with retries: a host's own limits are kept, and what it refuses is told apart from what went wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from parity_dagster.atproto.http import HttpAnswer, HttpClient
-from parity_dagster.atproto.ratelimit import FairGate, HostPaces, retry_after
+from parity_dagster.atproto.ratelimit import FairSemaphore, HostLimiters, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
 
 TRIES = 3
@@ -43,11 +43,11 @@ class _ErrorBody(msgspec.Struct):
 class XrpcClient:
     """Asks any host, each at its own pace, and no more than so many at once over all of them."""
 
-    def __init__(self, http: HttpClient, paces: HostPaces, concurrency: int = 64) -> None:
+    def __init__(self, http: HttpClient, limiters: HostLimiters, concurrency: int = 64) -> None:
         self._http = http
-        self.paces = paces
+        self.limiters = limiters
         # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
-        self._in_flight = FairGate(concurrency)
+        self._in_flight = FairSemaphore(concurrency)
 
     async def get(
         self,
@@ -72,27 +72,27 @@ class XrpcClient:
             TransientError: no answer, 5xx, too big, or a 429 that lasts longer than an import waits.
             BlockedEndpoint: the host must not be contacted.
         """
-        pace = self.paces[origin]
+        limiter = self.limiters[origin]
         attempt = 0
         limited_since: float | None = None
         while True:
-            async with pace.slot():
+            async with limiter.slot():
                 try:
                     async with self._in_flight.place(origin):
                         answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
                 except HostUnreachable as exc:
-                    pace.failed()
+                    limiter.failed()
                     failure: HostUnreachable | ServerFailure = exc
                 else:
-                    pace.answered(answer.status, answer.headers)
+                    limiter.answered(answer.status, answer.headers)
                     if answer.status < 300:
                         return answer
                     if answer.status == 429:
-                        # Not a failed try: the pace makes the next one wait, or gives up.
+                        # Not a failed try: the limiter makes the next one wait, or gives up.
                         limited_since = limited_since or time.monotonic()
-                        if time.monotonic() - limited_since >= self.paces.longest_wait:
+                        if time.monotonic() - limited_since >= self.limiters.longest_wait:
                             raise RateLimited(
-                                f"{origin} has refused this request with 429 for {self.paces.longest_wait:.0f} s",
+                                f"{origin} has refused this request with 429 for {self.limiters.longest_wait:.0f} s",
                                 retry_after=retry_after(answer.headers),
                             )
                         continue
@@ -107,7 +107,7 @@ class XrpcClient:
                     if answer.status == 501:
                         raise failure  # the host lacks the method, and will in a second
             attempt += 1
-            if attempt >= tries or pace.is_paused:
+            if attempt >= tries or limiter.is_paused:
                 raise failure
             await asyncio.sleep(BACKOFF * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
 

@@ -15,7 +15,7 @@ import psycopg
 
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.identity import IdentityResolver
-from parity_dagster.atproto.ratelimit import HostPaces
+from parity_dagster.atproto.ratelimit import HostLimiters
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import Refusal, XrpcClient
 from parity_dagster.errors import ParityError
@@ -142,7 +142,7 @@ class _Auditor:
     async def audit(self, accounts: dict[str, list[ImportState]]) -> list[PairAudit]:
         http = HttpClient(self._settings)
         try:
-            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency))
+            xrpc = XrpcClient(http, HostLimiters(self._settings.host_concurrency))
             resolver = IdentityResolver(
                 xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
             )

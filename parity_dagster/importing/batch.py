@@ -1,4 +1,4 @@
-"""Several pages of one pair as one write."""
+"""Several pages of one pair as one write of one transaction."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from operator import le
 
 from parity_dagster.atproto.pages import find_entries
 from parity_dagster.events import ImportProgress
-from parity_dagster.importing.pair_task import EndItem, Job, PageItem
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.store.writes import Counts, PageRow, PairWrite, fingerprint
 
-Item = PageItem | EndItem
+Item = FetchedPage | WalkEnd
 
 
-class Fold:
-    """All items of one pair in a batch, as one write."""
+class PairBatch:
+    """What a transaction takes of one pair: its pages in order, perhaps the end of its walk."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.items: list[PageItem] = []
+    def __init__(self, task: PairTask) -> None:
+        self.task = task
+        self.items: list[FetchedPage] = []
         self.counts: list[Counts] = []
-        state = job.claim.state
+        state = task.claim.state
         self.write = PairWrite(
-            state_id=state.id, did=job.did, collection=job.collection, position=job.saved, counts=job.counts,
-            attempts=state.attempts, is_new_walk=False, is_counted=job.saved.pages == 0 or job.last_rkey is not None,
-            is_direct=job.is_direct, is_fresh=job.claim.is_fresh, is_reread=job.claim.reread,
+            state_id=state.id, did=task.did, collection=task.collection, position=task.saved, counts=task.counts,
+            attempts=state.attempts, is_new_walk=False, is_counted=task.saved.pages == 0 or task.last_rkey is not None,
+            is_direct=task.is_direct, is_fresh=task.claim.is_fresh, is_reread=task.claim.reread,
         )  # fmt: skip
-        self._last_rkey = job.last_rkey
+        self._last_rkey = task.last_rkey
         self._rows: list[Row] = []
         self._mapped: dict[str, MappedRow] = {}
 
     @property
     def has_pages(self) -> bool:
         """Whether anything was read of the pair in this run."""
-        return bool(self.items) or self.job.is_started
+        return bool(self.items) or self.task.is_started
 
     def add(self, item: Item) -> None:
         """Take the pair's next item."""
@@ -45,14 +45,14 @@ class Fold:
             write.position, write.counts = item.position, Counts()
             write.is_new_walk, write.is_counted, self._last_rkey = True, True, None
             if item.position.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
-                write.is_direct = write.is_fresh = self.job.is_direct = False
+                write.is_direct = write.is_fresh = self.task.is_direct = False
             write.page_rows.clear()
             write.rejects.clear()
             self._rows.clear()
             self._mapped.clear()
             self.items.clear()
             self.counts.clear()
-        if isinstance(item, EndItem):
+        if isinstance(item, WalkEnd):
             write.ending, write.attempts = item.ending, item.attempts
             return
         self.items.append(item)
@@ -69,7 +69,7 @@ class Fold:
         self.counts.append(write.counts)
 
     # I9
-    def _check_order(self, rkeys: list[str], item: PageItem) -> None:
+    def _check_order(self, rkeys: list[str], item: FetchedPage) -> None:
         """What descends all the way holds nothing twice, and need not be counted again at the end."""
         seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]
         if item.rejects or item.skipped or any(map(le, seen, seen[1:])):
@@ -77,7 +77,7 @@ class Fold:
         self._last_rkey = seen[-1] if seen else None
 
     def close(self) -> None:
-        """Settle what only the whole batch shows."""
+        """Decide what only the whole batch shows."""
         write = self.write
         if not write.is_counted:
             self._rows = list({row[0]: row for row in self._rows}.values())
@@ -116,26 +116,22 @@ class Fold:
         ]
         write.counts = write.counts.plus(-len(bad), 0, len(bad))
 
-    def settle(self) -> None:
-        """Remember on the job what is committed."""
-        job, write = self.job, self.write
-        job.saved, job.counts = write.position, write.counts
-        job.last_rkey = self._last_rkey if write.is_counted else None
-        job.is_started = job.is_started or bool(self.items)
+    def committed(self) -> None:
+        """The transaction went through: note on the task how far the pair has come."""
+        task, write = self.task, self.write
+        task.saved, task.counts = write.position, write.counts
+        task.last_rkey = self._last_rkey if write.is_counted else None
+        task.is_started = task.is_started or bool(self.items)
 
     def progress(self) -> list[ImportProgress]:
         """One event per page of the batch."""
         return [
-            ImportProgress(self.job.did, self.job.collection, at.pds or "", at.cursor, at.pages, *counts)
+            ImportProgress(self.task.did, self.task.collection, at.pds or "", at.cursor, at.pages, *counts)
             for at, counts in zip((item.position for item in self.items), self.counts, strict=True)
         ]
 
     def is_written_as(self, state: ImportState) -> bool:
-        """Whether a row shows what this write would have made of it.
-
-        Returns:
-            True if the write went through.
-        """
+        """Whether a row shows what this write would have made of it, so that the write went through."""
         write = self.write
         position = write.position
         return (
@@ -146,18 +142,14 @@ class Fold:
         )
 
 
-def fold(batch: Sequence[Item]) -> list[Fold]:
-    """Group a batch by pair, keeping each pair's order.
-
-    Args:
-        batch: items in the order they came.
-    """
-    folds: dict[int, Fold] = {}
-    for item in batch:
-        key = item.job.claim.state.id
-        if key not in folds:
-            folds[key] = Fold(item.job)
-        folds[key].add(item)
-    for folded in folds.values():
-        folded.close()
-    return list(folds.values())
+def by_pair(items: Sequence[Item]) -> list[PairBatch]:
+    """One batch per pair, each pair's items in the order they came."""
+    batches: dict[int, PairBatch] = {}
+    for item in items:
+        key = item.task.claim.state.id
+        if key not in batches:
+            batches[key] = PairBatch(item.task)
+        batches[key].add(item)
+    for batch in batches.values():
+        batch.close()
+    return list(batches.values())

@@ -63,12 +63,12 @@ class Engine:
             # Loaded when the network is first needed: asking for a status must stay quick.
             from parity_dagster.atproto.http import HttpClient
             from parity_dagster.atproto.identity import IdentityResolver
-            from parity_dagster.atproto.ratelimit import HostPaces
+            from parity_dagster.atproto.ratelimit import HostLimiters
             from parity_dagster.atproto.repo import RepoClient
             from parity_dagster.atproto.xrpc import XrpcClient
 
             http = HttpClient(self._settings)
-            xrpc = XrpcClient(http, HostPaces(self._settings.host_concurrency), self._settings.concurrency)
+            xrpc = XrpcClient(http, HostLimiters(self._settings.host_concurrency), self._settings.concurrency)
             resolver = IdentityResolver(
                 xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
             )
@@ -93,11 +93,11 @@ class Engine:
             patience: seconds after which walks make room, once only long ones are left.
         """
         from parity_dagster.importing.accounts import Accounts
-        from parity_dagster.importing.importer import Run
+        from parity_dagster.importing.importer import Importer
 
         resolver, repo = self._open_network()
         accounts = Accounts(resolver, repo, self.database)
-        run = Run(
+        importer = Importer(
             self._settings,
             self.database,
             repo,
@@ -109,7 +109,7 @@ class Engine:
             patience=patience,
         )
         with fewer_collections():
-            await run.run(pairs)
+            await importer.run(pairs)
 
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle."""

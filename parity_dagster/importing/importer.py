@@ -1,6 +1,6 @@
-"""The run: many pairs at once, hosts kept apart, everything bounded.
+"""The whole of an import: many pairs at once, hosts kept apart, everything bounded.
 
-pairs ─► claim ─► locate ─► lane of the host ─► walk ─► queue of a writer ─► transaction ─► events
+pairs ─► claim ─► locate ─► semaphore of the host ─► walk ─► queue of a writer ─► transaction ─► events
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.feed import Feed
 from parity_dagster.importing.mappers import Mappers
-from parity_dagster.importing.pair_task import EndItem, Job, PageItem, tid_of
-from parity_dagster.importing.retry_policy import failure, unexpected
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd, tid_of
+from parity_dagster.importing.retry_policy import after_failure, unexpected
 from parity_dagster.importing.stragglers import Stragglers
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
@@ -45,7 +45,7 @@ CLOSING_SECONDS = 10.0
 """Seconds that giving the claims back may take at the end; a dead process gives them back, too."""
 
 
-class Run:
+class Importer:
     """One call of the importer over any number of pairs."""
 
     def __init__(
@@ -134,8 +134,8 @@ class Run:
                 await self._accounts.prefetch(claim.state.did for claim in claims if claim.is_mine)
                 for claim in claims:
                     if claim.is_mine:
-                        task = walking.create_task(self._work(claim))
-                        task.add_done_callback(lambda _: window.release())
+                        work = walking.create_task(self._work(claim))
+                        work.add_done_callback(lambda _: window.release())
                     else:
                         self._report_untaken(claim)
                         window.release()
@@ -151,74 +151,74 @@ class Run:
 
     async def _work(self, claim: Claim) -> None:
         done = asyncio.Event()
-        job = Job.from_claim(claim)
-        job.report_done = done.set
+        task = PairTask.from_claim(claim)
+        task.report_done = done.set
         attempts = claim.state.attempts
         try:
-            ending, attempts = Ending(is_unchanged=not await self._walk(job)), 0
+            ending, attempts = Ending(is_unchanged=not await self._walk(task)), 0
         except ParityError as exc:
-            ending, attempts = failure(exc, attempts, self._settings)
+            ending, attempts = after_failure(exc, attempts, self._settings)
         except Exception as exc:
-            logger.exception("importing %s of %s failed unexpectedly", job.collection, job.did)
-            ending, attempts = failure(unexpected(exc), attempts, self._settings)
+            logger.exception("importing %s of %s failed unexpectedly", task.collection, task.did)
+            ending, attempts = after_failure(unexpected(exc), attempts, self._settings)
         finally:
-            self._accounts.release(job.did)
-        if not job.is_stopped:
-            await self._writer_of(job).put(EndItem(job, job.here, ending, attempts))
+            self._accounts.release(task.did)
+        if not task.is_stopped:
+            await self._writer_of(task).put(WalkEnd(task, task.here, ending, attempts))
             await done.wait()
 
-    async def _walk(self, job: Job) -> bool:
+    async def _walk(self, task: PairTask) -> bool:
         """Read a pair to its end; False if there was nothing new to read."""
-        account = await self._accounts.locate(job.did)
+        account = await self._accounts.locate(task.did)
         async with self._hosts[account.pds]:
-            with self._stragglers.walking(job):
-                cursor = job.here.cursor if job.can_continue(account.pds) else None
-                self._emit(ImportStarted(job.did, job.collection, account.pds, cursor))
-                return await self._walker.walk(job, account)
+            with self._stragglers.walking(task):
+                cursor = task.here.cursor if task.can_continue(account.pds) else None
+                self._emit(ImportStarted(task.did, task.collection, account.pds, cursor))
+                return await self._walker.walk(task, account)
 
-    def _writer_of(self, job: Job) -> Writer:
-        return self._writers[job.claim.state.id % len(self._writers)]
+    def _writer_of(self, task: PairTask) -> Writer:
+        return self._writers[task.claim.state.id % len(self._writers)]
 
     # What a walk sees of the database.
 
-    async def put(self, item: PageItem) -> None:
+    async def put(self, item: FetchedPage) -> None:
         """Take a page from a walk."""
-        if item.job.collection in self._mappers:
+        if item.task.collection in self._mappers:
             self._mappers.apply(item)
-        await self._writer_of(item.job).put(item)
+        await self._writer_of(item.task).put(item)
 
-    def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
+    def asking(self, task: PairTask) -> AbstractAsyncContextManager[None]:
         """Surround a request for a page."""
-        return self._stragglers.asking(job)
+        return self._stragglers.asking(task)
 
-    async def distinct_share(self, job: Job) -> float:
+    async def distinct_share(self, task: PairTask) -> float:
         """How much of the walk's committed part came only once.
 
         Returns:
             1.0 if nothing came twice.
         """
-        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(job)))
+        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(task)))
         return distinct / total if total else 1.0
 
-    async def last_page(self, job: Job) -> frozenset[str] | None:
+    async def last_page(self, task: PairTask) -> frozenset[str] | None:
         """What the last committed page held.
 
         Returns:
             Its rkeys; None if the walk cannot go on, because not all of its pages are known.
         """
-        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(job), job.here.pages))
+        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(task), task.here.pages))
 
-    async def known_rev(self, job: Job) -> str | None:
+    async def known_rev(self, task: PairTask) -> str | None:
         """The greatest revision that anything known of the pair carries by now.
 
         Returns:
             A TID; None if nothing is known.
         """
-        if job.claim.is_fresh:
+        if task.claim.is_fresh:
             return None  # what live events have brought since the claim is newer than it has to be
-        pair = Pair(job.did, job.collection)
+        pair = Pair(task.did, task.collection)
         limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
         return await self._database.run(lambda conn: newest_rev(conn, pair, limit))
 
-    def _rows_of(self, job: Job) -> Walk:
-        return Walk(self._settings.state_table, job.claim.state.id, job.here.walk)
+    def _rows_of(self, task: PairTask) -> Walk:
+        return Walk(self._settings.state_table, task.claim.state.id, task.here.walk)

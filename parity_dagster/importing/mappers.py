@@ -18,7 +18,7 @@ from parity_dagster.identifiers import parse_nsid
 from parity_dagster.store.mapper_tables import MappedRow, MappedTable
 
 if TYPE_CHECKING:
-    from parity_dagster.importing.pair_task import PageItem
+    from parity_dagster.importing.pair_task import FetchedPage
     from parity_dagster.store.copy_text import Row
 
 REFUSED = "mapper_refused"
@@ -133,13 +133,13 @@ class Mappers:
             nsid: MappedTable(mapper.table, mapper.columns) for nsid, mapper in self._mappers.items() if mapper.table
         }
 
-    def apply(self, item: PageItem) -> None:
+    def apply(self, item: FetchedPage) -> None:
         """Ask the collection's mapper about each record of a page, and move it to where it belongs.
 
         Args:
             item: a page on its way to the writer.
         """
-        sorted_page = self.sort(item.job.did, item.job.collection, item.rows)
+        sorted_page = self.sort(item.task.did, item.task.collection, item.rows)
         item.rows, item.skipped, item.mapped = sorted_page.kept, sorted_page.skipped, sorted_page.mapped
         item.rejects = [*item.rejects, *sorted_page.rejected]
 

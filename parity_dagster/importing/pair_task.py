@@ -24,10 +24,10 @@ _TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(slots=True)
-class PageItem:
+class FetchedPage:
     """A page on its way to the writer."""
 
-    job: Job
+    task: PairTask
     position: WalkPosition
     """Where the walk stands after this page."""
     rows: list[Row]
@@ -44,17 +44,17 @@ class PageItem:
 
 
 @dataclass(slots=True)
-class EndItem:
+class WalkEnd:
     """The last thing a walk sends."""
 
-    job: Job
+    task: PairTask
     position: WalkPosition
     ending: Ending
     attempts: int
 
 
 @dataclass(slots=True)
-class Job:
+class PairTask:
     """A pair that this run has claimed."""
 
     claim: Claim
@@ -82,8 +82,8 @@ class Job:
     is_started: bool = False
 
     @classmethod
-    def from_claim(cls, claim: Claim) -> Job:
-        """A job that stands where the row says the last importer stopped."""
+    def from_claim(cls, claim: Claim) -> PairTask:
+        """A task that stands where the row says the last importer stopped."""
         state = claim.state
         return cls(
             claim,

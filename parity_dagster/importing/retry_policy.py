@@ -45,7 +45,7 @@ def next_try(error: ParityError, attempts: int, settings: Settings) -> tuple[flo
     return None, attempts
 
 
-def failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:
+def after_failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:
     """Decide what becomes of a pair whose walk ended with an error.
 
     Args:

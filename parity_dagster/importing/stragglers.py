@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from parity_dagster.errors import Interrupted
-from parity_dagster.importing.pair_task import Job
+from parity_dagster.importing.pair_task import PairTask
 
 GOES_ON = "what was read is kept, the queue goes on with it last, `parity import --resume` now"
 """What becomes of an interrupted pair."""
@@ -30,7 +30,7 @@ class _Walking:
 
 
 class Stragglers:
-    """The walks of a run that are under way.
+    """The walks of an importer that are under way.
 
     Args:
         patience: seconds a walk may take before it is one that others need not wait for; None lets each take as long
@@ -42,32 +42,32 @@ class Stragglers:
         self._walking: dict[int, _Walking] = {}
 
     @contextmanager
-    def walking(self, job: Job) -> Iterator[None]:
+    def walking(self, task: PairTask) -> Iterator[None]:
         """Note that a pair has got its turn with its host."""
-        self._walking[job.claim.state.id] = _Walking()
+        self._walking[task.claim.state.id] = _Walking()
         try:
             yield
         finally:
-            del self._walking[job.claim.state.id]
+            del self._walking[task.claim.state.id]
 
     @asynccontextmanager
-    async def asking(self, job: Job) -> AsyncIterator[None]:
+    async def asking(self, task: PairTask) -> AsyncIterator[None]:
         """A request for a page, the one moment at which a walk is interrupted: what came before is on its way to a
         commit, and a request that waits for its host's rate limit need not be waited for.
 
         Raises:
             Interrupted: the walk is to make room.
         """
-        walking = self._walking[job.claim.state.id]
+        walking = self._walking[task.claim.state.id]
         if walking.is_over:
-            raise self._interrupted(job)
+            raise self._interrupted(task)
         try:
             async with asyncio.timeout(None) as walking.request:
                 yield
         except TimeoutError:
             if not walking.is_over:
                 raise
-            raise self._interrupted(job) from None
+            raise self._interrupted(task) from None
         finally:
             walking.request = None
 
@@ -88,9 +88,9 @@ class Stragglers:
                 if one.request is not None:
                     one.request.reschedule(0)
 
-    def _interrupted(self, job: Job) -> Interrupted:
+    def _interrupted(self, task: PairTask) -> Interrupted:
         return Interrupted(
-            f"{job.pds} was not done after {self._patience:,.0f} s and made room for others"
+            f"{task.pds} was not done after {self._patience:,.0f} s and made room for others"
             f" (PARITY_STRAGGLER_PATIENCE); {GOES_ON}",
-            has_progress=job.has_progress,
+            has_progress=task.has_progress,
         )

@@ -26,7 +26,7 @@ from parity_dagster.errors import (
     TransientError,
 )
 from parity_dagster.importing.accounts import Account, Accounts
-from parity_dagster.importing.pair_task import Job, PageItem
+from parity_dagster.importing.pair_task import FetchedPage, PairTask
 from parity_dagster.importing.stragglers import GOES_ON
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row
@@ -48,19 +48,19 @@ MOVES = 2
 class Sink(Protocol):
     """Where pages go, and what is known about those that went."""
 
-    async def put(self, item: PageItem) -> None:
+    async def put(self, item: FetchedPage) -> None:
         """Take a page; waits while too much is on its way already."""
 
-    async def distinct_share(self, job: Job) -> float:
+    async def distinct_share(self, task: PairTask) -> float:
         """Share of the walk's committed records that are distinct, 1.0 if each came once."""
 
-    async def last_page(self, job: Job) -> frozenset[str] | None:
+    async def last_page(self, task: PairTask) -> frozenset[str] | None:
         """rkeys of the last committed page; None if not all pages of the walk are known."""
 
-    async def known_rev(self, job: Job) -> str | None:
+    async def known_rev(self, task: PairTask) -> str | None:
         """The greatest revision that anything known of the pair carries by now."""
 
-    def asking(self, job: Job) -> AbstractAsyncContextManager[None]:
+    def asking(self, task: PairTask) -> AbstractAsyncContextManager[None]:
         """Surrounds a request for a page; may raise `Interrupted`."""
 
 
@@ -70,7 +70,7 @@ class _CursorRefused(Exception):
 
 
 class Walker:
-    """Walks jobs, one call each; holds nothing of a single walk."""
+    """Walks tasks, one call each; holds nothing of a single walk."""
 
     def __init__(self, repo: RepoClient, accounts: Accounts, settings: Settings, sink: Sink) -> None:
         self._repo = repo
@@ -79,7 +79,7 @@ class Walker:
         self._sink = sink
         self._large_pages = asyncio.Semaphore(LARGE_PAGES)
 
-    async def walk(self, job: Job, account: Account) -> bool:
+    async def walk(self, task: PairTask, account: Account) -> bool:
         """Read a pair to its end.
 
         Returns:
@@ -89,31 +89,33 @@ class Walker:
             ParityError: why the walk could not be completed; what was sent to the sink stays.
         """
         moves, may_restart, is_read = 0, True, False
-        place = job.here
-        is_resumed = job.can_continue(account.pds)
+        place = task.here
+        is_resumed = task.can_continue(account.pds)
         if is_resumed:
-            last_keys = await self._sink.last_page(job)
+            last_keys = await self._sink.last_page(task)
             if last_keys is None:
                 is_resumed = False
             else:
-                job.last_keys = last_keys
-                is_read = job.here.cursor is None  # the last importer was killed between the last page and the end
+                task.last_keys = last_keys
+                is_read = task.here.cursor is None  # the last importer was killed between the last page and the end
         while True:
             try:
                 if not is_resumed:
                     rev = await self._accounts.rev(account)
-                    if self._is_unchanged(job, account, rev):
+                    if self._is_unchanged(task, account, rev):
                         return False
-                    if job.here.pages or job.here.walk == place.walk:  # or it brought nothing and is as if it never was
-                        place = job.here
-                    job.begin(account.pds, rev, await self._sink.known_rev(job))
+                    if (
+                        task.here.pages or task.here.walk == place.walk
+                    ):  # or it brought nothing and is as if it never was
+                        place = task.here
+                    task.begin(account.pds, rev, await self._sink.known_rev(task))
                 if not is_read:
-                    await self._read_pages(job)
-                await self._believe_end(job, account, has_begun=not is_resumed)
+                    await self._read_pages(task)
+                await self._believe_end(task, account, has_begun=not is_resumed)
                 return True
             except _CursorRefused as exc:
                 if not may_restart:
-                    job.return_to(place)
+                    task.return_to(place)
                     raise RequestRefused(
                         f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
                     ) from exc.refusal
@@ -121,19 +123,19 @@ class Walker:
             except (HostUnreachable, RepoNotFound, AccountUnavailable, RequestRefused) as exc:
                 moved = await self._moved(account, exc) if moves < MOVES else None
                 if moved is None:
-                    job.return_to(place)
+                    task.return_to(place)
                     raise
                 account, moves = moved, moves + 1
             except ParityError:
-                job.return_to(place)
+                task.return_to(place)
                 raise
             is_resumed = is_read = False
 
     # I10
-    def _is_unchanged(self, job: Job, account: Account, rev: str | None) -> bool:
-        state = job.claim.state
+    def _is_unchanged(self, task: PairTask, account: Account, rev: str | None) -> bool:
+        state = task.claim.state
         return (
-            not job.claim.reread
+            not task.claim.reread
             and state.completed_at is not None
             and rev is not None
             and state.rev == rev
@@ -152,76 +154,76 @@ class Walker:
             raise  # a permanent answer is believed only after the DID was resolved afresh
 
     # I11
-    async def _believe_end(self, job: Job, account: Account, *, has_begun: bool) -> None:
+    async def _believe_end(self, task: PairTask, account: Account, *, has_begun: bool) -> None:
         """Some servers show nothing for an account they do not have, or have no longer: no list, or no next page.
 
         What such an end would drop or hide is at stake, so the host must have vouched for the account after the page
         that showed nothing. A pair of which nothing is held yet can only be short of what comes after that page, so
         for it an answer of the last minute will do, and is shared by the account's collections.
         """
-        if not job.shows_nothing:
+        if not task.shows_nothing:
             return
-        state = job.claim.state
-        here = job.here
+        state = task.claim.state
+        here = task.here
         if here.seen == 0 and state.records_synced and state.completed_at and here.rev and here.rev == state.rev:
             raise ServerFailure(
-                f"{account.pds} contradicts itself: {job.did} has the revision of the last import and none of its"
+                f"{account.pds} contradicts itself: {task.did} has the revision of the last import and none of its"
                 f" {state.records_synced:,} records; they are kept. Try again later"
             )
-        grace = VOUCHED_SECONDS if job.claim.is_fresh and has_begun else 0.0
+        grace = VOUCHED_SECONDS if task.claim.is_fresh and has_begun else 0.0
         since = time.monotonic() - grace
         if await self._accounts.confirm_active(account, since, by_rev=here.seen > 0 and grace > 0):
             return
-        if here.seen and await self._shows_records(job):
+        if here.seen and await self._shows_records(task):
             return
         denial = RepoNotFound(f"{account.pds} shows nothing and cannot say whether it has {account.did}")
         if await self._accounts.relocate(account) is not None:
             raise denial  # makes the walk move
-        if not job.claim.is_fresh:
+        if not task.claim.is_fresh:
             raise ServerFailure(
                 f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
                 " pair and delete them"
             )
 
-    async def _shows_records(self, job: Job) -> bool:
+    async def _shows_records(self, task: PairTask) -> bool:
         """Whether the host, asked from the start again, shows any record."""
         try:
             page = await self._repo.list_records(
-                job.pds, job.did, job.collection, cursor=None, limit=SMALLEST_LIMIT, is_large=False
+                task.pds, task.did, task.collection, cursor=None, limit=SMALLEST_LIMIT, is_large=False
             )
         except (Refusal, MalformedAnswer):
             return False
         return bool(page.records or page.rejected)
 
-    async def _read_pages(self, job: Job) -> None:
+    async def _read_pages(self, task: PairTask) -> None:
         limit = self._settings.page_size
         delay = self._settings.page_delay / 1000
         idle, next_check = 0, FIRST_LOOP_CHECK
         # Brent: compare every cursor with one remembered at the last power of two; any circle is caught.
-        landmark, landmark_at = job.here.cursor, 1
+        landmark, landmark_at = task.here.cursor, 1
         steps = 0
         while True:
-            asked = job.here.cursor
+            asked = task.here.cursor
             try:
-                is_new = await self._pass_page(job, limit)
+                is_new = await self._pass_page(task, limit)
             except MalformedAnswer as exc:
                 if limit > SMALLEST_LIMIT:
-                    limit = await self._smaller(job, exc, limit)
+                    limit = await self._smaller(task, exc, limit)
                     continue
                 async with self._large_pages:
-                    is_new = await self._pass_page(job, limit, is_large=True)
+                    is_new = await self._pass_page(task, limit, is_large=True)
             except (Refusal, ServerFailure) as exc:
-                limit = await self._smaller(job, exc, limit)
+                limit = await self._smaller(task, exc, limit)
                 continue
             limit = min(self._settings.page_size, limit * 2)
-            cursor, pages = job.here.cursor, job.here.pages
+            cursor, pages = task.here.cursor, task.here.pages
             if cursor is None:
                 return
             steps += 1
             idle = 0 if is_new else idle + 1
             if cursor in (landmark, asked) or idle > IDLE_PAGES:
                 raise CursorLoop(
-                    f"{job.pds} goes in circles after page {pages}: "
+                    f"{task.pds} goes in circles after page {pages}: "
                     + ("its cursor came back" if idle <= IDLE_PAGES else f"{idle} pages brought nothing new")
                     + "; tell its operator, then `parity import --resume` reads the list from its start"
                 )
@@ -229,56 +231,56 @@ class Walker:
                 landmark, landmark_at = cursor, landmark_at * 2
             if pages >= self._settings.max_pages:
                 raise TooManyPages(
-                    f"{job.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
+                    f"{task.pds} shows more than {self._settings.max_pages:,} pages; if the repository is really that"
                     " large, raise PARITY_MAX_PAGES and resume"
                 )
-            if self._settings.max_bytes is not None and job.read >= self._settings.max_bytes:
+            if self._settings.max_bytes is not None and task.read >= self._settings.max_bytes:
                 raise Interrupted(
-                    f"{job.pds} has sent {job.read:,} bytes, as many as PARITY_MAX_BYTES lets one run read of a pair;"
+                    f"{task.pds} has sent {task.read:,} bytes, as many as PARITY_MAX_BYTES lets one run read of a pair;"
                     f" {GOES_ON}",
                     has_progress=True,
                 )
             if pages >= next_check:
                 next_check = pages * 2
-                if await self._sink.distinct_share(job) < 0.5:
+                if await self._sink.distinct_share(task) < 0.5:
                     raise CursorLoop(
-                        f"{job.pds} shows the same records again and again ({pages} pages so far); tell its"
+                        f"{task.pds} shows the same records again and again ({pages} pages so far); tell its"
                         " operator, then `parity import --resume` reads the list from its start"
                     )
             if delay:
                 await asyncio.sleep(delay)
 
-    async def _pass_page(self, job: Job, limit: int, *, is_large: bool = False) -> bool:
+    async def _pass_page(self, task: PairTask, limit: int, *, is_large: bool = False) -> bool:
         """Fetch a page and hand it on; whether it brought anything new."""
-        async with self._sink.asking(job):
+        async with self._sink.asking(task):
             page = await self._repo.list_records(
-                job.pds, job.did, job.collection, cursor=job.here.cursor, limit=limit, is_large=is_large
+                task.pds, task.did, task.collection, cursor=task.here.cursor, limit=limit, is_large=is_large
             )
-        return await self._send(job, page)
+        return await self._send(task, page)
 
-    async def _send(self, job: Job, page: Page) -> bool:
+    async def _send(self, task: PairTask, page: Page) -> bool:
         """Hand a page on, without the records that the page before ended with; tell if anything was left."""
-        if job.is_stopped:
+        if task.is_stopped:
             raise Interrupted("the pair was taken away from this importer")
         keys = frozenset([record[0] for record in page.records])
         rows: list[Row] = page.records
-        if not keys.isdisjoint(job.last_keys):
-            rows = [record for record in rows if record[0] not in job.last_keys]
+        if not keys.isdisjoint(task.last_keys):
+            rows = [record for record in rows if record[0] not in task.last_keys]
         is_new = bool(rows or page.rejected)
-        job.shows_nothing = not (page.records or page.rejected)
-        job.read += page.size
-        job.here = replace(
-            job.here,
+        task.shows_nothing = not (page.records or page.rejected)
+        task.read += page.size
+        task.here = replace(
+            task.here,
             cursor=page.cursor,
-            pages=job.here.pages + 1,
-            seen=job.here.seen + len(rows) + len(page.rejected),
+            pages=task.here.pages + 1,
+            seen=task.here.seen + len(rows) + len(page.rejected),
         )
         if keys:
-            job.last_keys = keys
-        await self._sink.put(PageItem(job, job.here, rows, page.rejected, page.body))
+            task.last_keys = keys
+        await self._sink.put(FetchedPage(task, task.here, rows, page.rejected, page.body))
         return is_new
 
-    async def _smaller(self, job: Job, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:
+    async def _smaller(self, task: PairTask, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:
         """What to do about a page that fails: believe it, or ask for fewer records to get around a bad one."""
         smaller = max(SMALLEST_LIMIT, limit // 2)
         can_shrink = smaller < limit
@@ -286,40 +288,40 @@ class Walker:
             if can_shrink and error.status == 500:
                 return smaller
             # Some servers answer 500 for an account they do not have: the status endpoint knows better.
-            await self._ask_status(job, error)
+            await self._ask_status(task, error)
             raise error
         if isinstance(error, MalformedAnswer):
             if can_shrink:
                 return smaller
             raise error
-        denial = account_error(error, job.pds, job.did)
+        denial = account_error(error, task.pds, task.did)
         if denial is not None:
-            await self._ask_status(job, denial)
+            await self._ask_status(task, denial)
             raise denial
         # The reference PDS says "InvalidRequest" for a repository it does not have, for a cursor it cannot read and
         # for a record it cannot show, each time in other words. Its status endpoint has a name for the first.
         if error.status == 400 and can_shrink:
             with suppress(TransientError):
-                await self._ask_status(job, None)
+                await self._ask_status(task, None)
             return smaller
-        if job.here.cursor:
+        if task.here.cursor:
             with suppress(TransientError):
-                await self._ask_status(job, None)
+                await self._ask_status(task, None)
             raise _CursorRefused(error)
-        await self._ask_status(job, None)
+        await self._ask_status(task, None)
         raise RequestRefused(
-            f"{job.pds} refuses to list {job.collection} of {job.did}: {error}; ask its operator why"
+            f"{task.pds} refuses to list {task.collection} of {task.did}: {error}; ask its operator why"
         ) from error
 
-    async def _ask_status(self, job: Job, denial: ParityError | None) -> None:
+    async def _ask_status(self, task: PairTask, denial: ParityError | None) -> None:
         """Let getRepoStatus say what a bare "not found" or 500 means; returns if it says that all is well."""
         try:
-            is_vouched = await self._repo.check_status(job.pds, job.did)
+            is_vouched = await self._repo.check_status(task.pds, task.did)
         except TransientError:
             if isinstance(denial, TransientError):
                 return
             raise
         if is_vouched and isinstance(denial, RepoNotFound):
             raise ServerFailure(
-                f"{job.pds} contradicts itself: getRepoStatus knows {job.did}, listRecords does not; try again later"
+                f"{task.pds} contradicts itself: getRepoStatus knows {task.did}, listRecords does not; try again later"
             )

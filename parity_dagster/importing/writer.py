@@ -12,11 +12,11 @@ from psycopg import AsyncConnection
 
 from parity_dagster.errors import DatabaseError, PagesMissing
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
-from parity_dagster.importing.batch import Fold, Item, fold
+from parity_dagster.importing.batch import Item, PairBatch, by_pair
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.mappers import REFUSED
-from parity_dagster.importing.pair_task import EndItem, Job, PageItem
-from parity_dagster.importing.retry_policy import failure
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
+from parity_dagster.importing.retry_policy import after_failure
 from parity_dagster.models import ImportResult, ImportState, ImportStatus
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
@@ -76,7 +76,7 @@ class Writer:
 
     async def put(self, item: Item) -> None:
         """Queue an item; waits while too many bytes are queued."""
-        if isinstance(item, PageItem):
+        if isinstance(item, FetchedPage):
             await self._gate.enter(item.size)
         self._queue.put_nowait(item)
 
@@ -89,15 +89,15 @@ class Writer:
         try:
             is_open = True
             while is_open:
-                batch: list[Item] = []
+                items: list[Item] = []
                 item = await self._queue.get()
                 records = size = 0
                 while True:
                     if item is None:
                         is_open = False
                         break
-                    batch.append(item)
-                    if isinstance(item, PageItem):
+                    items.append(item)
+                    if isinstance(item, FetchedPage):
                         size += item.size
                         records += len(item.rows)
                     else:
@@ -105,111 +105,111 @@ class Writer:
                     if records >= BATCH_RECORDS or size >= BATCH_BYTES or self._queue.empty():
                         break
                     item = self._queue.get_nowait()
-                if batch:
-                    await self._commit(batch)
+                if items:
+                    await self._commit(items)
                     await self._gate.leave(size)
         finally:
             await self._session.close()
 
-    async def _commit(self, batch: Sequence[Item]) -> None:
-        await self._write(fold([item for item in batch if not item.job.is_stopped]))
+    async def _commit(self, items: Sequence[Item]) -> None:
+        await self._write(by_pair([item for item in items if not item.task.is_stopped]))
 
-    async def _write(self, folds: list[Fold]) -> None:
+    async def _write(self, batches: list[PairBatch]) -> None:
         try:
-            while folds:
+            while batches:
                 try:
-                    ended = await self._session.run(partial(self._save, folds))
+                    ended = await self._session.run(partial(self._save, batches))
                     break
                 except LostClaim as exc:
-                    folds = await self._without_lost(folds, exc.state_ids)
+                    batches = await self._without_lost(batches, exc.state_ids)
                 except UnprovenEnding as exc:
-                    self._fail_unproven(folds, exc.state_ids)
+                    self._fail_unproven(batches, exc.state_ids)
                 except REFUSALS as exc:
-                    direct = [item for item in folds if item.write.is_direct]
+                    direct = [batch for batch in batches if batch.write.is_direct]
                     if direct and isinstance(exc, psycopg.errors.UniqueViolation):
                         # Something is there already that a first import did not expect: go through the upsert.
-                        for item in direct:
-                            item.write.is_direct = item.job.is_direct = False
+                        for batch in direct:
+                            batch.write.is_direct = batch.task.is_direct = False
                         continue
-                    if not await self._session.run(partial(self._set_aside, folds)):
-                        await self._write_singly(folds, exc)
+                    if not await self._session.run(partial(self._set_aside, batches)):
+                        await self._write_singly(batches, exc)
                         return
             else:
                 return
         except DatabaseError as exc:
-            for item in folds:
-                self._give_up(item.job, str(exc), exc.code)
+            for batch in batches:
+                self._give_up(batch.task, str(exc), exc.code)
             return
         except Exception as exc:  # noqa: BLE001 - whatever a stranger's data did, it must cost one pair
-            await self._write_singly(folds, exc)
+            await self._write_singly(batches, exc)
             return
-        for item in folds:
-            item.settle()
-            for event in item.progress():
+        for batch in batches:
+            batch.committed()
+            for event in batch.progress():
                 self._emit(event)
-            if item.write.ending is not None:
-                self._finish(item.job, ended[item.write.state_id], fetched=item.has_pages)
+            if batch.write.ending is not None:
+                self._finish(batch.task, ended[batch.write.state_id], fetched=batch.has_pages)
 
-    async def _write_singly(self, folds: Sequence[Fold], error: Exception) -> None:
+    async def _write_singly(self, batches: Sequence[PairBatch], error: Exception) -> None:
         """Write the pairs of a batch that fails for no record's sake one by one; one that fails alone is failed."""
-        if len(folds) > 1:
-            for item in folds:
-                await self._write([item])
+        if len(batches) > 1:
+            for batch in batches:
+                await self._write([batch])
             return
-        (item,) = folds
-        logger.error("a page of %s of %s cannot be written", item.job.collection, item.job.did, exc_info=error)
+        (batch,) = batches
+        logger.error("a page of %s of %s cannot be written", batch.task.collection, batch.task.did, exc_info=error)
         said = (
             f"PostgreSQL refuses a page ({type(error).__name__}: {storable(first_line(error))}) but none of its"
             " records; please report this"
         )
         # What was committed stays; the row says why nothing follows.
-        ending = EndItem(item.job, item.job.saved, Ending(said, DatabaseError.code), item.write.attempts + 1)
-        (bare,) = fold([ending])
+        ending = WalkEnd(batch.task, batch.task.saved, Ending(said, DatabaseError.code), batch.write.attempts + 1)
+        (bare,) = by_pair([ending])
         try:
             ended = await self._session.run(partial(self._save, [bare]))
         except Exception:  # noqa: BLE001 - the claim is lost, or so is the database: the row stays as it is
-            self._give_up(item.job, said, DatabaseError.code)
+            self._give_up(batch.task, said, DatabaseError.code)
         else:
-            self._finish(item.job, ended[bare.write.state_id], fetched=item.job.is_started)
+            self._finish(batch.task, ended[bare.write.state_id], fetched=batch.task.is_started)
 
     async def _prepare(self, conn: AsyncConnection) -> None:
         await self._store.prepare(conn)
         # A session that had to be opened again tells that Postgres was away: the claim's session was, too.
         await self._claims.hold()
 
-    async def _save(self, folds: Sequence[Fold], conn: AsyncConnection) -> dict[int, ImportState]:
-        return await self._store.save(conn, self._claims.importer_id, [item.write for item in folds])
+    async def _save(self, batches: Sequence[PairBatch], conn: AsyncConnection) -> dict[int, ImportState]:
+        return await self._store.save(conn, self._claims.importer_id, [batch.write for batch in batches])
 
     # I12, I15
-    async def _without_lost(self, folds: list[Fold], lost: set[int]) -> list[Fold]:
+    async def _without_lost(self, batches: list[PairBatch], lost: set[int]) -> list[PairBatch]:
         """Drop the pairs of a batch that are not ours any more.
 
         A commit whose answer got lost with the connection looks the same for pairs that ended in it: their rows
         then show exactly what this batch meant to write.
         """
         states = await self._session.run(lambda conn: self._store.find_states(conn, list(lost)))
-        for item in folds:
-            if item.write.state_id not in lost:
+        for batch in batches:
+            if batch.write.state_id not in lost:
                 continue
-            state = states.get(item.write.state_id)
-            if state is not None and item.is_written_as(state):
-                item.settle()
-                for event in item.progress():
+            state = states.get(batch.write.state_id)
+            if state is not None and batch.is_written_as(state):
+                batch.committed()
+                for event in batch.progress():
                     self._emit(event)
-                self._finish(item.job, state, fetched=item.has_pages)
+                self._finish(batch.task, state, fetched=batch.has_pages)
             else:
                 self._give_up(
-                    item.job,
+                    batch.task,
                     "the pair was reset or taken over by another importer; see `parity import-status`",
                     "busy",
                 )
-        return [item for item in folds if item.write.state_id not in lost]
+        return [batch for batch in batches if batch.write.state_id not in lost]
 
     # I2
-    def _fail_unproven(self, folds: Sequence[Fold], state_ids: set[int]) -> None:
+    def _fail_unproven(self, batches: Sequence[PairBatch], state_ids: set[int]) -> None:
         """A walk whose page rows are not all there has not shown what is missing from the list, and is read again."""
-        for item in folds:
-            write = item.write
+        for batch in batches:
+            write = batch.write
             if write.state_id in state_ids:
                 pages = write.position.pages
                 error = PagesMissing(
@@ -217,25 +217,25 @@ class Writer:
                     " hold what all of them showed, so that nothing was deleted or counted; `parity import"
                     " --resume` reads the list again from its first page"
                 )
-                write.ending, write.attempts = failure(error, item.job.claim.state.attempts, self._settings)
+                write.ending, write.attempts = after_failure(error, batch.task.claim.state.attempts, self._settings)
 
-    async def _set_aside(self, folds: Sequence[Fold], conn: AsyncConnection) -> int:
+    async def _set_aside(self, batches: Sequence[PairBatch], conn: AsyncConnection) -> int:
         """Find the values that Postgres refuses, keep them as failed records instead, and tell how many there are."""
         found = 0
-        for item in folds:
-            bad = await find_unstorable(conn, item.write.rows)
+        for batch in batches:
+            bad = await find_unstorable(conn, batch.write.rows)
             found += len(bad)
-            item.reject(bad)
-            write = item.write
+            batch.reject(bad)
+            write = batch.write
             if not bad and write.mapped:
                 rows = MappedWrite(write.did, write.collection, write.mapped)
-                bad = await self._store.mapped.find_refused(conn, rows, item.records)
+                bad = await self._store.mapped.find_refused(conn, rows, batch.records)
                 found += len(bad)
-                item.reject(bad, REFUSED)
+                batch.reject(bad, REFUSED)
         return found
 
-    def _finish(self, job: Job, state: ImportState, *, fetched: bool) -> None:
-        job.is_stopped = True
+    def _finish(self, task: PairTask, state: ImportState, *, fetched: bool) -> None:
+        task.is_stopped = True
         result = ImportResult.from_state(state)
         if state.status is ImportStatus.COMPLETED:
             self._emit(ImportCompleted(result, state, fetched))
@@ -243,12 +243,12 @@ class Writer:
             self._emit(
                 ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
             )
-        job.report_done()
+        task.report_done()
 
-    def _give_up(self, job: Job, error: str, code: str) -> None:
-        if job.is_stopped:
+    def _give_up(self, task: PairTask, error: str, code: str) -> None:
+        if task.is_stopped:
             return
-        job.is_stopped = True
-        result = ImportResult.from_state(job.claim.state).with_error(error, code)
-        self._emit(ImportFailed(job.did, job.collection, error, code, result, None))
-        job.report_done()
+        task.is_stopped = True
+        result = ImportResult.from_state(task.claim.state).with_error(error, code)
+        self._emit(ImportFailed(task.did, task.collection, error, code, result, None))
+        task.report_done()

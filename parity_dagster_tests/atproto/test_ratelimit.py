@@ -17,7 +17,7 @@ from hypothesis import given, settings as settings_of_hypothesis, strategies as 
 
 from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.identity import IdentityResolver
-from parity_dagster.atproto.ratelimit import BREAKER_FAILURES, LONGEST_ASKED, HostPace, HostPaces, retry_after
+from parity_dagster.atproto.ratelimit import BREAKER_FAILURES, LONGEST_ASKED, HostLimiter, HostLimiters, retry_after
 from parity_dagster.atproto.xrpc import XrpcClient
 from parity_dagster.errors import HostPaused, HostUnreachable, RateLimited
 from parity_dagster.events import ImportCompleted, ImportFailed
@@ -64,9 +64,9 @@ def test_how_long_a_429_asks_to_wait(headers: dict[str, str], low: float, high: 
 @pytest.mark.parametrize("reset", ["nan", "-inf", "1e308", "-1e308", "0", "5"])
 @pytest.mark.parametrize("status", [200, 429])
 def test_whatever_a_host_says_of_its_limit_is_survived(status: int, remaining: str, reset: str) -> None:
-    pace = HostPace("https://pds.test", 10)
-    pace.answered(status, {"ratelimit-remaining": remaining, "ratelimit-reset": reset, "retry-after": remaining})
-    pace.answered(200, {})
+    limiter = HostLimiter("https://pds.test", 10)
+    limiter.answered(status, {"ratelimit-remaining": remaining, "ratelimit-reset": reset, "retry-after": remaining})
+    limiter.answered(200, {})
 
 
 _DATE = st.from_regex(r"\A[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d:\d\d:\d\d( GMT| [-+]\d{1,6})?\Z")
@@ -81,27 +81,27 @@ _VALUE = st.one_of(st.text(max_size=60), _DATE, st.floats().map(repr), st.intege
 def test_no_header_whatever_it_holds_raises_or_stops_a_host_for_more_than_a_day(
     status: int, headers: dict[str, str]
 ) -> None:
-    pace = HostPace("https://pds.test", 10)
-    pace.answered(status, headers)
+    limiter = HostLimiter("https://pds.test", 10)
+    limiter.answered(status, headers)
     assert 1 <= retry_after(headers) <= LONGEST_ASKED
-    assert pace._not_before <= time.monotonic() + LONGEST_ASKED
-    assert 0 <= pace._interval <= LONGEST_ASKED
+    assert limiter._not_before <= time.monotonic() + LONGEST_ASKED
+    assert 0 <= limiter._interval <= LONGEST_ASKED
 
 
 def test_numbers_that_are_none_do_not_slow_a_host_down() -> None:
-    pace = HostPace("https://pds.test", 10)
-    pace.answered(200, {"ratelimit-remaining": "nan", "ratelimit-reset": "300"})
-    assert not pace.is_resting
+    limiter = HostLimiter("https://pds.test", 10)
+    limiter.answered(200, {"ratelimit-remaining": "nan", "ratelimit-reset": "300"})
+    assert not limiter.is_resting
 
 
 def test_a_host_that_rests_is_remembered_however_many_others_are_met() -> None:
-    paces = HostPaces(10)
-    limited = paces["https://limited.test"]
+    limiters = HostLimiters(10)
+    limited = limiters["https://limited.test"]
     limited.answered(429, {"retry-after": "300"})
     for number in range(25_000):
-        paces[f"https://{number}.test"].answered(200, {})
-    assert paces["https://limited.test"] is limited
-    assert len(paces._paces) <= 10_001
+        limiters[f"https://{number}.test"].answered(200, {})
+    assert limiters["https://limited.test"] is limited
+    assert len(limiters._limiters) <= 10_001
 
 
 def drive(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -114,33 +114,33 @@ def drive(work: Callable[[], Awaitable[Any]]) -> Any:
 
 def test_places_are_given_in_the_order_of_asking_and_never_more_than_allowed() -> None:
     async def work() -> None:
-        pace = HostPace("https://a", 10)
+        limiter = HostLimiter("https://a", 10)
         order: list[int] = []
         most = 0
 
         async def ask(number: int) -> None:
             nonlocal most
-            async with pace.slot():
+            async with limiter.slot():
                 order.append(number)
-                most = max(most, pace.in_flight)
+                most = max(most, limiter.in_flight)
                 await asyncio.sleep(0.001)
 
         tasks = [asyncio.create_task(ask(number)) for number in range(200)]
         await asyncio.gather(*tasks)
         assert order == list(range(200))
         assert most == 4
-        assert pace.in_flight == 0
+        assert limiter.in_flight == 0
 
     drive(work)
 
 
 def test_a_cancelled_wait_takes_no_place_with_it() -> None:
     async def work() -> None:
-        pace = HostPace("https://a", 1)
+        limiter = HostLimiter("https://a", 1)
         holding = asyncio.Event()
 
         async def ask() -> None:
-            async with pace.slot():
+            async with limiter.slot():
                 await holding.wait()
 
         tasks = [asyncio.create_task(ask()) for _ in range(20)]
@@ -152,40 +152,40 @@ def test_a_cancelled_wait_takes_no_place_with_it() -> None:
             task.cancel()
         holding.set()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert pace.in_flight == 0
-        async with pace.slot():
-            assert pace.in_flight == 1
+        assert limiter.in_flight == 0
+        async with limiter.slot():
+            assert limiter.in_flight == 1
 
     drive(work)
 
 
 def test_concurrency_grows_with_good_answers_and_halves_with_bad_ones() -> None:
-    pace = HostPace("https://a", 10)
+    limiter = HostLimiter("https://a", 10)
     for _ in range(200):
-        pace.answered(200, {})
-    assert pace.concurrency == 10
-    pace.answered(503, {})
-    assert pace.concurrency == 5
-    pace.answered(429, {"retry-after": "1"})
-    pace.failed()
-    pace.failed()
-    assert pace.concurrency == 1
+        limiter.answered(200, {})
+    assert limiter.concurrency == 10
+    limiter.answered(503, {})
+    assert limiter.concurrency == 5
+    limiter.answered(429, {"retry-after": "1"})
+    limiter.failed()
+    limiter.failed()
+    assert limiter.concurrency == 1
 
 
 def test_the_last_requests_of_a_window_are_spread_over_it() -> None:
     async def work() -> None:
-        pace = HostPace("https://a", 10)
+        limiter = HostLimiter("https://a", 10)
         reset = {"ratelimit-remaining": "5", "ratelimit-reset": "1"}
-        pace.answered(200, reset)
+        limiter.answered(200, reset)
         times = []
 
         async def ask() -> None:
-            async with pace.slot():
+            async with limiter.slot():
                 times.append(time.monotonic())
 
         await asyncio.gather(*(ask() for _ in range(5)))
         assert times[-1] - times[0] > 0.75, "five requests in a second, not at once"
-        pace.answered(200, {"ratelimit-remaining": "0", "ratelimit-reset": "1"})
+        limiter.answered(200, {"ratelimit-remaining": "0", "ratelimit-reset": "1"})
         began = time.monotonic()
         await ask()
         assert time.monotonic() - began > 0.9, "none are left, so the window is waited for"
@@ -195,41 +195,41 @@ def test_the_last_requests_of_a_window_are_spread_over_it() -> None:
 
 def test_after_failures_the_host_rests_and_then_one_request_tries() -> None:
     async def work() -> None:
-        pace = HostPace("https://a", 10)
+        limiter = HostLimiter("https://a", 10)
         for _ in range(BREAKER_FAILURES):
-            pace.failed()
-        assert pace.is_paused
+            limiter.failed()
+        assert limiter.is_paused
         with pytest.raises(HostPaused, match="rests"):
-            async with pace.slot():
+            async with limiter.slot():
                 pass
-        pace._not_before = 0.0  # the rest is over
-        trial = pace.slot()
+        limiter._not_before = 0.0  # the rest is over
+        trial = limiter.slot()
         await trial.__aenter__()
-        waiting = asyncio.create_task(pace.slot().__aenter__())
+        waiting = asyncio.create_task(limiter.slot().__aenter__())
         await asyncio.sleep(0.01)
         assert not waiting.done(), "the others wait for the outcome of one"
-        pace.failed()
+        limiter.failed()
         await trial.__aexit__(None, None, None)
         with pytest.raises(HostPaused):
             await waiting
-        pace._not_before = 0.0
-        async with pace.slot():
-            pace.answered(200, {})
-        async with pace.slot():
-            assert not pace.is_paused
+        limiter._not_before = 0.0
+        async with limiter.slot():
+            limiter.answered(200, {})
+        async with limiter.slot():
+            assert not limiter.is_paused
 
     drive(work)
 
 
 def test_a_wait_longer_than_an_import_has_patience_is_an_error_with_the_hosts_own_time() -> None:
     async def work() -> None:
-        pace = HostPace("https://a", 10, longest_wait=5)
-        pace.answered(429, {"retry-after": "3600"})
+        limiter = HostLimiter("https://a", 10, longest_wait=5)
+        limiter.answered(429, {"retry-after": "3600"})
         with pytest.raises(RateLimited) as caught:
-            async with pace.slot():
+            async with limiter.slot():
                 pass
         assert 3500 < caught.value.retry_after <= 3600
-        assert pace.in_flight == 0
+        assert limiter.in_flight == 0
 
     drive(work)
 
@@ -240,7 +240,7 @@ def test_a_host_that_only_ever_says_429_is_given_up(settings: Settings) -> None:
 
     async def work(origin: str) -> None:
         http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostPaces(10, longest_wait=2))
+        xrpc = XrpcClient(http, HostLimiters(10, longest_wait=2))
         began = time.monotonic()
         try:
             with pytest.raises(RateLimited):
@@ -260,7 +260,7 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
 
     async def work(origin: str) -> None:
         http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostPaces(10, longest_wait=1.5))
+        xrpc = XrpcClient(http, HostLimiters(10, longest_wait=1.5))
 
         async def ask() -> None:
             await xrpc.get(origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did})
@@ -276,7 +276,7 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
             network.behave_normally()
             await asyncio.sleep(2.5)
             await ask()  # after its rest the host is asked again, and is as good as any
-            assert not xrpc.paces[origin].is_resting
+            assert not xrpc.limiters[origin].is_resting
         finally:
             await http.aclose()
 
@@ -351,7 +351,7 @@ def test_the_directory_has_a_limit_of_its_own() -> None:
     async def work(plc_url: str) -> float:
         settings = load_settings(allow_private_hosts=True)
         http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostPaces(10))
+        xrpc = XrpcClient(http, HostLimiters(10))
         resolver = IdentityResolver(xrpc, plc_url=plc_url, allow_private=True, plc_rate=20.0)
         began = time.monotonic()
         await asyncio.gather(*(resolver.resolve_did(did) for did in dids))
@@ -378,7 +378,7 @@ def test_no_more_requests_are_in_flight_than_the_settings_allow(settings: Settin
 def test_a_connection_that_cannot_be_made_is_retried_and_then_the_hosts_error(settings: Settings) -> None:
     async def work() -> None:
         http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostPaces(10))
+        xrpc = XrpcClient(http, HostLimiters(10))
         with pytest.raises(HostUnreachable):
             await xrpc.get("http://127.0.0.1:9", "/")
         await http.aclose()

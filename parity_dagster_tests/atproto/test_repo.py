@@ -13,7 +13,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from parity_dagster.atproto.http import HttpClient
-from parity_dagster.atproto.ratelimit import HostPaces
+from parity_dagster.atproto.ratelimit import HostLimiters
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import XrpcClient
 from parity_dagster.errors import MalformedAnswer, ServerFailure
@@ -38,7 +38,7 @@ async def _ask(answer: object, question: Callable[[RepoClient, str], Awaitable[T
     http = HttpClient(load_settings(allow_private_hosts=True))
     try:
         port = server.sockets[0].getsockname()[1]
-        repo = RepoClient(XrpcClient(http, HostPaces(10)), max_page_bytes=2**20)
+        repo = RepoClient(XrpcClient(http, HostLimiters(10)), max_page_bytes=2**20)
         return await question(repo, f"http://127.0.0.1:{port}")
     finally:
         await http.aclose()
@@ -104,7 +104,7 @@ async def _check_status(status: int) -> bool:
     http = HttpClient(load_settings(allow_private_hosts=True), resolver=_Loopback())
     try:
         port = server.sockets[0].getsockname()[1]
-        repo = RepoClient(XrpcClient(http, HostPaces(10)), max_page_bytes=2**20)
+        repo = RepoClient(XrpcClient(http, HostLimiters(10)), max_page_bytes=2**20)
         return await repo.check_status(f"http://pds501.example.com:{port}", "did:plc:z72i7hdynmk6r22z27h6tvur")
     finally:
         await http.aclose()

@@ -12,8 +12,8 @@ from itertools import pairwise
 import psycopg
 from hypothesis import example, given, settings as hypothesis_settings, strategies as st
 
-from parity_dagster.importing.batch import fold
-from parity_dagster.importing.pair_task import EndItem, Job, PageItem
+from parity_dagster.importing.batch import by_pair
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.sample_network import POST, SampleNetwork
 from parity_dagster.settings import Settings
@@ -52,12 +52,12 @@ def test_rows_arrive_as_they_were_encoded(database_url: str) -> None:
         check()
 
 
-def a_job() -> Job:
+def a_task() -> PairTask:
     state = ImportState(
         1, DID, POST, ImportStatus.PENDING, None, 0, 0, 0, None, None, None, NOW, NOW,
         None, None, 0, 0, 0, None, None, None, 1,
     )  # fmt: skip
-    return Job.from_claim(Claim(state, is_mine=True, holder=None, is_fresh=True, refresh=False))
+    return PairTask.from_claim(Claim(state, is_mine=True, holder=None, is_fresh=True, refresh=False))
 
 
 pages = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=4), max_size=6)
@@ -71,17 +71,17 @@ cuts = st.lists(st.booleans(), min_size=7, max_size=7)
 @example([["d", "c"], [], ["d"]], [True] * 7)
 @example([["d", "c"], ["b", "a"]], [False] * 7)
 def test_counts_that_are_called_exact_are(shown: list[list[str]], ends_batch: list[bool]) -> None:
-    job = a_job()
-    job.begin("https://pds", None, None)
-    batch: list[PageItem | EndItem] = []
+    task = a_task()
+    task.begin("https://pds", None, None)
+    items: list[FetchedPage | WalkEnd] = []
     for number, (keys, ends) in enumerate(zip(shown, ends_batch, strict=False), 1):
         rows: list[Row] = [(key, "bafy", b"{}") for key in keys]
-        batch.append(PageItem(job, replace(job.here, pages=number, cursor="next"), rows, [], b""))
+        items.append(FetchedPage(task, replace(task.here, pages=number, cursor="next"), rows, [], b""))
         if ends:
-            (folded,) = fold(batch)
-            folded.settle()
-            batch = []
-    (last,) = fold([*batch, EndItem(job, job.here, Ending(), 0)])
+            (batch,) = by_pair(items)
+            batch.committed()
+            items = []
+    (last,) = by_pair([*items, WalkEnd(task, task.here, Ending(), 0)])
     every = [key for keys in shown for key in keys]
     descends = all(later < earlier for earlier, later in pairwise(every))
     if last.write.is_counted:

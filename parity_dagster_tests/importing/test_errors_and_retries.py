@@ -12,7 +12,7 @@ import pytest
 
 from parity_dagster import errors
 from parity_dagster.errors import ParityError, PermanentError, RateLimited, TransientError
-from parity_dagster.importing.retry_policy import MAX_ERROR_TEXT, failure
+from parity_dagster.importing.retry_policy import MAX_ERROR_TEXT, after_failure
 from parity_dagster.models import ImportResult, ImportState
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -47,15 +47,15 @@ def test_transient_errors_are_tried_three_times_and_permanent_ones_never_again(
     settings_without_database: Settings, kind: type[ParityError]
 ) -> None:
     settings = settings_without_database
-    first, attempts = failure(make(kind), 0, settings)
+    first, attempts = after_failure(make(kind), 0, settings)
     assert first.error_code == kind.code
     if kind is RateLimited:
         assert (first.retry_in, attempts) == (400.0, 0), "being asked to come back later is no failed try"
     elif issubclass(kind, TransientError) or kind.retryable:
         assert (first.retry_in, attempts) == (60.0, 1)
-        second, attempts = failure(make(kind), attempts, settings)
+        second, attempts = after_failure(make(kind), attempts, settings)
         assert (second.retry_in, attempts) == (120.0, 2)
-        third, attempts = failure(make(kind), attempts, settings)
+        third, attempts = after_failure(make(kind), attempts, settings)
         assert (third.retry_in, attempts) == (None, 3)
     else:
         assert first.retry_in is None
@@ -70,7 +70,7 @@ def settings_without_database() -> Settings:
 
 
 def test_an_error_text_is_capped(settings_without_database: Settings) -> None:
-    ending, _ = failure(errors.ServerFailure("x" * 10_000), 0, settings_without_database)
+    ending, _ = after_failure(errors.ServerFailure("x" * 10_000), 0, settings_without_database)
     assert len(ending.error or "") == MAX_ERROR_TEXT
 
 
