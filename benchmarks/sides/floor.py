@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import psycopg
 
 from benchmarks.sides.work import Done, Run, Work
-from parity_dagster.atproto.http import HttpClient
+from parity_dagster.atproto.network import open_network
 from parity_dagster.atproto.pages import parse_page
 from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.settings import Settings, load_settings
@@ -35,7 +35,7 @@ def download(work: Work, stack: ExitStack) -> Run:
 
 
 async def _fetch_all(work: Work, settings: Settings, keep: dict[tuple[str, str], list[bytes]] | None) -> int:
-    client = HttpClient(settings)
+    client = open_network(settings).http
     everywhere = asyncio.Semaphore(settings.concurrency)
     hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(settings.host_concurrency))
     pages = 0

@@ -13,11 +13,9 @@ from typing import Any
 
 import psycopg
 
-from parity_dagster.atproto.http import HttpClient
-from parity_dagster.atproto.identity import IdentityResolver
-from parity_dagster.atproto.ratelimit import HostLimiters
+from parity_dagster.atproto.network import Network, open_network
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.atproto.xrpc import Refusal, XrpcClient
+from parity_dagster.atproto.xrpc import Refusal
 from parity_dagster.errors import ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.loop import LoopThread
@@ -140,27 +138,18 @@ class _Auditor:
         self._mappers = Mappers(settings.mappers)
 
     async def audit(self, accounts: dict[str, list[ImportState]]) -> list[PairAudit]:
-        http = HttpClient(self._settings)
+        network = open_network(self._settings)
         try:
-            xrpc = XrpcClient(http, HostLimiters(self._settings.host_concurrency))
-            resolver = IdentityResolver(
-                xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
-            )
-            repo = RepoClient(xrpc, max_page_bytes=self._settings.max_page_bytes)
-            return [
-                pair for did, states in accounts.items() for pair in await self._account(did, states, resolver, repo)
-            ]
+            return [pair for did, states in accounts.items() for pair in await self._account(did, states, network)]
         finally:
-            await http.aclose()
+            await network.aclose()
 
-    async def _account(
-        self, did: str, states: list[ImportState], resolver: IdentityResolver, repo: RepoClient
-    ) -> list[PairAudit]:
+    async def _account(self, did: str, states: list[ImportState], network: Network) -> list[PairAudit]:
         audits = [PairAudit(state.did, state.collection, state.pds) for state in states]
         try:
             async with asyncio.timeout(self._seconds):
-                pds = (await resolver.resolve_did(did)).pds
-                rev = await repo.latest_rev(pds, did)
+                pds = (await network.identities.resolve_did(did)).pds
+                rev = await network.repos.latest_rev(pds, did)
         except TimeoutError:
             for found in audits:
                 found.is_whole, found.error = False, f"{did} could not be found within {self._seconds:g} s"
@@ -173,7 +162,7 @@ class _Auditor:
             found.pds = pds
             try:
                 async with asyncio.timeout(self._seconds):
-                    await self._pair(found, state, rev, repo)
+                    await self._pair(found, state, rev, network.repos)
             except TimeoutError:
                 found.is_whole, found.error = False, f"{pds} did not show the whole list within {self._seconds:g} s"
             except Exception as exc:  # noqa: BLE001 - see _error

@@ -1,8 +1,8 @@
-"""What a service has on its loop: HTTP, database and pipeline, wired together in this one place."""
+"""What a service has on its loop: network, database and pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from parity_dagster.importing.collector import fewer_collections
@@ -15,8 +15,7 @@ from parity_dagster.store.schema import check_schema
 from parity_dagster.store.states import StateStore
 
 if TYPE_CHECKING:
-    from parity_dagster.atproto.identity import IdentityResolver
-    from parity_dagster.atproto.repo import RepoClient
+    from parity_dagster.atproto.network import Network
     from parity_dagster.importing.live import LiveWriter
     from parity_dagster.importing.writer import Emit
     from parity_dagster.store.sessions import Database
@@ -35,7 +34,7 @@ class Engine:
         self._settings = settings
         self._states = StateStore(settings.state_table)
         self._live: LiveWriter | None = None
-        self._network: tuple[IdentityResolver, RepoClient, Callable[[], Awaitable[None]]] | None = None
+        self._network: Network | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Engine:
@@ -53,28 +52,20 @@ class Engine:
     async def aclose(self) -> None:
         """Close every connection."""
         if self._network is not None:
-            await self._network[2]()
+            await self._network.aclose()
         if self._live is not None:
             await self._live.close()
         await self.database.close()
 
-    def _open_network(self) -> tuple[IdentityResolver, RepoClient]:
+    @property
+    def network(self) -> Network:
+        """What asks others' servers; there is one while the loop runs."""
         if self._network is None:
             # Loaded when the network is first needed: asking for a status must stay quick.
-            from parity_dagster.atproto.http import HttpClient
-            from parity_dagster.atproto.identity import IdentityResolver
-            from parity_dagster.atproto.ratelimit import HostLimiters
-            from parity_dagster.atproto.repo import RepoClient
-            from parity_dagster.atproto.xrpc import XrpcClient
+            from parity_dagster.atproto.network import open_network
 
-            http = HttpClient(self._settings)
-            xrpc = XrpcClient(http, HostLimiters(self._settings.host_concurrency), self._settings.concurrency)
-            resolver = IdentityResolver(
-                xrpc, plc_url=self._settings.plc_url, allow_private=self._settings.allow_private_hosts
-            )
-            repo = RepoClient(xrpc, max_page_bytes=self._settings.max_page_bytes)
-            self._network = resolver, repo, http.aclose
-        return self._network[:2]
+            self._network = open_network(self._settings)
+        return self._network
 
     async def run(
         self,
@@ -95,8 +86,8 @@ class Engine:
         from parity_dagster.importing.accounts import Accounts
         from parity_dagster.importing.importer import Importer
 
-        resolver, repo = self._open_network()
-        accounts = Accounts(resolver, repo, self.database)
+        repo = self.network.repos
+        accounts = Accounts(self.network.identities, repo, self.database)
         importer = Importer(
             self._settings,
             self.database,
@@ -113,7 +104,7 @@ class Engine:
 
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle."""
-        return await self._open_network()[0].resolve_handle(handle)
+        return await self.network.identities.resolve_handle(handle)
 
     async def find_states(
         self,

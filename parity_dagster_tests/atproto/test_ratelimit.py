@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings as settings_of_hypothesis, strategies as st
 
-from parity_dagster.atproto.http import HttpClient
-from parity_dagster.atproto.identity import IdentityResolver
+from parity_dagster.atproto.network import open_network
 from parity_dagster.atproto.ratelimit import BREAKER_FAILURES, LONGEST_ASKED, HostLimiter, HostLimiters, retry_after
-from parity_dagster.atproto.xrpc import XrpcClient
 from parity_dagster.errors import HostPaused, HostUnreachable, RateLimited
 from parity_dagster.events import ImportCompleted, ImportFailed
 from parity_dagster.models import Pair
@@ -239,14 +237,13 @@ def test_a_host_that_only_ever_says_429_is_given_up(settings: Settings) -> None:
     network.behave(host="pds-1", faults=[{"kind": "429", "seconds": 1}])
 
     async def work(origin: str) -> None:
-        http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostLimiters(10, longest_wait=2))
+        client = open_network(settings, longest_wait=2)
         began = time.monotonic()
         try:
             with pytest.raises(RateLimited):
-                await xrpc.get(origin, "/xrpc/com.atproto.repo.listRecords", {"repo": "x"})
+                await client.xrpc.get(origin, "/xrpc/com.atproto.repo.listRecords", {"repo": "x"})
         finally:
-            await http.aclose()
+            await client.aclose()
         assert time.monotonic() - began < 10
 
     with run_in_thread(network):
@@ -259,11 +256,10 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
     network.behave(host="pds-1", faults=[{"kind": "429", "seconds": 1}])
 
     async def work(origin: str) -> None:
-        http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostLimiters(10, longest_wait=1.5))
+        client = open_network(settings, longest_wait=1.5)
 
         async def ask() -> None:
-            await xrpc.get(origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did})
+            await client.xrpc.get(origin, "/xrpc/com.atproto.sync.getLatestCommit", {"did": did})
 
         try:
             with pytest.raises(RateLimited):
@@ -276,9 +272,9 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
             network.behave_normally()
             await asyncio.sleep(2.5)
             await ask()  # after its rest the host is asked again, and is as good as any
-            assert not xrpc.limiters[origin].is_resting
+            assert not client.xrpc.limiters[origin].is_resting
         finally:
-            await http.aclose()
+            await client.aclose()
 
     with run_in_thread(network):
         drive(lambda: work(network.hosts["pds-1"].url))
@@ -349,13 +345,11 @@ def test_the_directory_has_a_limit_of_its_own() -> None:
     dids = [network.add_account({POST: 1}) for _ in range(21)]
 
     async def work(plc_url: str) -> float:
-        settings = load_settings(allow_private_hosts=True)
-        http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostLimiters(10))
-        resolver = IdentityResolver(xrpc, plc_url=plc_url, allow_private=True, plc_rate=20.0)
+        settings = load_settings(allow_private_hosts=True, plc_url=plc_url)
+        client = open_network(settings, plc_rate=20.0)
         began = time.monotonic()
-        await asyncio.gather(*(resolver.resolve_did(did) for did in dids))
-        await http.aclose()
+        await asyncio.gather(*(client.identities.resolve_did(did) for did in dids))
+        await client.aclose()
         return time.monotonic() - began
 
     with run_in_thread(network) as running:
@@ -377,11 +371,10 @@ def test_no_more_requests_are_in_flight_than_the_settings_allow(settings: Settin
 
 def test_a_connection_that_cannot_be_made_is_retried_and_then_the_hosts_error(settings: Settings) -> None:
     async def work() -> None:
-        http = HttpClient(settings)
-        xrpc = XrpcClient(http, HostLimiters(10))
+        client = open_network(settings)
         with pytest.raises(HostUnreachable):
-            await xrpc.get("http://127.0.0.1:9", "/")
-        await http.aclose()
+            await client.xrpc.get("http://127.0.0.1:9", "/")
+        await client.aclose()
 
     drive(work)
 

@@ -12,10 +12,8 @@ from typing import TypeVar
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from parity_dagster.atproto.http import HttpClient
-from parity_dagster.atproto.ratelimit import HostLimiters
+from parity_dagster.atproto.network import open_network
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.atproto.xrpc import XrpcClient
 from parity_dagster.errors import MalformedAnswer, ServerFailure
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.settings import load_settings
@@ -35,13 +33,12 @@ async def _ask(answer: object, question: Callable[[RepoClient, str], Awaitable[T
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    http = HttpClient(load_settings(allow_private_hosts=True))
+    network = open_network(load_settings(allow_private_hosts=True))
     try:
         port = server.sockets[0].getsockname()[1]
-        repo = RepoClient(XrpcClient(http, HostLimiters(10)), max_page_bytes=2**20)
-        return await question(repo, f"http://127.0.0.1:{port}")
+        return await question(network.repos, f"http://127.0.0.1:{port}")
     finally:
-        await http.aclose()
+        await network.aclose()
         server.close()
 
 
@@ -101,13 +98,12 @@ async def _check_status(status: int) -> bool:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    http = HttpClient(load_settings(allow_private_hosts=True), resolver=_Loopback())
+    network = open_network(load_settings(allow_private_hosts=True), resolver=_Loopback())
     try:
         port = server.sockets[0].getsockname()[1]
-        repo = RepoClient(XrpcClient(http, HostLimiters(10)), max_page_bytes=2**20)
-        return await repo.check_status(f"http://pds501.example.com:{port}", "did:plc:z72i7hdynmk6r22z27h6tvur")
+        return await network.repos.check_status(f"http://pds501.example.com:{port}", DID)
     finally:
-        await http.aclose()
+        await network.aclose()
         server.close()
 
 
