@@ -17,12 +17,12 @@ from parity_dagster.events import (
 from parity_dagster.identifiers import parse_account
 from parity_dagster.importing.bookkeeping import Bookkeeping
 from parity_dagster.importing.listeners import (
-    Audience,
+    Listeners,
     installed_listeners,
     installed_reporters,
     named_listeners,
 )
-from parity_dagster.importing.outbox import Delivery, EventQueue, tell_untold
+from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import (
     ImportResult,
@@ -162,9 +162,9 @@ class ImportService(Bookkeeping):
         results: dict[Pair, ImportResult | None] = {}
         events = EventQueue()
         listeners = self._find_listeners()
-        self._tell_untold(listeners)
-        audience = Audience((*((on_event,) if on_event else ()), *listeners))
-        delivery = Delivery(self._loop, audience, self._run_id)
+        self._deliver_pending(listeners)
+        everybody = Listeners((*((on_event,) if on_event else ()), *listeners))
+        delivery = Delivery(self._loop, everybody, self._run_id)
 
         def valid() -> Iterator[Pair]:
             try:
@@ -191,27 +191,27 @@ class ImportService(Bookkeeping):
             ),
             events.close,
         )
-        must_settle = True
+        must_clear = True
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, ImportCompleted | ImportFailed):
                     results[Pair(event.did, event.collection)] = event.result
-                delivery.tell(event)
+                delivery.deliver(event)
             running.result()
         except DatabaseError as exc:
             for pair, result in list(results.items()):  # the iterable may still be read
                 if result is None:
-                    delivery.tell(_refused(pair, exc))
+                    delivery.deliver(_refused(pair, exc))
             raise
         except BaseException as exc:
             # Ctrl-C or a caller's exception: stop cleanly, so that the pairs can be resumed at once.
             running.stop()
             # Whoever wants the process to end does not wait for listeners: what they do not know yet stays noted.
-            must_settle = isinstance(exc, Exception)
+            must_clear = isinstance(exc, Exception)
             raise
         finally:
-            if must_settle:
-                delivery.settle()
+            if must_clear:
+                delivery.clear_outbox()
         return [result for result in results.values() if result is not None]
 
     def resume(self, state: ImportState) -> ImportResult:
@@ -267,12 +267,12 @@ class ImportService(Bookkeeping):
         reporters = installed_reporters(self.settings) if self._report else ()
         return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners(), *reporters)
 
-    def _tell_untold(self, listeners: tuple[Listener, ...]) -> None:
-        """What a killed process did not get to tell is told once, before anything new."""
+    def _deliver_pending(self, listeners: tuple[Listener, ...]) -> None:
+        """What a killed process did not get to deliver comes once, before anything new."""
         with self._beginning:
             if listeners and not self._has_begun:
                 self._has_begun = True
-                tell_untold(self._loop, Audience(listeners))
+                deliver_pending(self._loop, Listeners(listeners))
 
     def _resolve(self, account: str) -> str | ImportResult:
         try:

@@ -24,7 +24,7 @@ from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.settings import Settings
-from parity_dagster.store.consistency import Comparer, differing, failed_keys, stored_keys
+from parity_dagster.store.consistency import ConsistencyQueries, differing, failed_keys, stored_keys
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row
@@ -107,7 +107,7 @@ def audit(
         DatabaseError: there is no database to compare with.
     """
     with closing(connect(settings)) as conn:
-        dids = Comparer(conn, settings.state_table, run_id).random_accounts(accounts, seed)
+        dids = ConsistencyQueries(conn, settings.state_table, run_id).random_accounts(accounts, seed)
         states: dict[str, list[ImportState]] = {did: [] for did in dids}
         for row in stream_states(conn, settings.state_table, dids=dids, statuses=[ImportStatus.COMPLETED]):
             states[row["did"]].append(state_from_row(row))

@@ -10,7 +10,7 @@ from parity_dagster.models import FailedRecord, ImportState, ImportStatus, Pair,
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.failed_records import find_failed_records
-from parity_dagster.store.outbox import Ended, Told, find_untold, forget_endings
+from parity_dagster.store.outbox import Delivered, Pending, drop_delivered, find_pending
 from parity_dagster.store.schema import check_schema
 from parity_dagster.store.states import StateStore
 
@@ -150,12 +150,12 @@ class Engine:
             self._live = LiveWriter(self.database, self._settings)
         return self._live
 
-    async def find_untold(self, limit: int) -> list[Ended]:
-        """See `store.outbox.find_untold`."""
-        return await self.database.run(lambda conn: find_untold(conn, self._settings.state_table, limit))
+    async def find_pending(self, limit: int) -> list[Pending]:
+        """See `store.outbox.find_pending`."""
+        return await self.database.run(lambda conn: find_pending(conn, self._settings.state_table, limit))
 
-    async def forget_endings(self, told: list[Told]) -> None:
-        """See `store.outbox.forget_endings`."""
+    async def drop_delivered(self, delivered: list[Delivered]) -> None:
+        """See `store.outbox.drop_delivered`."""
         await self.database.run(
-            lambda conn: forget_endings(conn, self._settings.state_table, told), patience=ANNOUNCING_PATIENCE
+            lambda conn: drop_delivered(conn, self._settings.state_table, delivered), patience=ANNOUNCING_PATIENCE
         )

@@ -23,7 +23,7 @@ REPORTER_GROUP = "parity_dagster.reporters"
 orchestrator runs the import itself."""
 
 
-class Audience:
+class Listeners:
     """The listeners of one call."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
@@ -32,7 +32,7 @@ class Audience:
     def __bool__(self) -> bool:
         return bool(self._listeners)
 
-    def tell(self, event: ImportEvent) -> None:
+    def notify(self, event: ImportEvent) -> None:
         """Call every listener; one that raises is logged and stays a listener."""
         for listener in self._listeners:
             try:

@@ -1,7 +1,7 @@
-"""How events get from the run to the listeners: a queue that stays small, and a note of what was told.
+"""How events get from an import to its listeners: a queue that stays small, and the outbox for endings.
 
-An ending is noted in the database by the transaction that makes it true, and the note is dropped when every listener
-was called. A process that is killed in between leaves the note, and the next service tells it.
+The transaction that makes an ending true puts it into the outbox, a table; when every listener was called it is dropped
+there. What a process leaves behind that is killed in between, the next service delivers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from parity_dagster.events import (
     ImportStarted,
 )
 from parity_dagster.models import ImportResult, ImportStatus, Pair
-from parity_dagster.store.outbox import Ended, Told
+from parity_dagster.store.outbox import Delivered, Pending
 
 if TYPE_CHECKING:
     from parity_dagster.importing.engine import Engine
-    from parity_dagster.importing.listeners import Audience
+    from parity_dagster.importing.listeners import Listeners
     from parity_dagster.importing.loop import LoopThread
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ events_logger = logging.getLogger("parity_dagster.events")
 
 CROWDED = 1_000
 """Waiting events beyond which only the newest progress of a pair is kept."""
-SETTLE_AFTER = 500
-"""Endings told after which the notes on them are dropped, in one statement."""
-SETTLE_SECONDS = 2.0
-UNTOLD_CHUNK = 500
+CLEAR_AFTER = 500
+"""Endings delivered after which they are dropped from the outbox, in one statement."""
+CLEAR_SECONDS = 2.0
+PENDING_CHUNK = 500
 
 
 class _Held:
-    """The place in the queue where a pair's newest progress will be told."""
+    """The place in the queue where a pair's newest progress will be delivered."""
 
     __slots__ = ("event",)
 
@@ -69,7 +69,7 @@ class EventQueue:
         pair = Pair(event.did, event.collection)
         with self._filled:
             if not isinstance(event, ImportProgress):
-                # What comes now is told after the progress that is held, and later progress after this.
+                # What comes now is delivered after the progress that is held, and later progress after this.
                 self._held.pop(pair, None)
                 self._items.append(event)
             elif len(self._items) < CROWDED:
@@ -107,58 +107,58 @@ class EventQueue:
 
 
 class Delivery:
-    """Tells an audience, and notes what it was told."""
+    """Calls the listeners of one import, and drops from the outbox what they know."""
 
-    def __init__(self, loop: LoopThread[Engine], audience: Audience, run_id: str | None = None) -> None:
+    def __init__(self, loop: LoopThread[Engine], listeners: Listeners, run_id: str | None = None) -> None:
         self._run_id = run_id
         self._loop = loop
-        self._audience = audience
-        self._told: list[Told] = []
-        self._settle_at = time.monotonic() + SETTLE_SECONDS
+        self._listeners = listeners
+        self._delivered: list[Delivered] = []
+        self._clear_at = time.monotonic() + CLEAR_SECONDS
 
     @property
-    def is_settled(self) -> bool:
-        """Whether everything that was told is noted as told."""
-        return not self._told
+    def is_cleared(self) -> bool:
+        """Whether everything that was delivered is out of the outbox."""
+        return not self._delivered
 
-    def tell(self, event: ImportEvent) -> None:
+    def deliver(self, event: ImportEvent) -> None:
         """Call the listeners."""
         _log(event, self._run_id)
-        self._audience.tell(event)
+        self._listeners.notify(event)
         if isinstance(event, ImportCompleted | ImportFailed) and event.state is not None:
-            self._told.append(Told(event.did, event.collection, event.state.updated_at))
-        if self._told and (len(self._told) >= SETTLE_AFTER or time.monotonic() >= self._settle_at):
-            self.settle()
+            self._delivered.append(Delivered(event.did, event.collection, event.state.updated_at))
+        if self._delivered and (len(self._delivered) >= CLEAR_AFTER or time.monotonic() >= self._clear_at):
+            self.clear_outbox()
 
-    def settle(self) -> None:
-        """Let listeners that collect events deliver them, and note that all endings so far are told; never raises."""
-        self._settle_at = time.monotonic() + SETTLE_SECONDS
-        if not self._audience.flush() or not self._told:
+    def clear_outbox(self) -> None:
+        """Let listeners that collect events deliver, and drop all endings so far from the outbox; never raises."""
+        self._clear_at = time.monotonic() + CLEAR_SECONDS
+        if not self._listeners.flush() or not self._delivered:
             return
-        told = self._told
+        delivered = self._delivered
         try:
-            self._loop.start(lambda engine: engine.forget_endings(told), may_open=False).result()
+            self._loop.start(lambda engine: engine.drop_delivered(delivered), may_open=False).result()
         except ParityError as exc:
-            logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(told), exc)
+            logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(delivered), exc)
         else:
-            self._told = []
+            self._delivered = []
 
 
-def tell_untold(loop: LoopThread[Engine], audience: Audience) -> int:
-    """Tell listeners the endings that a process did not get to tell before it was killed."""
+def deliver_pending(loop: LoopThread[Engine], listeners: Listeners) -> int:
+    """Deliver the endings of processes that were killed before they could."""
     count = 0
     while True:
-        endings = loop.call(lambda engine: engine.find_untold(UNTOLD_CHUNK))
-        delivery = Delivery(loop, audience)
+        endings = loop.call(lambda engine: engine.find_pending(PENDING_CHUNK))
+        delivery = Delivery(loop, listeners)
         for ending in endings:
-            delivery.tell(_event(ending))
-        delivery.settle()
+            delivery.deliver(_event(ending))
+        delivery.clear_outbox()
         count += len(endings)
-        if len(endings) < UNTOLD_CHUNK or not delivery.is_settled:
+        if len(endings) < PENDING_CHUNK or not delivery.is_cleared:
             return count
 
 
-def _event(ending: Ended) -> ImportCompleted | ImportFailed:
+def _event(ending: Pending) -> ImportCompleted | ImportFailed:
     state = ending.state
     result = ImportResult.from_state(state)
     if state.status is ImportStatus.COMPLETED:

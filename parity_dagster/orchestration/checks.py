@@ -25,7 +25,7 @@ from parity_dagster.orchestration.markdown import link, partition_link, record_u
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster.store.consistency import Comparer, untold_pairs
+from parity_dagster.store.consistency import ConsistencyQueries, pending_pairs
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row
@@ -69,10 +69,10 @@ def scope(context: dg.AssetCheckExecutionContext) -> str | None:
 
 
 @contextmanager
-def comparer(settings: Settings, run_id: str | None) -> Iterator[Comparer]:
-    """A comparer on a connection of its own."""
+def consistency_queries(settings: Settings, run_id: str | None) -> Iterator[ConsistencyQueries]:
+    """Queries on a connection of its own."""
     with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
-        yield Comparer(conn, settings.state_table, run_id)
+        yield ConsistencyQueries(conn, settings.state_table, run_id)
 
 
 def result(
@@ -128,8 +128,8 @@ Service = dg.ResourceParam[ImportService]
 def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """No record is kept aside as failed."""
     run_id = scope(context)
-    with comparer(import_service.settings, run_id) as compare:
-        found = compare.failed_records()
+    with consistency_queries(import_service.settings, run_id) as queries:
+        found = queries.failed_records()
     total = sum(count.records for count in found)
     pairs = list(dict.fromkeys(Pair(count.did, count.collection) for count in found))
     reasons: Counter[str] = Counter()
@@ -165,9 +165,9 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
 def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """No pair's last import ended with an error."""
     run_id = scope(context)
-    with comparer(import_service.settings, run_id) as compare:
-        found = compare.failed_pairs()
-        looked_at = compare.count_pairs()
+    with consistency_queries(import_service.settings, run_id) as queries:
+        found = queries.failed_pairs()
+        looked_at = queries.count_pairs()
     codes = Counter(pair.error_code or "unknown" for pair in found)
     told = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
     return result(
@@ -196,9 +196,9 @@ def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Se
 def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """The table holds as many records of each pair as its import counted."""
     run_id = scope(context)
-    with comparer(import_service.settings, run_id) as compare:
-        found = compare.miscounts()
-        looked_at = compare.count_pairs()
+    with consistency_queries(import_service.settings, run_id) as queries:
+        found = queries.miscounts()
+        looked_at = queries.count_pairs()
     return result(
         run_id,
         passed=not found,
@@ -230,7 +230,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]
     with plain_failures(), closing(connect(settings)) as conn:
         # An import outside of Dagster reports its pairs in batches.
-        untold = untold_pairs(conn, settings.state_table)
+        pending = pending_pairs(conn, settings.state_table)
         now = [state_from_row(row) for row in stream_states(conn, settings.state_table, statuses=ended)]
         busy = {
             Pair(row["did"], row["collection"])
@@ -241,7 +241,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     rows: list[tuple[Pair, str, object, object]] = []
     for state in now:
         is_looked_at = run_id is None or state.run_id == run_id
-        if not is_looked_at or state.run_id in active or state.pair in untold:
+        if not is_looked_at or state.run_id in active or state.pair in pending:
             continue
         then = remembered.get(state.pair)
         if then is None:
@@ -376,10 +376,10 @@ def import_freshness(
 ) -> dg.AssetCheckResult:
     """No pair waits for ever, and none was read too long ago."""
     run_id = scope(context)
-    with comparer(import_service.settings, run_id) as compare:
-        stuck = compare.stuck(timedelta(minutes=config.stuck_minutes))
-        stale = compare.stale(timedelta(days=config.stale_days))
-        looked_at = compare.count_pairs()
+    with consistency_queries(import_service.settings, run_id) as queries:
+        stuck = queries.stuck(timedelta(minutes=config.stuck_minutes))
+        stale = queries.stale(timedelta(days=config.stale_days))
+        looked_at = queries.count_pairs()
     said = []
     if stuck:
         said.append(

@@ -1,6 +1,6 @@
-"""Questions whose answer should be "nothing": rows that disagree with each other, or with a page.
+"""Queries that find nothing if all is well: rows that disagree with each other, or with a page.
 
-Every question can be narrowed to the pairs that one Dagster run worked on last.
+Every query can be narrowed to the pairs that one Dagster run worked on last.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class WaitingPair(NamedTuple):
     since: datetime
 
 
-class Comparer:
+class ConsistencyQueries:
     """Asks about all pairs, or about those of one run.
 
     Args:
@@ -198,7 +198,7 @@ def failed_keys(conn: psycopg.Connection[Any], pair: Pair) -> set[str]:
     return {rkey for (rkey,) in rows}
 
 
-def untold_pairs(conn: psycopg.Connection[Any], table: str) -> set[Pair]:
+def pending_pairs(conn: psycopg.Connection[Any], table: str) -> set[Pair]:
     """Pairs that have ended and whose ending the listeners have not been told yet."""
     rows = conn.execute(
         sql.SQL("SELECT did, collection FROM parity_announcements WHERE state_table = {}").format(regclass(table))

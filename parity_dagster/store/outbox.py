@@ -1,4 +1,4 @@
-"""Endings that listeners have not been told yet."""
+"""The outbox: endings that are committed and not yet delivered to the listeners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, state_from_row
 
 
-class Told(NamedTuple):
+class Delivered(NamedTuple):
     """An ending that listeners know of."""
 
     did: str
@@ -23,18 +23,18 @@ class Told(NamedTuple):
     """`updated_at` of the state row they were shown."""
 
 
-class Ended(NamedTuple):
-    """An ending that nobody was told."""
+class Pending(NamedTuple):
+    """An ending that its importer did not live to deliver."""
 
     state: ImportState
     fetched: bool
 
 
 # I15
-async def note_endings(
+async def add_endings(
     conn: AsyncConnection, table: str, importer_id: int, endings: Sequence[tuple[str, str, bool]]
 ) -> None:
-    """Note that pairs have ended, in the transaction that ends them.
+    """Put the endings of pairs into the outbox, in the transaction that makes them true.
 
     Args:
         conn: a connection in that transaction.
@@ -50,19 +50,19 @@ async def note_endings(
     )
 
 
-async def forget_endings(conn: AsyncConnection, table: str, told: Collection[Told]) -> None:
-    """Note that listeners know of endings; a later ending of the same pair stays noted."""
+async def drop_delivered(conn: AsyncConnection, table: str, delivered: Collection[Delivered]) -> None:
+    """Drop what listeners know of; a later ending of the same pair stays."""
     await conn.execute(
         sql.SQL(
             "DELETE FROM parity_announcements a USING unnest(%s::text[], %s::text[], %s::timestamptz[])"
-            " AS told(did, collection, ended_at) WHERE a.state_table = {} AND a.did = told.did"
-            " AND a.collection = told.collection AND a.ended_at <= told.ended_at"
+            " AS d(did, collection, ended_at) WHERE a.state_table = {} AND a.did = d.did"
+            " AND a.collection = d.collection AND a.ended_at <= d.ended_at"
         ).format(regclass(table)),
-        [list(column) for column in zip(*told, strict=True)],
+        [list(column) for column in zip(*delivered, strict=True)],
     )
 
 
-async def find_untold(conn: AsyncConnection, table: str, limit: int) -> list[Ended]:
+async def find_pending(conn: AsyncConnection, table: str, limit: int) -> list[Pending]:
     """Read endings whose importer is gone, and drop those of pairs that were reset."""
     parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
     await conn.execute(
@@ -74,10 +74,10 @@ async def find_untold(conn: AsyncConnection, table: str, limit: int) -> list[End
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             sql.SQL(
-                "SELECT {columns}, fetched FROM (SELECT did, collection, importer_id AS teller, fetched, ended_at"
+                "SELECT {columns}, fetched FROM (SELECT did, collection, importer_id AS importer, fetched, ended_at"
                 " FROM parity_announcements WHERE state_table = {own}) a JOIN {table} s USING (did, collection)"
-                " WHERE s.status IN ('completed', 'failed') AND teller NOT IN ({live}) ORDER BY ended_at, id LIMIT %s"
+                " WHERE s.status IN ('completed', 'failed') AND importer NOT IN ({live}) ORDER BY ended_at, id LIMIT %s"
             ).format(**parts),
             (limit,),
         )
-        return [Ended(fetched=row.pop("fetched"), state=state_from_row(row)) for row in await cursor.fetchall()]
+        return [Pending(fetched=row.pop("fetched"), state=state_from_row(row)) for row in await cursor.fetchall()]

@@ -16,7 +16,7 @@ from parity_dagster.models import POSITION_COLUMNS, ImportState, Pair
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapper_tables import MappedStore, MappedWrite
-from parity_dagster.store.outbox import note_endings
+from parity_dagster.store.outbox import add_endings
 from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
@@ -234,7 +234,7 @@ class PageStore:
         if complete:
             await drop_tombstones(conn, complete)
         endings = [(write.did, write.collection, write.fetched) for write in writes]
-        await note_endings(conn, self._name, importer_id, endings)
+        await add_endings(conn, self._name, importer_id, endings)
         return proven
 
     # I2, I9

@@ -48,7 +48,7 @@ def settings(settings: Settings, network: Running) -> Settings:
     return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
 
 
-def untold(settings: Settings) -> int:
+def pending(settings: Settings) -> int:
     with connect(settings) as connection:
         row = connection.execute("SELECT count(*) FROM parity_announcements").fetchone()
     assert row is not None
@@ -97,7 +97,7 @@ def test_a_listener_hears_of_every_pair_in_order_and_after_the_commit(settings: 
         assert len(progress) == len(events) - 2
         assert [event.pages for event in progress] == list(range(1, len(progress) + 1))
         assert progress[-1].records_synced == events[-1].result.records_synced
-    assert untold(settings) == 0
+    assert pending(settings) == 0
 
 
 def test_listeners_named_in_settings_are_called(settings: Settings, network: Running, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_listener_that_raises_breaks_neither_the_import_nor_the_other_listener
     assert result.is_success
     assert result.records_synced == 152
     assert sum(isinstance(event, ImportCompleted) for event in heard) == 2
-    assert untold(settings) == 0
+    assert pending(settings) == 0
 
 
 def test_a_listener_that_is_stuck_does_not_hold_up_the_import(settings: Settings, network: Running) -> None:
@@ -272,7 +272,7 @@ def test_what_a_killed_process_did_not_tell_is_told_by_the_next_one_once(
     network.network.set_status(bad, "takendown")
     done = script(settings, tmp_path, KILLED.format(nsid=POST, dids=[good, bad]))
     assert done.returncode == 9, done.stderr
-    assert untold(settings) >= 1
+    assert pending(settings) >= 1
     with connect(settings) as connection:
         ended = connection.execute(
             "SELECT did FROM parity_import_states WHERE status IN ('completed', 'failed')"
@@ -294,7 +294,7 @@ def test_what_a_killed_process_did_not_tell_is_told_by_the_next_one_once(
             assert isinstance(event, ImportFailed)
             assert event.error_code == "takendown"
     assert heard.index(first[0]) == 0, "what happened before is told before anything new"
-    assert untold(settings) == 0
+    assert pending(settings) == 0
 
 
 def test_what_a_listener_could_not_deliver_stays_noted(settings: Settings, network: Running) -> None:
@@ -309,12 +309,12 @@ def test_what_a_listener_could_not_deliver_stays_noted(settings: Settings, netwo
 
     with ImportService(settings, [Mailbox()], report=False) as service:
         assert service.import_user_collection(did, POST).is_success
-    assert untold(settings) == 1
+    assert pending(settings) == 1
     heard: list[ImportEvent] = []
     with ImportService(settings, [heard.append], report=False) as service:
         service.import_pairs([])
     assert [type(event) for event in heard] == [ImportCompleted]
-    assert untold(settings) == 0
+    assert pending(settings) == 0
 
 
 @pytest.mark.long
