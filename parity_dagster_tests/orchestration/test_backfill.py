@@ -24,6 +24,7 @@ from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, ru
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests import command_line
+from parity_dagster_tests.imports import assert_equal
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
@@ -151,6 +152,14 @@ def test_every_cell_of_a_backfill_is_as_its_row_says(ui: Ui, settings: Settings,
             shown = {entry["label"]: entry for entry in event["metadataEntries"]}
             for column in COLUMNS:
                 assert plain(shown[column]) == expected(getattr(state, column)), column
+
+    # I1: a refresh that was queued, of an account that has not changed
+    queued = command_line.call("import", good[0], "--refresh", "--queue", env=command_line.variables(settings))
+    assert queued.exit_code == 0, queued.output
+    third = backfill(good[:1])
+    assert wait(120, lambda: ended(third)) == "COMPLETED_SUCCESS"
+    for collection in settings.collections:
+        assert_equal(settings, network.network, good[0], collection)
 
 
 def plain(entry: dict[str, Any]) -> Any:

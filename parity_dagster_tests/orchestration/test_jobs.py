@@ -16,8 +16,10 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import failure, materialized, observed, remembered, row, run
+from parity_dagster_tests.imports import assert_equal
 
 
 @pytest.fixture
@@ -142,6 +144,7 @@ def environment(settings: Settings, network: Running, tmp_path: Path) -> dict[st
 
 def test_dagster_job_execute_imports_a_file_of_run_config_and_then_single_partitions(
     settings: Settings,
+    network: Running,
     tmp_path: Path,
     accounts: list[str],
     command: list[str],
@@ -155,13 +158,18 @@ def test_dagster_job_execute_imports_a_file_of_run_config_and_then_single_partit
     assert first.returncode == 0, first.stderr
     assert "120 records synced" in first.stderr
 
-    pair = Pair(accounts[0], LIKE)
-    for key, code in ((to_partition_key(pair), 0), (to_partition_key(Pair(accounts[1], LIKE)), 1)):
+    pair, posts = Pair(accounts[0], LIKE), Pair(accounts[0], POST)
+    with ImportService(settings, report=False) as service:
+        assert service.enqueue([posts], refresh=True) == [posts]
+    for key, code in (
+        (to_partition_key(pair), 0), (to_partition_key(posts), 0), (to_partition_key(Pair(accounts[1], LIKE)), 1),
+    ):  # fmt: skip
         done = subprocess.run(
             [*command, "-j", "import_partitions", "--tags", json.dumps({"dagster/partition": key})],
             env=environment, cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
+    assert_equal(settings, network.network, posts.did, posts.collection)  # I1
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_materialized_partitions(RECORDS_KEY) == {
             str(to_partition_key(Pair(accounts[0], nsid))) for nsid in (POST, LIKE)
