@@ -1,10 +1,10 @@
-"""Reading one page of `com.atproto.repo.listRecords`: bytes in, storable records and rejects out.
+"""Reading one page of `com.atproto.repo.listRecords`: bytes in, storable records and failed entries out.
 
  A record's `value` stays the bytes the server sent; nothing is
 parsed into Python objects.
 
 Two ways, the second slower and more forgiving: the whole page at once; or entry by entry (`outline`), which also
-keeps the exact bytes of what is rejected.
+keeps the exact bytes of what fails.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Record = tuple[str, str | None, bytes]
 answer; the value is the record's JSON object, without newlines between its tokens."""
 
 
-class RejectedRecord(NamedTuple):
+class FailedEntry(NamedTuple):
     """A record that cannot be stored, kept byte for byte."""
 
     rkey: str | None
@@ -64,7 +64,7 @@ class Page:
 
     cursor: str | None
     records: list[Record]
-    rejected: list[RejectedRecord] = field(default_factory=list)
+    failed: list[FailedEntry] = field(default_factory=list)
     body: bytes = b""
     """What the server sent."""
 
@@ -106,7 +106,7 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
         body: the answer's bytes, decompressed.
 
     Returns:
-        The page; records of another account or collection, and those Postgres cannot hold, are in `rejected`.
+        The page; records of another account or collection, and those Postgres cannot hold, are in `failed`.
 
     Raises:
         MalformedAnswer: the body is not a listRecords answer at all.
@@ -125,7 +125,7 @@ def parse_page(body: bytes, did: str, collection: str) -> Page:
     return _parse_by_record(body, f"at://{did}/{collection}/")
 
 
-def parse_entry(item: bytes, did: str, collection: str) -> Record | RejectedRecord:
+def parse_entry(item: bytes, did: str, collection: str) -> Record | FailedEntry:
     """Read one entry of a page's list.
 
     Returns:
@@ -144,7 +144,7 @@ def find_entries(body: bytes, did: str, collection: str, rkeys: Collection[str])
     prefix = f"at://{did}/{collection}/"
     for item in find_outline(body)[1]:
         entry = _read_entry(item, prefix)
-        if not isinstance(entry, RejectedRecord) and entry[0] in rkeys:
+        if not isinstance(entry, FailedEntry) and entry[0] in rkeys:
             found.setdefault(entry[0], item)
     return found
 
@@ -204,7 +204,7 @@ def _sift_singly(body: bytes, entries: list[_Entry], prefix: str) -> list[Record
             or (deep and value.count(b"[") + value.count(b"{") > MAX_DEPTH)
         ):
             checked = _check(entry, b"", prefix)
-            if isinstance(checked, RejectedRecord):
+            if isinstance(checked, FailedEntry):
                 return None
             _, cid, value = checked
         if rkey not in records:
@@ -215,25 +215,25 @@ def _sift_singly(body: bytes, entries: list[_Entry], prefix: str) -> list[Record
 _WRAPPER_STARTS = (b'{"uri"', b'{"cid"', b'{"value"', b"{ ")
 
 
-def _check(entry: _Entry, item: bytes, prefix: str) -> Record | RejectedRecord:
+def _check(entry: _Entry, item: bytes, prefix: str) -> Record | FailedEntry:
     """All checks on one record, with the reason if it fails; `item` is the entry byte for byte."""
     uri, cid = entry.uri, entry.cid
     value = bytes(entry.value).translate(_CONTROL_TO_SPACE)
     rkey = uri[len(prefix) :] if uri.startswith(prefix) else None
     if rkey is None:
-        return RejectedRecord(None, "wrong_authority", f"the record's uri is not under {prefix}: {uri[:200]!a}", item)
+        return FailedEntry(None, "wrong_authority", f"the record's uri is not under {prefix}: {uri[:200]!a}", item)
     if not is_valid_rkey(rkey):
-        return RejectedRecord(None, "invalid_rkey", f"not a record key: {rkey[:200]!a}", item)
+        return FailedEntry(None, "invalid_rkey", f"not a record key: {rkey[:200]!a}", item)
     if value.startswith(_WRAPPER_STARTS):
         value = _unwrap(value, uri)
     if value[:1] != b"{":
-        return RejectedRecord(rkey, "not_an_object", "the record's value is not a JSON object", item)
+        return FailedEntry(rkey, "not_an_object", "the record's value is not a JSON object", item)
     if b"\\u0000" in value and _NUL.search(value):
-        return RejectedRecord(rkey, "nul_character", "PostgreSQL cannot store the character U+0000 in jsonb", item)
+        return FailedEntry(rkey, "nul_character", "PostgreSQL cannot store the character U+0000 in jsonb", item)
     if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        return RejectedRecord(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+        return FailedEntry(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
     if _may_hold_long_numbers(value) and (problem := _find_long_number(value)):
-        return RejectedRecord(rkey, "number_too_long", problem, item)
+        return FailedEntry(rkey, "number_too_long", problem, item)
     # A CID never holds a NUL, which PostgreSQL cannot store either; without it the value itself is compared.
     return rkey, None if cid is not None and "\x00" in cid else cid, value
 
@@ -253,14 +253,14 @@ def _parse_by_record(body: bytes, prefix: str) -> Page:
     if len(items) > MAX_ENTRIES:
         raise MalformedAnswer(f"{len(items)} records in one page")
     records: dict[str, Record] = {}
-    rejected: list[RejectedRecord] = []
+    failed: list[FailedEntry] = []
     for item in items:
         entry = _read_entry(item, prefix)
-        if isinstance(entry, RejectedRecord):
-            rejected.append(entry)
+        if isinstance(entry, FailedEntry):
+            failed.append(entry)
         else:
             records.setdefault(entry[0], entry)
-    return Page(_checked_cursor(cursor), list(records.values()), rejected, body)
+    return Page(_checked_cursor(cursor), list(records.values()), failed, body)
 
 
 def _checked_cursor(cursor: str | None) -> str | None:
@@ -269,20 +269,20 @@ def _checked_cursor(cursor: str | None) -> str | None:
     return cursor or None
 
 
-def _read_entry(item: bytes, prefix: str) -> Record | RejectedRecord:
+def _read_entry(item: bytes, prefix: str) -> Record | FailedEntry:
     try:
         if not is_utf8(item):
-            return RejectedRecord(_rkey_of(item, prefix), "invalid_utf8", "the record is not valid UTF-8", item)
+            return FailedEntry(_rkey_of(item, prefix), "invalid_utf8", "the record is not valid UTF-8", item)
         return _check(_decode_entry(item), item, prefix)
     except RecursionError:
-        return RejectedRecord(_rkey_of(item, prefix), "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+        return FailedEntry(_rkey_of(item, prefix), "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
     except msgspec.ValidationError as exc:
-        return RejectedRecord(_rkey_of(item, prefix), "wrong_shape", f"not a record entry: {exc}", item)
+        return FailedEntry(_rkey_of(item, prefix), "wrong_shape", f"not a record entry: {exc}", item)
     except msgspec.DecodeError as exc:
         if _SURROGATE.search(item):
             detail = "a string holds one half of a surrogate pair, which is no character"
-            return RejectedRecord(_rkey_of(item, prefix), "lone_surrogate", detail, item)
-        return RejectedRecord(_rkey_of(item, prefix), "invalid_json", f"not JSON: {exc}", item)
+            return FailedEntry(_rkey_of(item, prefix), "lone_surrogate", detail, item)
+        return FailedEntry(_rkey_of(item, prefix), "invalid_json", f"not JSON: {exc}", item)
 
 
 def _rkey_of(item: bytes, prefix: str) -> str | None:

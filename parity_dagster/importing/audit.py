@@ -183,7 +183,7 @@ class _Auditor:
             )
             rows = [row for row in page.records if row[0] not in seen and row[0] not in failed]
             seen.update(row[0] for row in page.records)
-            seen.update(reject.rkey for reject in page.rejected if reject.rkey)
+            seen.update(entry.rkey for entry in page.failed if entry.rkey)
             rows = self._wanted(state, rows)
             found.compared += len(rows)
             for rkey, problem in differing(self._conn, state.pair, rows).items():

@@ -47,7 +47,7 @@ class PairBatch:
             if item.position.walk > 1:  # what an earlier walk left in the table has to be met and, in the end, swept
                 write.is_direct = write.is_fresh = self.task.is_direct = False
             write.page_rows.clear()
-            write.rejects.clear()
+            write.failed_rows.clear()
             self._rows.clear()
             self._mapped.clear()
             self.items.clear()
@@ -62,17 +62,17 @@ class PairBatch:
         for mapped in item.mapped:
             self._mapped[mapped.rkey] = mapped
         write.position = item.position
-        write.rejects.extend((r.rkey, r.reason, r.detail, r.body) for r in item.rejects)
-        failed = [fingerprint(r.body) for r in item.rejects]
+        write.failed_rows.extend((r.rkey, r.reason, r.detail, r.body) for r in item.failed)
+        failed = [fingerprint(r.body) for r in item.failed]
         write.page_rows.append(PageRow(item.position.pages, rkeys, item.skipped, failed))
-        write.counts = write.counts.plus(len(item.rows), len(item.skipped), len(item.rejects))
+        write.counts = write.counts.plus(len(item.rows), len(item.skipped), len(item.failed))
         self.counts.append(write.counts)
 
     # I9
     def _check_order(self, rkeys: list[str], item: FetchedPage) -> None:
         """What descends all the way holds nothing twice, and need not be counted again at the end."""
         seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]
-        if item.rejects or item.skipped or any(map(le, seen, seen[1:])):
+        if item.failed or item.skipped or any(map(le, seen, seen[1:])):
             self.write.is_counted = False
         self._last_rkey = seen[-1] if seen else None
 
@@ -94,8 +94,8 @@ class PairBatch:
         """Every record of the batch, those included that turned out to be stored already."""
         return self._rows
 
-    def reject(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
-        """Move rows that Postgres refuses to the rejects."""
+    def fail_records(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
+        """Make failed records of rows that Postgres refuses."""
         if not bad:
             return
         write = self.write
@@ -104,7 +104,7 @@ class PairBatch:
             if met := bad.keys() & {row[0] for row in item.rows}:
                 entries.update(find_entries(item.body, write.did, write.collection, met))
         for rkey, detail in bad.items():
-            write.rejects.append((rkey, reason, detail, entries[rkey]))
+            write.failed_rows.append((rkey, reason, detail, entries[rkey]))
         write.rows = [row for row in write.rows if row[0] not in bad]
         write.mapped = [row for row in write.mapped if row.rkey not in bad]
         write.page_rows = [

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity_dagster.atproto.pages import RejectedRecord, parse_entry
+from parity_dagster.atproto.pages import FailedEntry, parse_entry
 from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
 from parity_dagster.identifiers import is_valid_rkey, is_valid_tid, parse_at_uri, parse_did
 from parity_dagster.importing.mappers import REFUSED, Mappers
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
-from parity_dagster.store.live import LiveBatch, LiveReject, LiveRow, delete_live, prune_tombstones, upsert_live
+from parity_dagster.store.live import LiveBatch, LiveFailure, LiveRow, delete_live, prune_tombstones, upsert_live
 from parity_dagster.store.mapper_tables import REFUSALS, MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.postgres_errors import first_line
 from parity_dagster.store.sessions import Database
@@ -67,7 +67,7 @@ class LiveWriter:
         Returns:
             Number of records that were not older than what is known.
         """
-        newest: dict[tuple[str, str, str], LiveRow | LiveReject] = {}
+        newest: dict[tuple[str, str, str], LiveRow | LiveFailure] = {}
         for record in records:
             item = self._checked(record)
             key = item.did, item.collection, record.uri if item.rkey is None else item.rkey
@@ -81,7 +81,7 @@ class LiveWriter:
             return await self._save(batch)
         except REFUSALS as exc:
             mended = await self._without_refused(batch)
-            if len(mended.rejects) == len(batch.rejects):
+            if len(mended.failed) == len(batch.failed):
                 raise DatabaseError(f"PostgreSQL refuses live records ({first_line(exc)}); please report this") from exc
             return await self._save(mended)
 
@@ -89,29 +89,29 @@ class LiveWriter:
         table = self._settings.state_table
         return await self._session.run(lambda conn: upsert_live(conn, table, batch, self._mapped))
 
-    def _sorted(self, items: Iterable[LiveRow | LiveReject]) -> LiveBatch:
+    def _sorted(self, items: Iterable[LiveRow | LiveFailure]) -> LiveBatch:
         """Ask the mappers, as a page does."""
         rows: list[LiveRow] = []
-        rejects: list[LiveReject] = []
+        failed: list[LiveFailure] = []
         unwanted: list[LiveRow] = []
         mapped: list[tuple[LiveRow, MappedRow]] = []
         for item in items:
-            if isinstance(item, LiveReject):
-                rejects.append(item)
+            if isinstance(item, LiveFailure):
+                failed.append(item)
             elif item.collection not in self._mappers:
                 rows.append(item)
             else:
                 found = self._mappers.sort(item.did, item.collection, [(item.rkey, item.cid, item.value)])
                 rows += [item for _ in found.kept]
                 unwanted += [item for _ in found.skipped]
-                rejects += [_reject(item, refused.reason, refused.detail) for refused in found.rejected]
+                failed += [_failure(item, refused.reason, refused.detail) for refused in found.failed]
                 mapped += [(item, made) for made in found.mapped]
-        return LiveBatch(rows, rejects, unwanted, mapped)
+        return LiveBatch(rows, failed, unwanted, mapped)
 
     async def _without_refused(self, batch: LiveBatch) -> LiveBatch:
-        """Find the records that Postgres refuses, one by one, and make rejects of them."""
+        """Find the records that Postgres refuses, one by one, and make failed records of them."""
         made = dict(batch.mapped)
-        refused: dict[LiveRow, LiveReject] = {}
+        refused: dict[LiveRow, LiveFailure] = {}
         for row in batch.rows:
             one = [(row.rkey, row.cid, row.value)]
             reason = "refused_by_postgres"
@@ -120,10 +120,10 @@ class LiveWriter:
                 reason, write = REFUSED, MappedWrite(row.did, row.collection, [made[row]])
                 why = await self._session.run(lambda conn: self._mapped.find_refused(conn, write, one))  # noqa: B023
             if why:
-                refused[row] = _reject(row, reason, why[row.rkey])
+                refused[row] = _failure(row, reason, why[row.rkey])
         return LiveBatch(
             [row for row in batch.rows if row not in refused],
-            [*batch.rejects, *refused.values()],
+            [*batch.failed, *refused.values()],
             batch.unwanted,
             [(row, each) for row, each in batch.mapped if row not in refused],
         )
@@ -167,23 +167,23 @@ class LiveWriter:
             raise InvalidIdentifier(f"{rev[:50]!r} is not a revision; one is a TID as in 3jzfcijpj2z2a")
         return did, found.collection, parts[4] if is_valid_rkey(parts[4]) else None
 
-    def _checked(self, record: LiveRecord) -> LiveRow | LiveReject:
+    def _checked(self, record: LiveRecord) -> LiveRow | LiveFailure:
         did, collection, rkey = self._key(record.uri, record.rev)
         try:
             value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
         except (ValueError, RecursionError) as exc:  # no JSON can say it: a circle, a number of 5,000 digits
             entry = _entry(record.uri, record.cid, b"null")
-            return LiveReject(did, collection, rkey, record.rev, "invalid_json", f"not storable JSON: {exc}", entry)
+            return LiveFailure(did, collection, rkey, record.rev, "invalid_json", f"not storable JSON: {exc}", entry)
         entry = _entry(record.uri, record.cid, value)
         parsed = parse_entry(entry, did, collection)
-        if isinstance(parsed, RejectedRecord):
-            return LiveReject(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
+        if isinstance(parsed, FailedEntry):
+            return LiveFailure(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
         return LiveRow(did, collection, parsed[0], record.rev, *parsed[1:])
 
 
-def _reject(row: LiveRow, reason: str, detail: str) -> LiveReject:
+def _failure(row: LiveRow, reason: str, detail: str) -> LiveFailure:
     uri = f"at://{row.did}/{row.collection}/{row.rkey}"
-    return LiveReject(*row[:4], reason, detail, _entry(uri, row.cid, row.value))
+    return LiveFailure(*row[:4], reason, detail, _entry(uri, row.cid, row.value))
 
 
 def _entry(uri: str, cid: str | None, value: bytes) -> bytes:

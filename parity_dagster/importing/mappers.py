@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
-from parity_dagster.atproto.pages import RejectedRecord
+from parity_dagster.atproto.pages import FailedEntry
 from parity_dagster.errors import InvalidIdentifier, SettingsError
 from parity_dagster.identifiers import parse_nsid
 from parity_dagster.store.mapper_tables import MappedRow, MappedTable
@@ -102,7 +102,7 @@ class SortedPage(NamedTuple):
     kept: list[Row]
     skipped: list[str]
     """rkeys."""
-    rejected: list[RejectedRecord]
+    failed: list[FailedEntry]
     mapped: list[MappedRow]
 
 
@@ -141,7 +141,7 @@ class Mappers:
         """
         sorted_page = self.sort(item.task.did, item.task.collection, item.rows)
         item.rows, item.skipped, item.mapped = sorted_page.kept, sorted_page.skipped, sorted_page.mapped
-        item.rejects = [*item.rejects, *sorted_page.rejected]
+        item.failed = [*item.failed, *sorted_page.failed]
 
     def sort(self, did: str, collection: str, rows: Iterable[Row]) -> SortedPage:
         """Ask a collection's mapper about records.
@@ -172,7 +172,7 @@ class Mappers:
                     step = "to_row"
                     page.mapped.append(MappedRow(rkey, cid, _row(mapper, source)))
             except Exception as exc:  # noqa: BLE001 - whatever it is, it must cost one record
-                page.rejected.append(_refused(mapper, step, exc, source_entry(did, collection, row), rkey))
+                page.failed.append(_refused(mapper, step, exc, source_entry(did, collection, row), rkey))
                 continue
             page.kept.append(row)
         return page
@@ -185,12 +185,12 @@ def _row(mapper: RecordMapper, source: SourceRecord) -> tuple[Any, ...]:
     return tuple(row.get(column) for column in mapper.columns)
 
 
-def _refused(mapper: RecordMapper, step: str, error: Exception, body: bytes, rkey: str) -> RejectedRecord:
+def _refused(mapper: RecordMapper, step: str, error: Exception, body: bytes, rkey: str) -> FailedEntry:
     try:
         text = f"no field {error}" if isinstance(error, KeyError) else str(error)
     except Exception:  # noqa: BLE001 - an exception whose text raises another one
         text = "its text cannot be read"
-    return RejectedRecord(rkey, REFUSED, f"{type(mapper).__name__}, {step}: {type(error).__name__}: {text}", body)
+    return FailedEntry(rkey, REFUSED, f"{type(mapper).__name__}, {step}: {type(error).__name__}: {text}", body)
 
 
 def source_entry(did: str, collection: str, row: Row) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from parity_dagster.atproto.pages import RejectedRecord
+from parity_dagster.atproto.pages import FailedEntry
 from parity_dagster.errors import CursorLoop, PagesMissing
 from parity_dagster.models import ImportStatus, WalkPosition
 from parity_dagster.store.copy_text import Row
@@ -31,7 +31,7 @@ class FetchedPage:
     position: WalkPosition
     """Where the walk stands after this page."""
     rows: list[Row]
-    rejects: list[RejectedRecord]
+    failed: list[FailedEntry]
     body: bytes
     """The page as it came, of which an entry that Postgres refuses is kept byte for byte."""
     skipped: list[str] = field(default_factory=list)

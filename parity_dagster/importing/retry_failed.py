@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from parity_dagster.atproto.pages import RejectedRecord, parse_entry
+from parity_dagster.atproto.pages import FailedEntry, parse_entry
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.models import FailedRecord, RetryResult
 from parity_dagster.store.failed_records import (
@@ -77,13 +77,13 @@ class Retry:
     async def _store(self, failed: FailedRecord) -> Retried | tuple[str, str]:
         """Store a record; reason and detail if it still cannot be."""
         entry = parse_entry(failed.body, failed.did, failed.collection)
-        if isinstance(entry, RejectedRecord):
+        if isinstance(entry, FailedEntry):
             return entry.reason, entry.detail
         save_more = None
         if failed.collection in self._mappers:
             page = self._mappers.sort(failed.did, failed.collection, [entry])
-            if page.rejected:
-                return page.rejected[0].reason, page.rejected[0].detail
+            if page.failed:
+                return page.failed[0].reason, page.failed[0].detail
             if page.skipped:
                 return await self._session.run(
                     partial(skip_failed_record, table=self._table, failed=failed, rkey=entry[0])

@@ -193,7 +193,7 @@ class Walker:
             )
         except (Refusal, MalformedAnswer):
             return False
-        return bool(page.records or page.rejected)
+        return bool(page.records or page.failed)
 
     async def _read_pages(self, task: PairTask) -> None:
         limit = self._settings.page_size
@@ -266,18 +266,18 @@ class Walker:
         rows: list[Row] = page.records
         if not keys.isdisjoint(task.last_keys):
             rows = [record for record in rows if record[0] not in task.last_keys]
-        is_new = bool(rows or page.rejected)
-        task.shows_nothing = not (page.records or page.rejected)
+        is_new = bool(rows or page.failed)
+        task.shows_nothing = not (page.records or page.failed)
         task.read += page.size
         task.here = replace(
             task.here,
             cursor=page.cursor,
             pages=task.here.pages + 1,
-            seen=task.here.seen + len(rows) + len(page.rejected),
+            seen=task.here.seen + len(rows) + len(page.failed),
         )
         if keys:
             task.last_keys = keys
-        await self._sink.put(FetchedPage(task, task.here, rows, page.rejected, page.body))
+        await self._sink.put(FetchedPage(task, task.here, rows, page.failed, page.body))
         return is_new
 
     async def _smaller(self, task: PairTask, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:

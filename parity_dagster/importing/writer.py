@@ -131,7 +131,7 @@ class Writer:
                         for batch in direct:
                             batch.write.is_direct = batch.task.is_direct = False
                         continue
-                    if not await self._session.run(partial(self._set_aside, batches)):
+                    if not await self._session.run(partial(self._fail_refused, batches)):
                         await self._write_singly(batches, exc)
                         return
             else:
@@ -219,19 +219,19 @@ class Writer:
                 )
                 write.ending, write.attempts = after_failure(error, batch.task.claim.state.attempts, self._settings)
 
-    async def _set_aside(self, batches: Sequence[PairBatch], conn: AsyncConnection) -> int:
-        """Find the values that Postgres refuses, keep them as failed records instead, and tell how many there are."""
+    async def _fail_refused(self, batches: Sequence[PairBatch], conn: AsyncConnection) -> int:
+        """Find the values that Postgres refuses, make failed records of them, and return how many there are."""
         found = 0
         for batch in batches:
             bad = await find_unstorable(conn, batch.write.rows)
             found += len(bad)
-            batch.reject(bad)
+            batch.fail_records(bad)
             write = batch.write
             if not bad and write.mapped:
                 rows = MappedWrite(write.did, write.collection, write.mapped)
                 bad = await self._store.mapped.find_refused(conn, rows, batch.records)
                 found += len(bad)
-                batch.reject(bad, REFUSED)
+                batch.fail_records(bad, REFUSED)
         return found
 
     def _finish(self, task: PairTask, state: ImportState, *, fetched: bool) -> None:

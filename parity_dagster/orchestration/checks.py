@@ -126,7 +126,7 @@ Service = dg.ResourceParam[ImportService]
 
 @dg.asset_check(asset=RECORDS_KEY)
 def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
-    """No record is kept aside as failed."""
+    """There are no failed records."""
     run_id = scope(context)
     with consistency_queries(import_service.settings, run_id) as queries:
         found = queries.failed_records()

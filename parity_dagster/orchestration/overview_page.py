@@ -55,7 +55,7 @@ def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
     parts = [
         f"**{totals['records_synced']:,} records** of {frame['did'].nunique():,} accounts on {frame['pds'].nunique():,}"
         f" hosts; **{done:,} of {len(frame):,} pairs complete ({completeness:.1%})**, {by_status.get('failed', 0):,}"
-        f" failed, {totals['records_failed']:,} records kept aside, {totals['records_skipped']:,} skipped.",
+        f" failed, {totals['records_failed']:,} failed records, {totals['records_skipped']:,} skipped.",
         "## Completeness",
         bar_chart("Pairs by collection", *_status_bars(frame)),
         _collections(frame),

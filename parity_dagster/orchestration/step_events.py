@@ -204,7 +204,7 @@ class RunReport:
             f", {count:,} {word}"
             for word, count in (
                 ("skipped", sum(result.records_skipped for result in self._read)),
-                ("dead-lettered", sum(result.records_failed for result in self._read)),
+                ("failed records", sum(result.records_failed for result in self._read)),
             )
             if count
         )

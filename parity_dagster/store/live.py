@@ -46,7 +46,7 @@ class LiveRow(NamedTuple):
     """JSON."""
 
 
-class LiveReject(NamedTuple):
+class LiveFailure(NamedTuple):
     """A record that an event created or updated and that cannot be stored."""
 
     did: str
@@ -70,7 +70,7 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
     """
     buckets = sorted({crc32(f"{pair.did}/{pair.collection}".encode()) % LOCK_BUCKETS for pair in pairs})
     if buckets:
-        # In one order everywhere, so that nobody waits for somebody who waits for him.
+        # In a fixed order, so that two of them never wait for each other.
         await conn.execute(
             f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}(%s, bucket) FROM unnest(%s::int[]) bucket",
             (LOCK_CLASS, buckets),
@@ -161,7 +161,7 @@ class LiveBatch(NamedTuple):
     """What some events brought; each key at most once over the three lists of records."""
 
     rows: Sequence[LiveRow]
-    rejects: Sequence[LiveReject] = ()
+    failed: Sequence[LiveFailure] = ()
     """Kept as failed records; what the table held of them is out of date and goes."""
     unwanted: Sequence[LiveRow] = ()
     """Declined by a mapper; what the table held of them goes."""
@@ -184,9 +184,9 @@ async def upsert_live(
     Raises:
         psycopg.Error: Postgres refuses a value, for one; nothing was written.
     """
-    rows, rejects, unwanted, mapped = batch
+    rows, failed, unwanted, mapped = batch
     pairs = {Pair(row.did, row.collection) for row in (*rows, *unwanted)}
-    pairs |= {Pair(reject.did, reject.collection) for reject in rejects}
+    pairs |= {Pair(record.did, record.collection) for record in failed}
     async with conn.transaction():
         await lock_pairs(conn, pairs, shared=False)
         written = await _upsert(conn, rows) if rows else set()
@@ -196,10 +196,10 @@ async def upsert_live(
             await mapped_store.save(conn, [MappedWrite(row.did, row.collection, [made]) for row, made in fresh])
         for row in unwanted:
             count += await _delete(conn, row.did, row.collection, row.rkey, row.rev)
-        for reject in rejects:
-            did, collection, rkey, rev = reject[:4]
+        for record in failed:
+            did, collection, rkey, rev = record[:4]
             if rkey is None or await _delete(conn, did, collection, rkey, rev):
-                await _keep(conn, table, reject)
+                await _keep(conn, table, record)
                 count += 1
     return count
 
@@ -279,8 +279,8 @@ async def _drop_failed(conn: AsyncConnection, keys: Collection[Key]) -> None:
     )
 
 
-async def _keep(conn: AsyncConnection, table: str, reject: LiveReject) -> None:
-    # Like a reject of the walk under way, or of the last one: the next walk that begins after it knows better.
+async def _keep(conn: AsyncConnection, table: str, record: LiveFailure) -> None:
+    # Like a failed record of the walk under way, or of the last one: the next walk that begins after it knows better.
     statement = sql.SQL(
         "INSERT INTO parity_failed_records AS f (did, collection, rkey, fingerprint, reason, detail, body, walk,"
         " rev) VALUES (%(did)s, %(collection)s, %(rkey)s, %(fingerprint)s, %(reason)s, %(detail)s, %(body)s, coalesce("
@@ -288,5 +288,5 @@ async def _keep(conn: AsyncConnection, table: str, reject: LiveReject) -> None:
         " ON CONFLICT (did, collection, fingerprint) DO UPDATE SET walk = EXCLUDED.walk,"
         " rev = greatest(f.rev, EXCLUDED.rev), last_seen_at = now()"
     ).format(sql.Identifier(table))
-    key = fingerprint(reject.body)
-    await conn.execute(statement, {**reject._asdict(), "detail": storable(reject.detail), "fingerprint": key})
+    key = fingerprint(record.body)
+    await conn.execute(statement, {**record._asdict(), "detail": storable(record.detail), "fingerprint": key})

@@ -1,4 +1,4 @@
-"""Writing pages: records, rejects, cursor and counts in one transaction.
+"""Writing pages: records, failed records, cursor and counts in one transaction.
 
 Pairs that were never imported are COPYed straight into the table. All others go through a temporary table and an
 upsert that leaves identical rows untouched, so that reading an unchanged repository again writes nothing.
@@ -191,7 +191,7 @@ class PageStore:
     async def _save_rejects(self, conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
         found = {}
         for write in writes:
-            for rkey, reason, detail, body in write.rejects:
+            for rkey, reason, detail, body in write.failed_rows:
                 key = fingerprint(body)
                 found[write.state_id, key] = (
                     write.did, write.collection, rkey, key, reason, storable(detail), body, write.position.pds,

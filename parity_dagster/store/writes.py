@@ -11,7 +11,7 @@ from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.text import storable
 
-Reject = tuple[str | None, str, str, bytes]
+FailedRow = tuple[str | None, str, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""
 
 
@@ -83,7 +83,7 @@ class PairWrite:
     is_reread: bool = False
     """Whether rows that the table seems to hold already are compared with it, value by value."""
     rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    failed_rows: list[FailedRow] = field(default_factory=list)
     page_rows: list[PageRow] = field(default_factory=list)
     is_at_once: bool = False
     """The walk began and ended in this transaction, nothing was there before, and nothing came twice: there is nothing

@@ -82,9 +82,7 @@ def check(page: Drawn) -> None:
     taken = {rkey: loads(value) for rkey, _, value in parsed.records}
     assert taken == good, "every sound record is stored, as it was sent"
     assert len(parsed.records) == len(taken)
-    assert sorted(rejected.body for rejected in parsed.rejected) == sorted(bad), (
-        "every other one is kept, byte for byte"
-    )
+    assert sorted(entry.body for entry in parsed.failed) == sorted(bad), "every other one is kept, byte for byte"
     for _, _, value in parsed.records:
         assert not set(value) & set(b"\n\r\t")
 
@@ -120,11 +118,11 @@ def survive(body: bytes) -> None:
     for _, cid, value in page.records:
         json.loads(value.decode())
         assert "\x00" not in (cid or "")
-    for rejected in page.rejected:
-        assert rejected.reason
-        rejected.detail.encode()
-        again = parse_entry(rejected.body, DID, POST)
-        assert again[1] == rejected.reason, "a retry finds the same reason"
+    for entry in page.failed:
+        assert entry.reason
+        entry.detail.encode()
+        again = parse_entry(entry.body, DID, POST)
+        assert again[1] == entry.reason, "a retry finds the same reason"
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

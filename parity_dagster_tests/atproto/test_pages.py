@@ -1,4 +1,4 @@
-"""The page parser: what is stored, what is kept aside and why, and what is no page at all."""
+"""The page parser: what is stored, what fails and why, and what is no page at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_plain_page_gives_every_record_with_the_servers_own_bytes() -> None:
     assert page.cursor == "next"
     assert [record[:2] for record in page.records] == [("one", "bafy"), ("good", "bafygood")]
     assert page.records[0][2] == value
-    assert page.rejected == []
+    assert page.failed == []
 
 
 @pytest.mark.parametrize("cursor", [b"null", b'""'])
@@ -49,16 +49,16 @@ def test_each_odd_record_costs_no_other_record_and_is_kept_byte_for_byte(kind: s
     page = parse_page(page_of(GOOD, *[exact] * odd.copies), DID, POST)
     assert page.records[0][0] == "good"
     stored = [record for record in page.records if record[0] != "good"]
-    assert len(stored) + len(page.rejected) == 1
+    assert len(stored) + len(page.failed) == 1
     if ODD_KINDS[kind].storable:
         assert stored
         assert stored[0][0] == odd.rkey
     elif ODD_KINDS[kind].storable is False:
-        assert page.rejected
-    for rejected in page.rejected:
-        assert rejected.body == exact
-        assert rejected.reason
-        assert rejected.detail.isprintable()
+        assert page.failed
+    for entry in page.failed:
+        assert entry.body == exact
+        assert entry.reason
+        assert entry.detail.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_each_odd_record_costs_no_other_record_and_is_kept_byte_for_byte(kind: s
 def test_the_reason_names_what_is_wrong(bad: bytes, reason: str) -> None:
     page = parse_page(page_of(bad, GOOD), DID, POST)
     assert [rkey for rkey, _, _ in page.records] == ["good"]
-    assert [(rejected.reason, rejected.body) for rejected in page.rejected] == [(reason, bad)]
+    assert [(entry.reason, entry.body) for entry in page.failed] == [(reason, bad)]
 
 
 def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:

@@ -1,4 +1,4 @@
-"""Mappers: what they skip is skipped, what they refuse is kept aside, and their rows commit with the page."""
+"""Mappers: what they skip is skipped, what they refuse becomes a failed record, and their rows commit with the page."""
 
 from __future__ import annotations
 

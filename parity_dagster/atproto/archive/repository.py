@@ -14,7 +14,7 @@ from parity_dagster.atproto.archive.cbor import NotDagCbor, cid_text, record_jso
 from parity_dagster.atproto.archive.commit import check_commit, parse_commit
 from parity_dagster.atproto.archive.keys import SigningKey
 from parity_dagster.atproto.archive.mst import walk_tree
-from parity_dagster.atproto.pages import MAX_DEPTH, Record, RejectedRecord, parse_entry
+from parity_dagster.atproto.pages import MAX_DEPTH, FailedEntry, Record, parse_entry
 from parity_dagster.atproto.split_page import is_utf8
 
 
@@ -85,7 +85,7 @@ class RepositoryArchive:
         assert text is not None
         return Proof(did, commit.rev, text, counts, car.count - car.used)
 
-    def records(self, collection: str) -> Iterator[Record | RejectedRecord]:
+    def records(self, collection: str) -> Iterator[Record | FailedEntry]:
         """Read the records of a collection that was named to `verify`, least record key first.
 
         Returns:
@@ -100,17 +100,17 @@ class RepositoryArchive:
             cid, block = self._car.read_at(place)
             yield self._record(collection, line[:-1].decode(), cid_text(cid) or "", block)
 
-    def _record(self, collection: str, rkey: str, cid: str, block: bytes) -> Record | RejectedRecord:
+    def _record(self, collection: str, rkey: str, cid: str, block: bytes) -> Record | FailedEntry:
         head = f'{{"uri":"at://{self._did}/{collection}/{rkey}","cid":"{cid}",'.encode()
         try:
             value = record_json(block)
         except NotDagCbor as exc:
             body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
-            return RejectedRecord(rkey, "invalid_cbor", f"the record's block is not DAG-CBOR: {exc}", body)
+            return FailedEntry(rkey, "invalid_cbor", f"the record's block is not DAG-CBOR: {exc}", body)
         if _is_sound(block, value):
             return rkey, cid, value
         entry = parse_entry(b'%b"value":%b}' % (head, value), self._did, collection)
-        return entry if isinstance(entry, RejectedRecord) else (rkey, cid, value)
+        return entry if isinstance(entry, FailedEntry) else (rkey, cid, value)
 
 
 def _is_sound(block: bytes, value: bytes) -> bool:
