@@ -46,7 +46,7 @@ _attempts: ContextVar[list[BlockedEndpoint | None]] = ContextVar("_attempts")
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class HttpResponse:
     """What a server answered.
 
     Attributes:
@@ -90,7 +90,7 @@ class HttpClient:
         *,
         max_bytes: int,
         timeout: float | None = None,
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """Send one GET request and read the entire answer.
 
         Args:
@@ -112,7 +112,7 @@ class HttpClient:
             target = URL(f"{url}?{urlencode(params)}" if params else url, encoded=True)
             session = self._session or self._open_session()
             async with asyncio.timeout(seconds), session.get(target, allow_redirects=False) as response:
-                return HttpAnswer(response.status, response.headers, await _read(response, max_bytes))
+                return HttpResponse(response.status, response.headers, await _read(response, max_bytes))
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{host}: {exc}") from None
         except aiohttp.ConnectionTimeoutError:

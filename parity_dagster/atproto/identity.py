@@ -15,7 +15,7 @@ import dns.exception
 import msgspec
 
 from parity_dagster.atproto.ssrf import parse_endpoint
-from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
+from parity_dagster.atproto.xrpc import XrpcClient, XrpcError, escape
 from parity_dagster.errors import (
     AccountDeleted,
     BlockedEndpoint,
@@ -93,7 +93,7 @@ class IdentityResolver:
             origin, path = f"{scheme}://{host}", "/.well-known/did.json"
         try:
             answer = await self._xrpc.get(origin, path, max_bytes=MAX_DOCUMENT_BYTES)
-        except Refusal as refusal:
+        except XrpcError as refusal:
             if refusal.status == 410:
                 raise AccountDeleted(f"{did} is tombstoned: the account is gone for good") from refusal
             if refusal.status in (400, 404):
@@ -150,7 +150,7 @@ class IdentityResolver:
     async def _handle_by_https(self, handle: str) -> str | None:
         try:
             answer = await self._xrpc.get(f"https://{handle}", "/.well-known/atproto-did", max_bytes=4096, tries=1)
-        except (Refusal, TransientError, BlockedEndpoint):
+        except (XrpcError, TransientError, BlockedEndpoint):
             return None
         return self._checked(answer.body.decode("ascii", "replace").strip())
 

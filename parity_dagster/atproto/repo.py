@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from parity_dagster.atproto.pages import Page, parse_page
-from parity_dagster.atproto.xrpc import Refusal, XrpcClient, escape
+from parity_dagster.atproto.xrpc import XrpcClient, XrpcError, escape
 from parity_dagster.errors import (
     AccountDeactivated,
     AccountDeleted,
@@ -81,7 +81,7 @@ class RepoClient:
             is_large: accept a page of up to `PARITY_MAX_PAGE_BYTES` instead of `USUAL_BYTES`.
 
         Raises:
-            Refusal: 4xx.
+            XrpcError: 4xx.
             TransientError: no answer, 5xx, or a body that is not a page.
 
         Source: lexicon com.atproto.repo.listRecords.
@@ -125,7 +125,7 @@ class RepoClient:
             # One far in the future would make every later live event of the account look old.
             is_plausible = is_valid_tid(rev) and tid_time(rev) < datetime.now(UTC) + MAX_CLOCK_SKEW
             return rev if is_plausible else None
-        except Refusal as refusal:
+        except XrpcError as refusal:
             if error := account_error(refusal, origin, did):
                 raise error from refusal
             return None
@@ -149,7 +149,7 @@ class RepoClient:
             answer = await self.xrpc.get(origin, "/xrpc/com.atproto.sync.getRepoStatus", {"did": did}, max_bytes=2**16)
             status = msgspec.json.decode(answer.body, type=_Status)
             _check_did(status.did, did, origin)
-        except Refusal as refusal:
+        except XrpcError as refusal:
             if error := account_error(refusal, origin, did):
                 raise error from refusal
             return False
@@ -173,7 +173,7 @@ def _check_did(answered: str | None, asked: str, origin: str) -> None:
         raise MalformedAnswer(f"{origin} was asked about {asked} and answered about {escape(answered, 80)}")
 
 
-def account_error(refusal: Refusal, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:
+def account_error(refusal: XrpcError, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:
     """What a refusal says about the account, if it says anything.
 
     Returns:

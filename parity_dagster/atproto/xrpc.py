@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from parity_dagster.atproto.http import HttpAnswer, HttpClient
+from parity_dagster.atproto.http import HttpClient, HttpResponse
 from parity_dagster.atproto.ratelimit import FairSemaphore, HostLimiters, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
 
@@ -19,7 +19,7 @@ BACKOFF = 0.25
 """Seconds before the second try; doubled for each further one."""
 
 
-class Refusal(Exception):
+class XrpcError(Exception):
     """The server understood the question and says no.
 
     Attributes:
@@ -57,7 +57,7 @@ class XrpcClient:
         *,
         max_bytes: int = 2**20,
         tries: int = TRIES,
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """GET a path of a host.
 
         Args:
@@ -68,7 +68,7 @@ class XrpcClient:
             An answer whose status is 2xx.
 
         Raises:
-            Refusal: 4xx; what it means depends on the question.
+            XrpcError: 4xx; what it means depends on the question.
             TransientError: no answer, 5xx, too big, or a 429 that lasts longer than an import waits.
             BlockedEndpoint: the host must not be contacted.
         """
@@ -100,7 +100,7 @@ class XrpcClient:
                         raise MalformedAnswer(f"{origin} redirects ({answer.status}); redirects are not followed")
                     name, text = error_of(answer)
                     if answer.status < 500:
-                        raise Refusal(answer.status, name, text)
+                        raise XrpcError(answer.status, name, text)
                     failure = ServerFailure(
                         f"{origin} answered {answer.status} {name} {text}".rstrip(), status=answer.status
                     )
@@ -112,7 +112,7 @@ class XrpcClient:
             await asyncio.sleep(BACKOFF * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
 
 
-def error_of(answer: HttpAnswer) -> tuple[str, str]:
+def error_of(answer: HttpResponse) -> tuple[str, str]:
     """The error name and message of a failed answer, JSON or not.
 
     Returns:

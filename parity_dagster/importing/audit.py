@@ -15,7 +15,7 @@ import psycopg
 
 from parity_dagster.atproto.network import Network, open_network
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.atproto.xrpc import Refusal
+from parity_dagster.atproto.xrpc import XrpcError
 from parity_dagster.errors import ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.loop import LoopThread
@@ -126,7 +126,7 @@ def _error(exc: Exception) -> str:
     """
     if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
         raise exc
-    return str(exc if isinstance(exc, ParityError | Refusal) else unexpected(exc))
+    return str(exc if isinstance(exc, ParityError | XrpcError) else unexpected(exc))
 
 
 class _Auditor:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from parity_dagster.atproto.pages import Page
 from parity_dagster.atproto.repo import RepoClient, account_error
-from parity_dagster.atproto.xrpc import Refusal
+from parity_dagster.atproto.xrpc import XrpcError
 from parity_dagster.errors import (
     AccountUnavailable,
     CursorLoop,
@@ -65,7 +65,7 @@ class Sink(Protocol):
 
 
 class _CursorRefused(Exception):
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: XrpcError) -> None:
         self.refusal = refusal
 
 
@@ -191,7 +191,7 @@ class Walker:
             page = await self._repo.list_records(
                 task.pds, task.did, task.collection, cursor=None, limit=SMALLEST_LIMIT, is_large=False
             )
-        except (Refusal, MalformedAnswer):
+        except (XrpcError, MalformedAnswer):
             return False
         return bool(page.records or page.failed)
 
@@ -212,7 +212,7 @@ class Walker:
                     continue
                 async with self._large_pages:
                     is_new = await self._pass_page(task, limit, is_large=True)
-            except (Refusal, ServerFailure) as exc:
+            except (XrpcError, ServerFailure) as exc:
                 limit = await self._smaller(task, exc, limit)
                 continue
             limit = min(self._settings.page_size, limit * 2)
@@ -280,7 +280,7 @@ class Walker:
         await self._sink.put(FetchedPage(task, task.here, rows, page.failed, page.body))
         return is_new
 
-    async def _smaller(self, task: PairTask, error: Refusal | ServerFailure | MalformedAnswer, limit: int) -> int:
+    async def _smaller(self, task: PairTask, error: XrpcError | ServerFailure | MalformedAnswer, limit: int) -> int:
         """What to do about a page that fails: believe it, or ask for fewer records to get around a bad one."""
         smaller = max(SMALLEST_LIMIT, limit // 2)
         can_shrink = smaller < limit

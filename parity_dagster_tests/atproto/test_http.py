@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from parity_dagster.atproto.gunzip import MAX_MEMBERS, Gunzip
-from parity_dagster.atproto.http import MAX_HEADERS, HttpAnswer, HttpClient
+from parity_dagster.atproto.http import MAX_HEADERS, HttpClient, HttpResponse
 from parity_dagster.errors import HostUnreachable, MalformedAnswer
 from parity_dagster.settings import load_settings
 
@@ -78,8 +78,8 @@ def fetch(
     *,
     max_bytes: int = LIMIT,
     timeout: float | None = 5,
-) -> HttpAnswer:
-    async def scenario() -> HttpAnswer:
+) -> HttpResponse:
+    async def scenario() -> HttpResponse:
         async with talking(answer) as (client, raw):
             return await client.get(raw.url + "/xrpc/x", max_bytes=max_bytes, timeout=timeout)
 
