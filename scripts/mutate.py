@@ -231,6 +231,7 @@ def run_tests(tree: Path, tests: Iterable[str]) -> str | None:
     """The first of some tests or files of tests that fails, `TOO_LONG`, or None if all pass."""
     files = [f"parity_dagster_tests/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "120", "-p", "no:cacheprovider", *files]
+    command += ["-m", "not processes and (long or not long)"]  # long tests run where they are named
     try:
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
     except subprocess.TimeoutExpired:
