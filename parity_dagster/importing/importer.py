@@ -9,32 +9,41 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
 
-from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
+from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.events import ImportCompleted, ImportFailed, ImportStarted
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.feed import Feed
 from parity_dagster.importing.mappers import Mappers
-from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd, tid_of
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.importing.retry_policy import after_failure, unexpected
 from parity_dagster.importing.stragglers import Stragglers
 from parity_dagster.importing.walk import Walker
 from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.settings import Settings
-from parity_dagster.store.live import newest_rev
 from parity_dagster.store.mapper_tables import MappedStore
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.states import Claim, StateStore
-from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 from parity_dagster.store.writes import Ending
 
 logger = logging.getLogger(__name__)
+
+# What a page waits for on its way, in this order:
+#
+# 1. the window (WINDOW): so many pairs are claimed and not done; memory does not grow with the length of an import.
+# 2. the semaphore of its host (`_hosts`): so many of the host's pairs are walked at once. Depth first, so that pairs
+#    are complete one after the other, and a host of thousands of accounts does not leave thousands half read.
+# 3. for pages beyond the usual size, LARGE_PAGES (walk.py): one such page may be as large as all others together.
+# 4. the limiter of its host (HostLimiter.slot): its rate limits, as many requests as it bears, its rest after failures.
+# 5. the semaphore over all hosts (FairSemaphore), for the request alone: PARITY_CONCURRENCY, and no host that is slow
+#    holds the places of the others.
+# 6. the bytes on their way to a commit (ByteGate, writer.py): a database that is slower than the network slows it down.
+# 7. the queue of its writer, always the same for a pair: a pair's pages are committed in the order of its list.
 
 CLAIM_CHUNK = 256
 """Pairs claimed by one statement."""
@@ -70,9 +79,9 @@ class Importer:
         self._claims = Claims(database, StateStore(settings.state_table), run_id)
         self._mappers = Mappers(settings.mappers)
         self._mapped = MappedStore(self._mappers.tables())
-        self._walker = Walker(repo, accounts, settings, self)
-        self._gate = ByteGate(QUEUED_BYTES)
         self._stragglers = Stragglers(patience)
+        self._walker = Walker(repo, accounts, database, self._stragglers, settings, self._put)
+        self._gate = ByteGate(QUEUED_BYTES)
         self._writers: list[Writer] = []
         self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(settings.host_concurrency)
@@ -150,9 +159,7 @@ class Importer:
         self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
 
     async def _work(self, claim: Claim) -> None:
-        done = asyncio.Event()
         task = PairTask.from_claim(claim)
-        task.report_done = done.set
         attempts = claim.state.attempts
         try:
             ending, attempts = Ending(is_unchanged=not await self._walk(task)), 0
@@ -163,9 +170,9 @@ class Importer:
             ending, attempts = after_failure(unexpected(exc), attempts, self._settings)
         finally:
             self._accounts.release(task.did)
-        if not task.is_stopped:
+        if not task.done.is_set():
             await self._writer_of(task).put(WalkEnd(task, task.here, ending, attempts))
-            await done.wait()
+            await task.done.wait()
 
     async def _walk(self, task: PairTask) -> bool:
         """Read a pair to its end; False if there was nothing new to read."""
@@ -176,49 +183,11 @@ class Importer:
                 self._emit(ImportStarted(task.did, task.collection, account.pds, cursor))
                 return await self._walker.walk(task, account)
 
+    async def _put(self, page: FetchedPage) -> None:
+        """Take a page from a walk."""
+        if page.task.collection in self._mappers:
+            self._mappers.apply(page)
+        await self._writer_of(page.task).put(page)
+
     def _writer_of(self, task: PairTask) -> Writer:
         return self._writers[task.claim.state.id % len(self._writers)]
-
-    # What a walk sees of the database.
-
-    async def put(self, item: FetchedPage) -> None:
-        """Take a page from a walk."""
-        if item.task.collection in self._mappers:
-            self._mappers.apply(item)
-        await self._writer_of(item.task).put(item)
-
-    def asking(self, task: PairTask) -> AbstractAsyncContextManager[None]:
-        """Surround a request for a page."""
-        return self._stragglers.asking(task)
-
-    async def distinct_share(self, task: PairTask) -> float:
-        """How much of the walk's committed part came only once.
-
-        Returns:
-            1.0 if nothing came twice.
-        """
-        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(task)))
-        return distinct / total if total else 1.0
-
-    async def last_page(self, task: PairTask) -> frozenset[str] | None:
-        """What the last committed page held.
-
-        Returns:
-            Its rkeys; None if the walk cannot go on, because not all of its pages are known.
-        """
-        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(task), task.here.pages))
-
-    async def known_rev(self, task: PairTask) -> str | None:
-        """The greatest revision that anything known of the pair carries by now.
-
-        Returns:
-            A TID; None if nothing is known.
-        """
-        if task.claim.is_fresh:
-            return None  # what live events have brought since the claim is newer than it has to be
-        pair = Pair(task.did, task.collection)
-        limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
-        return await self._database.run(lambda conn: newest_rev(conn, pair, limit))
-
-    def _rows_of(self, task: PairTask) -> Walk:
-        return Walk(self._settings.state_table, task.claim.state.id, task.here.walk)

@@ -1,11 +1,11 @@
-"""One claimed pair on its way through a run.
+"""One claimed pair on its way through an import.
 
 The first half belongs to the walk, the second to the writer; pages travel between them in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -55,7 +55,7 @@ class WalkEnd:
 
 @dataclass(slots=True)
 class PairTask:
-    """A pair that this run has claimed."""
+    """A pair that this importer has claimed."""
 
     claim: Claim
     here: WalkPosition
@@ -64,7 +64,8 @@ class PairTask:
     """Where it stood at the last commit."""
     counts: Counts
     """Of the walk, at the last commit."""
-    report_done: Callable[[], None] = lambda: None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its ending was sent; the writer takes nothing more of the pair then."""
 
     # The walk's side.
     last_keys: frozenset[str] = frozenset()
@@ -72,8 +73,6 @@ class PairTask:
     """Bytes of pages read in this run."""
     shows_nothing: bool = True
     """Whether the page read last held no entry at all, as far as is known."""
-    is_stopped: bool = False
-    """The writer cannot take any more of this pair."""
 
     # The writer's side.
     last_rkey: str | None = None

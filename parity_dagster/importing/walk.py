@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from datetime import UTC, datetime
 
 from parity_dagster.atproto.pages import Page
-from parity_dagster.atproto.repo import RepoClient, account_error
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient, account_error
 from parity_dagster.atproto.xrpc import XrpcError
 from parity_dagster.errors import (
     AccountUnavailable,
@@ -26,10 +27,14 @@ from parity_dagster.errors import (
     TransientError,
 )
 from parity_dagster.importing.accounts import Account, Accounts
-from parity_dagster.importing.pair_task import FetchedPage, PairTask
-from parity_dagster.importing.stragglers import GOES_ON
+from parity_dagster.importing.pair_task import FetchedPage, PairTask, tid_of
+from parity_dagster.importing.stragglers import GOES_ON, Stragglers
+from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row
+from parity_dagster.store.live import newest_rev
+from parity_dagster.store.sessions import Database
+from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 
 SMALLEST_LIMIT = 2
 """Records asked for when a page fails; 1 would never end on a host whose cursor is inclusive."""
@@ -45,38 +50,33 @@ MOVES = 2
 """How often one walk follows an account to another host."""
 
 
-class Sink(Protocol):
-    """Where pages go, and what is known about those that went."""
-
-    async def put(self, item: FetchedPage) -> None:
-        """Take a page; waits while too much is on its way already."""
-
-    async def distinct_share(self, task: PairTask) -> float:
-        """Share of the walk's committed records that are distinct, 1.0 if each came once."""
-
-    async def last_page(self, task: PairTask) -> frozenset[str] | None:
-        """rkeys of the last committed page; None if not all pages of the walk are known."""
-
-    async def known_rev(self, task: PairTask) -> str | None:
-        """The greatest revision that anything known of the pair carries by now."""
-
-    def asking(self, task: PairTask) -> AbstractAsyncContextManager[None]:
-        """Surrounds a request for a page; may raise `Interrupted`."""
-
-
 class _CursorRefused(Exception):
     def __init__(self, refusal: XrpcError) -> None:
         self.refusal = refusal
 
 
 class Walker:
-    """Walks tasks, one call each; holds nothing of a single walk."""
+    """Walks pairs, one call each; holds nothing of a single walk.
 
-    def __init__(self, repo: RepoClient, accounts: Accounts, settings: Settings, sink: Sink) -> None:
+    Args:
+        put: takes each page; waits while too much is on its way to a commit.
+    """
+
+    def __init__(
+        self,
+        repo: RepoClient,
+        accounts: Accounts,
+        database: Database,
+        stragglers: Stragglers,
+        settings: Settings,
+        put: Callable[[FetchedPage], Awaitable[None]],
+    ) -> None:
         self._repo = repo
         self._accounts = accounts
+        self._database = database
+        self._stragglers = stragglers
         self._settings = settings
-        self._sink = sink
+        self._put = put
         self._large_pages = asyncio.Semaphore(LARGE_PAGES)
 
     async def walk(self, task: PairTask, account: Account) -> bool:
@@ -86,13 +86,13 @@ class Walker:
             False if nothing was read because the repository has not changed since the last complete walk.
 
         Raises:
-            ParityError: why the walk could not be completed; what was sent to the sink stays.
+            ParityError: why the walk could not be completed; the pages that were handed on stay.
         """
         moves, may_restart, is_read = 0, True, False
         place = task.here
         is_resumed = task.can_continue(account.pds)
         if is_resumed:
-            last_keys = await self._sink.last_page(task)
+            last_keys = await self._last_page(task)
             if last_keys is None:
                 is_resumed = False
             else:
@@ -108,7 +108,7 @@ class Walker:
                         task.here.pages or task.here.walk == place.walk
                     ):  # or it brought nothing and is as if it never was
                         place = task.here
-                    task.begin(account.pds, rev, await self._sink.known_rev(task))
+                    task.begin(account.pds, rev, await self._known_rev(task))
                 if not is_read:
                     await self._read_pages(task)
                 await self._believe_end(task, account, has_begun=not is_resumed)
@@ -242,7 +242,7 @@ class Walker:
                 )
             if pages >= next_check:
                 next_check = pages * 2
-                if await self._sink.distinct_share(task) < 0.5:
+                if await self._distinct_share(task) < 0.5:
                     raise CursorLoop(
                         f"{task.pds} shows the same records again and again ({pages} pages so far); tell its"
                         " operator, then `parity import --resume` reads the list from its start"
@@ -252,7 +252,7 @@ class Walker:
 
     async def _pass_page(self, task: PairTask, limit: int, *, is_large: bool = False) -> bool:
         """Fetch a page and hand it on; whether it brought anything new."""
-        async with self._sink.asking(task):
+        async with self._stragglers.asking(task):
             page = await self._repo.list_records(
                 task.pds, task.did, task.collection, cursor=task.here.cursor, limit=limit, is_large=is_large
             )
@@ -260,7 +260,7 @@ class Walker:
 
     async def _send(self, task: PairTask, page: Page) -> bool:
         """Hand a page on, without the records that the page before ended with; tell if anything was left."""
-        if task.is_stopped:
+        if task.done.is_set():
             raise Interrupted("the pair was taken away from this importer")
         keys = frozenset([record[0] for record in page.records])
         rows: list[Row] = page.records
@@ -277,7 +277,7 @@ class Walker:
         )
         if keys:
             task.last_keys = keys
-        await self._sink.put(FetchedPage(task, task.here, rows, page.failed, page.body))
+        await self._put(FetchedPage(task, task.here, rows, page.failed, page.body))
         return is_new
 
     async def _smaller(self, task: PairTask, error: XrpcError | ServerFailure | MalformedAnswer, limit: int) -> int:
@@ -325,3 +325,25 @@ class Walker:
             raise ServerFailure(
                 f"{task.pds} contradicts itself: getRepoStatus knows {task.did}, listRecords does not; try again later"
             )
+
+    # What is known of the walk from the pages that are committed.
+
+    async def _distinct_share(self, task: PairTask) -> float:
+        """How much of what the walk has brought came only once; 1.0 if all of it."""
+        total, distinct = await self._database.run(lambda conn: count_keys(conn, self._rows_of(task)))
+        return distinct / total if total else 1.0
+
+    async def _last_page(self, task: PairTask) -> frozenset[str] | None:
+        """The rkeys of its last page; None if it cannot go on, because not all of its pages are known."""
+        return await self._database.run(lambda conn: find_last_page(conn, self._rows_of(task), task.here.pages))
+
+    def _rows_of(self, task: PairTask) -> Walk:
+        return Walk(self._settings.state_table, task.claim.state.id, task.here.walk)
+
+    async def _known_rev(self, task: PairTask) -> str | None:
+        """The greatest revision that anything known of the pair carries by now, if anything is."""
+        if task.claim.is_fresh:
+            return None  # what live events have brought since the claim is newer than it has to be
+        pair = Pair(task.did, task.collection)
+        limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
+        return await self._database.run(lambda conn: newest_rev(conn, pair, limit))

@@ -112,7 +112,7 @@ class Writer:
             await self._session.close()
 
     async def _commit(self, items: Sequence[Item]) -> None:
-        await self._write(by_pair([item for item in items if not item.task.is_stopped]))
+        await self._write(by_pair([item for item in items if not item.task.done.is_set()]))
 
     async def _write(self, batches: list[PairBatch]) -> None:
         try:
@@ -235,7 +235,6 @@ class Writer:
         return found
 
     def _finish(self, task: PairTask, state: ImportState, *, fetched: bool) -> None:
-        task.is_stopped = True
         result = ImportResult.from_state(state)
         if state.status is ImportStatus.COMPLETED:
             self._emit(ImportCompleted(result, state, fetched))
@@ -243,12 +242,11 @@ class Writer:
             self._emit(
                 ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
             )
-        task.report_done()
+        task.done.set()
 
     def _give_up(self, task: PairTask, error: str, code: str) -> None:
-        if task.is_stopped:
+        if task.done.is_set():
             return
-        task.is_stopped = True
         result = ImportResult.from_state(task.claim.state).with_error(error, code)
         self._emit(ImportFailed(task.did, task.collection, error, code, result, None))
-        task.report_done()
+        task.done.set()
