@@ -1,8 +1,4 @@
-"""What an import tells the world while it runs.
-
- Events are sent after the commit
-that made them true, and at least once.
-"""
+"""The events of an import: each is sent after the commit that made it true, endings at least once."""
 
 from __future__ import annotations
 
@@ -46,6 +42,8 @@ class ImportCompleted:
     state: ImportState
     fetched: bool
     """False if nothing had to be read: the pair was complete already, or its repo had not changed."""
+    seconds: float | None = None
+    """Wall-clock time since its `ImportStarted`; None if this process sent none."""
 
     @property
     def did(self) -> str:
@@ -69,6 +67,8 @@ class ImportFailed:
     result: ImportResult
     state: ImportState | None
     """The row; None if the pair never got one (a wrong argument), or if another importer holds it."""
+    seconds: float | None = None
+    """Wall-clock time since its `ImportStarted`; None if this process sent none."""
 
 
 ImportEvent = ImportStarted | ImportProgress | ImportCompleted | ImportFailed

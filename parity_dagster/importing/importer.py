@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -180,6 +181,7 @@ class Importer:
         async with self._hosts[account.pds]:
             with self._stragglers.walking(task):
                 cursor = task.here.cursor if task.can_continue(account.pds) else None
+                task.started_at = time.monotonic()
                 self._emit(ImportStarted(task.did, task.collection, account.pds, cursor))
                 return await self._walker.walk(task, account)
 

@@ -6,6 +6,7 @@ The first half belongs to the walk, the second to the writer; pages travel betwe
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -64,6 +65,8 @@ class PairTask:
     """Where it stood at the last commit."""
     counts: Counts
     """Of the walk, at the last commit."""
+    started_at: float | None = None
+    """Monotonic time of its `ImportStarted`."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when its ending was sent; the writer takes nothing more of the pair then."""
 
@@ -114,6 +117,11 @@ class PairTask:
         """Whether this run has brought any page."""
         state = self.claim.state
         return self.here.pages > (state.pages if self.here.walk == state.walk else 0)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock time since its `ImportStarted`."""
+        return None if self.started_at is None else time.monotonic() - self.started_at
 
     def can_continue(self, pds: str) -> bool:
         """Whether the walk can go on where the last one stopped.

@@ -237,16 +237,15 @@ class Writer:
     def _finish(self, task: PairTask, state: ImportState, *, fetched: bool) -> None:
         result = ImportResult.from_state(state)
         if state.status is ImportStatus.COMPLETED:
-            self._emit(ImportCompleted(result, state, fetched))
+            self._emit(ImportCompleted(result, state, fetched, task.seconds))
         else:
-            self._emit(
-                ImportFailed(state.did, state.collection, state.error or "", state.error_code or "", result, state)
-            )
+            error, code = state.error or "", state.error_code or ""
+            self._emit(ImportFailed(task.did, task.collection, error, code, result, state, task.seconds))
         task.done.set()
 
     def _give_up(self, task: PairTask, error: str, code: str) -> None:
         if task.done.is_set():
             return
         result = ImportResult.from_state(task.claim.state).with_error(error, code)
-        self._emit(ImportFailed(task.did, task.collection, error, code, result, None))
+        self._emit(ImportFailed(task.did, task.collection, error, code, result, None, task.seconds))
         task.done.set()

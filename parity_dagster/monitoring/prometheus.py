@@ -6,7 +6,6 @@ No label holds a DID: a label's values must stay few.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -67,7 +66,6 @@ class ImportMetrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self._began: dict[Pair, float] = {}
         self._counted: dict[Pair, tuple[int, ...] | None] = {}
 
     def __call__(self, event: ImportEvent) -> None:
@@ -79,7 +77,6 @@ class ImportMetrics:
         pair = Pair(event.did, event.collection)
         if isinstance(event, ImportStarted):
             self._started.labels(event.collection).inc()
-            self._began[pair] = time.monotonic()
             # What a resumed walk has committed before was counted by the process that did it.
             self._counted[pair] = (0, 0, 0, 0) if event.cursor is None else None
         elif isinstance(event, ImportProgress):
@@ -90,8 +87,8 @@ class ImportMetrics:
             else:
                 self._failed.labels(event.collection, event.error_code).inc()
             self._counted.pop(pair, None)
-            if (began := self._began.pop(pair, None)) is not None:
-                self._seconds.labels(event.collection).observe(time.monotonic() - began)
+            if event.seconds is not None:
+                self._seconds.labels(event.collection).observe(event.seconds)
 
     def _count(self, pair: Pair, event: ImportProgress) -> None:
         now = (event.pages, event.records_synced, event.records_skipped, event.records_failed)

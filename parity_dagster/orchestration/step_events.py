@@ -22,7 +22,7 @@ from parity_dagster.dagster_instance.events import (
 )
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.errors import ParityError
-from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportStarted
+from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.metadata import state_metadata
 from parity_dagster.service import ImportService
@@ -75,7 +75,6 @@ class StepRecorder:
         self._step = context.get_step_execution_context()
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
-        self._started: dict[Pair, float] = {}
         self.written: list[dg.DagsterEvent] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
@@ -83,16 +82,14 @@ class StepRecorder:
     def __call__(self, event: ImportEvent) -> None:
         """Take note of an event; write what has piled up when it is a full batch."""
         pair = Pair(event.did, event.collection)
-        if isinstance(event, ImportStarted):
-            self._started[pair] = time.monotonic()
-        elif isinstance(event, ImportCompleted):
+        if isinstance(event, ImportCompleted):
             self._completed.append(materialization(event.state))
             if not event.fetched:
                 self.unread.add(pair)
         elif isinstance(event, ImportFailed) and event.state is not None:
             self._failed.append(observation(event.state))
-        if isinstance(event, ImportCompleted | ImportFailed) and pair in self._started:
-            self.seconds[pair] = time.monotonic() - self._started.pop(pair)
+        if isinstance(event, ImportCompleted | ImportFailed) and event.seconds is not None:
+            self.seconds[pair] = event.seconds
         if len(self._completed) + len(self._failed) >= BATCH_SIZE:
             self.flush()
 

@@ -100,6 +100,27 @@ def test_a_listener_hears_of_every_pair_in_order_and_after_the_commit(settings: 
     assert pending(settings) == 0
 
 
+def test_an_ending_tells_the_seconds_since_its_start_and_none_without_one(settings: Settings, network: Running) -> None:
+    did = network.network.add_account({POST: 250})
+    gone = network.network.add_account({POST: 1})
+    network.network.set_status(gone, "suspended")
+    seconds: dict[str, float | None] = {}
+
+    def listen(event: ImportEvent) -> None:
+        if isinstance(event, ImportCompleted | ImportFailed):
+            seconds[event.did] = event.seconds
+
+    began = time.monotonic()
+    with ImportService(settings, [listen], report=False) as service:
+        service.import_pairs([Pair(did, POST), Pair(gone, POST), Pair("nonsense", POST)])
+        took = time.monotonic() - began
+        assert 0 < (seconds[did] or 0) < took
+        assert 0 < (seconds[gone] or 0) < took
+        assert seconds["nonsense"] is None
+        service.import_pairs([Pair(did, POST)])
+        assert seconds[did] is None, "it was complete, and no walk began"
+
+
 def test_listeners_named_in_settings_are_called(settings: Settings, network: Running, tmp_path: Path) -> None:
     did = network.network.add_account({POST: 5})
     (tmp_path / "shop_hooks.py").write_text(
