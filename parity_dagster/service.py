@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from operator import attrgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from parity_dagster.errors import DatabaseError, ParityError
+from parity_dagster.errors import CollectionNotRegistered, DatabaseError, ParityError
 from parity_dagster.events import (
     ImportCompleted,
     ImportEvent,
@@ -14,29 +18,35 @@ from parity_dagster.events import (
     ImportProgress,
     Listener,
 )
-from parity_dagster.identifiers import parse_account
-from parity_dagster.importing.bookkeeping import Bookkeeping
+from parity_dagster.identifiers import parse_account, parse_did, parse_nsid
 from parity_dagster.importing.listeners import (
     Listeners,
     installed_listeners,
     installed_reporters,
     named_listeners,
 )
+from parity_dagster.importing.loop import BackgroundLoop, Connections
 from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.importing.retry_policy import unexpected
-from parity_dagster.models import (
-    ImportResult,
-    ImportState,
-    Pair,
-)
-from parity_dagster.settings import Settings
+from parity_dagster.models import FailedRecord, ImportResult, ImportState, ImportStatus, Pair, RetryResult
+from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.listing import find_states, stream_failed_records
+from parity_dagster.store.queue import enqueue, find_resumable
+from parity_dagster.store.restore import reset_states
+from parity_dagster.store.sessions import SyncSession
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from parity_dagster.importing.live import LiveRecord
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[ImportProgress], None]
+Result = TypeVar("Result")
 
 
-class ImportService(Bookkeeping):
+class ImportService:
     """Imports accounts' histories into Postgres.
 
     Thread-safe: any number of threads may call one service, and each (did, collection) is imported by one caller at
@@ -60,12 +70,29 @@ class ImportService(Bookkeeping):
         run_id: str | None = None,
         report: bool = True,
     ) -> None:
-        super().__init__(settings)
+        self.settings = settings or load_settings()
+        self._table = self.settings.state_table
+        self._session = SyncSession(self.settings)
+        self._loop = BackgroundLoop(partial(Connections.open, self.settings), Connections.aclose)
         self._listeners = tuple(listeners)
         self._run_id = run_id
         self._report = report
         self._beginning = threading.Lock()
         self._has_begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the service's connections and its thread; it may be used again, which opens them anew."""
+        session, self._session = self._session, SyncSession(self.settings)
+        session.end()
+        self._loop.close()
 
     # Importing.
 
@@ -164,7 +191,7 @@ class ImportService(Bookkeeping):
         listeners = self._find_listeners()
         self._deliver_pending(listeners)
         everybody = Listeners((*((on_event,) if on_event else ()), *listeners))
-        delivery = Delivery(self._loop, everybody, self._run_id)
+        delivery = Delivery(self._session, self._table, everybody, self._run_id)
 
         def valid() -> Iterator[Pair]:
             try:
@@ -186,7 +213,7 @@ class ImportService(Bookkeeping):
                     pairs.close()
 
         running = self._loop.start(
-            lambda engine: engine.run(
+            lambda opened: opened.import_pairs(
                 valid(), events.put, run_id=self._run_id, refresh=refresh, reread=reread, patience=patience
             ),
             events.close,
@@ -234,7 +261,7 @@ class ImportService(Bookkeeping):
         Returns:
             One result per pair.
         """
-        pairs = self._call(lambda engine: engine.find_resumable())
+        pairs = self._ask(lambda conn: find_resumable(conn, self._table))
         return self.import_pairs(pairs, on_event=_only_progress(on_progress))
 
     def resolve(self, account: str) -> str:
@@ -256,12 +283,194 @@ class ImportService(Bookkeeping):
         if name.startswith("did:"):
             return name
         try:
-            return self._call(lambda engine: engine.resolve_handle(name))
+            return self._loop.call(lambda opened: opened.resolve_handle(name))
         except ParityError:
             raise
         except Exception as exc:
             logger.exception("looking up %s failed unexpectedly", name)
             raise unexpected(exc) from exc
+
+    # Looking.
+
+    def get_status(self, did: str, collection: str) -> ImportState | None:
+        """The state of one pair.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            Its row; None if it was never asked for.
+        """
+        states = self._ask(lambda conn: find_states(conn, self._table, dids=[did], collection=collection))
+        return states[0] if states else None
+
+    def get_status_for_user(self, did: str) -> list[ImportState]:
+        """The states of all of an account's pairs.
+
+        Args:
+            did: the account.
+
+        Returns:
+            Rows by collection.
+        """
+        return self.find_states(did=did)
+
+    def find_states(
+        self, *, did: str | None = None, statuses: Collection[ImportStatus] | None = None
+    ) -> list[ImportState]:
+        """States, of one account or all, of some statuses or any.
+
+        Args:
+            did: only this account's.
+            statuses: only these.
+
+        Returns:
+            Rows by account and collection.
+        """
+        dids = None if did is None else [did]
+        return self._ask(lambda conn: find_states(conn, self._table, dids=dids, statuses=statuses))
+
+    def is_imported(self, did: str, collection: str) -> bool:
+        """Whether a pair is complete.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            True if its status is `completed`.
+        """
+        state = self.get_status(did, collection)
+        return state is not None and state.status is ImportStatus.COMPLETED
+
+    # Arranging.
+
+    def reset(self, did: str, collection: str) -> int:
+        """Forget how far one pair got, so that the next import reads it from the start; records stay.
+
+        Args:
+            did: the account.
+            collection: the NSID.
+
+        Returns:
+            1 if there was something to forget, else 0.
+        """
+        return self._ask(lambda conn: reset_states(conn, self._table, did, collection))
+
+    def reset_user(self, did: str) -> int:
+        """Forget how far all of an account's pairs got; records stay.
+
+        Args:
+            did: the account.
+
+        Returns:
+            Number of pairs forgotten.
+        """
+        return self._ask(lambda conn: reset_states(conn, self._table, did, None))
+
+    def enqueue(self, pairs: Iterable[Pair], *, refresh: bool = False, reread: bool = False) -> list[Pair]:
+        """Leave pairs for Dagster's queue: rows become pending, and the retry sensor launches them.
+
+        Args:
+            pairs: what to import.
+            refresh: whether complete pairs are wanted again.
+            reread: read all of them from their start, even if their accounts have not changed; see `import_pairs`.
+
+        Returns:
+            Those that are newly pending.
+
+        Raises:
+            ParityError: a pair is malformed or its collection not registered; nothing is queued then.
+        """
+        checked = [self._checked(pair) for pair in pairs]
+        return self._ask(lambda conn: enqueue(conn, self._table, checked, refresh=refresh, reread=reread))
+
+    # Failed records.
+
+    def find_failed_records(self, did: str | None = None) -> list[FailedRecord]:
+        """Records that could not be stored, byte for byte and with the reason.
+
+        Args:
+            did: only this account's.
+
+        Returns:
+            Rows in the order they were met.
+        """
+        rows = self._ask(lambda conn: list(stream_failed_records(conn, did=did)))
+        return sorted((FailedRecord(**row) for row in rows), key=attrgetter("id"))
+
+    def retry_failed_records(self, did: str | None = None) -> RetryResult:
+        """Try to store failed records again, from the bytes that were kept.
+
+        Those of pairs that only other projects of this database import are left to them, and to their mappers.
+
+        Args:
+            did: only this account's.
+
+        Returns:
+            How many were stored, and how many are left.
+        """
+        return self._loop.call(lambda opened: opened.retry_failed_records(did))
+
+    # Beside a consumer of live events.
+
+    def upsert_records(self, records: Iterable[LiveRecord]) -> int:
+        """Store records that live events created or updated; may race with an import of the same account.
+
+        Whatever the order of arrival, the newer version stays: an event is ignored if something newer is known of its
+        record, and a page leaves alone what an event wrote after the page's walk began. A record that cannot be stored
+        is kept as a failed record, as one of a page is.
+
+        Args:
+            records: in the order of the events; written in one transaction.
+
+        Returns:
+            Number of records that were not older than what was known.
+
+        Raises:
+            InvalidIdentifier: a URI or revision is malformed; nothing was written.
+            CollectionNotRegistered: a collection is not one of `PARITY_COLLECTIONS`; nothing was written.
+            TypeError: a value is not JSON; nothing was written.
+            DatabaseError: there is no database to work with; nothing was written.
+        """
+        wanted = list(records)
+        return self._loop.call(lambda opened: opened.live.upsert(wanted))
+
+    def delete_record(self, uri: str, rev: str) -> bool:
+        """Delete a record that a live event deleted, and keep older pages from bringing it back.
+
+        Args:
+            uri: `at://did/collection/rkey`.
+            rev: revision (TID) of the commit that deleted it.
+
+        Returns:
+            False if something newer is known, and nothing was done.
+
+        Raises:
+            InvalidIdentifier: the URI or revision is malformed.
+            CollectionNotRegistered: the collection is not one of `PARITY_COLLECTIONS`.
+            DatabaseError: there is no database to work with.
+        """
+        return self._loop.call(lambda opened: opened.live.delete(uri, rev))
+
+    # Inside.
+
+    def _ask(self, question: Callable[[Connection], Result]) -> Result:
+        # It might wait for a row that the import locks, whose thread this is.
+        self._loop.must_not_be_inside()
+        return self._session.run(question)
+
+    def _checked(self, pair: Pair) -> Pair:
+        did, collection = pair  # plain tuples will do
+        did = parse_did(did, allow_private=self.settings.allow_private_hosts)
+        collection = parse_nsid(collection)
+        if collection not in self.settings.collections:
+            raise CollectionNotRegistered(
+                f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
+                f" (now {', '.join(self.settings.collections)})"
+            )
+        return Pair(did, collection)
 
     def _find_listeners(self) -> tuple[Listener, ...]:
         reporters = installed_reporters(self.settings) if self._report else ()
@@ -272,7 +481,7 @@ class ImportService(Bookkeeping):
         with self._beginning:
             if listeners and not self._has_begun:
                 self._has_begun = True
-                deliver_pending(self._loop, Listeners(listeners))
+                deliver_pending(self._session, self._table, Listeners(listeners))
 
     def _resolve(self, account: str) -> str | ImportResult:
         try:

@@ -46,6 +46,7 @@ class Mutant(NamedTuple):
 WALK, TASK, BATCH = "importing/walk.py", "importing/pair_task.py", "importing/batch.py"
 WRITER, CLAIMS, RETRY_POLICY = "importing/writer.py", "importing/claims.py", "importing/retry_policy.py"
 PAGES, WALK_PAGES, LIVE, STATES = "store/pages.py", "store/walk_pages.py", "store/live.py", "store/states.py"
+QUEUE = "store/queue.py"
 
 MUTANTS = (
     Mutant("unchanged-with-failed", "condition left out: a pair with failed records is taken as unchanged", WALK,
@@ -170,17 +171,17 @@ MUTANTS = (
     Mutant("claim-without-turns", "lock forgotten: two importers may claim one pair at the same moment", STATES,
            '            await cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_CLASS,))\n', "",
            ("test_claims", "test_queue")),
-    Mutant("reset-leaves-pages", "statement forgotten: page rows outlive a reset", STATES,
-           "            await forget_page_rows(conn, self._name, gone)\n", "", ("test_service", "test_evidence")),
-    Mutant("enqueue-takes-running", "condition too wide: a pair that is being imported becomes pending", STATES,
+    Mutant("reset-leaves-pages", "statement forgotten: page rows outlive a reset", "store/restore.py",
+           "        connection.execute(pages_of(table), (gone,))\n", "", ("test_service", "test_evidence")),
+    Mutant("enqueue-takes-running", "condition too wide: a pair that is being imported becomes pending", QUEUE,
            "WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s)",
            "WHERE s.status <> 'completed' OR %(refresh)s", ("test_queue", "test_queue_api")),
     Mutant("queued-refresh-ignored", "and for or: a refresh that the queue asked for is not made", STATES,
            'row.pop("wants_refresh") or refresh', 'row.pop("wants_refresh") and refresh',
            ("test_queue", "test_queue_api")),
-    Mutant("resumes-what-is-held", "condition left out: --resume names pairs that others are working on", STATES,
-           "WHERE status <> 'completed'\"\n                \" AND (importer_id IS NULL OR importer_id NOT IN ({live}))",
-           "WHERE status <> 'completed'\"\n                \"", ("test_claims", "test_service")),
+    Mutant("resumes-what-is-held", "condition left out: --resume names pairs that others are working on", QUEUE,
+           "WHERE status <> 'completed'\"\n            \" AND (importer_id IS NULL OR importer_id NOT IN ({live}))",
+           "WHERE status <> 'completed'\"\n            \"", ("test_claims", "test_service")),
     Mutant("lock-not-taken-again", "condition inverted: a lost session does not hold its claims again", CLAIMS,
            "        if self.importer_id:\n            await self._states.hold_importer",
            "        if not self.importer_id:\n            await self._states.hold_importer",

@@ -101,7 +101,7 @@ def import_status(did: str | None, pending: bool, failed: bool, completed: bool,
         *([ImportStatus.PENDING, ImportStatus.IN_PROGRESS] if pending else []),
         *([ImportStatus.FAILED] if failed else []),
         *([ImportStatus.COMPLETED] if completed else []),
-    ]
+    ] or None
     settings = load_settings()
     with connect(settings) as connection:
         account = known_did(connection, did, settings) if did is not None else None
@@ -131,7 +131,7 @@ def print_states(
     Args:
         settings: `state_table` is read.
         dids: only these accounts; None for all.
-        statuses: only these; None or empty for all.
+        statuses: only these; None for all.
     """
     from parity_dagster.store.listing import stream_states
 

@@ -18,7 +18,7 @@ from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.atproto.xrpc import XrpcError
 from parity_dagster.errors import ParityError
 from parity_dagster.identifiers import is_valid_tid
-from parity_dagster.importing.loop import LoopThread
+from parity_dagster.importing.loop import BackgroundLoop
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.retry_policy import unexpected
@@ -26,8 +26,7 @@ from parity_dagster.models import ImportState, ImportStatus
 from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, differing, failed_keys, stored_keys
 from parity_dagster.store.database import connect
-from parity_dagster.store.listing import stream_states
-from parity_dagster.store.states import state_from_row
+from parity_dagster.store.listing import find_states
 
 PAIR_SECONDS = 300.0
 """Seconds that reading one pair again may take; a host that drips, or keeps asking to wait, is not waited for."""
@@ -109,12 +108,12 @@ def audit(
     with closing(connect(settings)) as conn:
         dids = ConsistencyQueries(conn, settings.state_table, run_id).random_accounts(accounts, seed)
         states: dict[str, list[ImportState]] = {did: [] for did in dids}
-        for row in stream_states(conn, settings.state_table, dids=dids, statuses=[ImportStatus.COMPLETED]):
-            states[row["did"]].append(state_from_row(row))
+        for state in find_states(conn, settings.state_table, dids=dids, statuses=[ImportStatus.COMPLETED]):
+            states[state.did].append(state)
         conn.commit()
         conn.autocommit = True  # no transaction stays open while the network is read
         auditor = _Auditor(settings, conn, max_pages, seconds)
-        with closing(LoopThread(lambda: auditor, name="parity-audit")) as loop:
+        with closing(BackgroundLoop(lambda: auditor, name="parity-audit")) as loop:
             return AuditReport(loop.call(lambda auditor: auditor.audit(states)))
 
 

@@ -1,7 +1,8 @@
 """An event loop on a thread of its own, for callers that know nothing of asyncio.
 
-The thread is a daemon, so that a script which never closes what it used ends all the same; what lives on the loop is
-closed in order by `close`, when nobody refers to the `LoopThread` any more, or else when the process ends. A signal's
+Only walking, live writing and looking up handles happen here; questions and single statements need no loop. The thread
+is a daemon, so that a script which never closes what it used ends all the same; what lives on the loop is closed in
+order by `close`, when nobody refers to the `BackgroundLoop` any more, or else when the process ends. A signal's
 exception, which Python raises wherever the main thread happens to be, only ever meets a wait here: opening happens on
 the thread, too.
 """
@@ -15,12 +16,22 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future, wait as wait_for
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parity_dagster.errors import Interrupted
+from parity_dagster.importing.collector import fewer_collections
+from parity_dagster.models import Pair, RetryResult
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.sessions import Database
+
+if TYPE_CHECKING:
+    from parity_dagster.atproto.network import Network
+    from parity_dagster.importing.live import LiveWriter
+    from parity_dagster.importing.writer import Emit
 
 Served = TypeVar("Served")
 Result = TypeVar("Result")
@@ -64,7 +75,7 @@ class Running(Generic[Result]):
             self._task.cancel()
 
 
-class LoopThread(Generic[Served]):
+class BackgroundLoop(Generic[Served]):
     """Runs coroutines of whatever `open_` makes; opened by the first call, and again after a close or a fork.
 
     Args:
@@ -83,35 +94,37 @@ class LoopThread(Generic[Served]):
         self._name = name
         self._lock = threading.Lock()
         self._life: _Life[Served] | None = None
-        _loop_threads.add(self)
+        _loops.add(self)
 
     def start(
-        self,
-        work: Callable[[Served], Awaitable[Result]],
-        when_done: Callable[[], None] | None = None,
-        *,
-        may_open: bool = True,
+        self, work: Callable[[Served], Awaitable[Result]], when_done: Callable[[], None] | None = None
     ) -> Running[Result]:
         """Begin something on the loop.
 
         Args:
             when_done: called on the loop's thread when it has ended in whatever way.
-            may_open: whether a loop that is not there is opened.
 
         Raises:
-            Interrupted: closed, at this moment or with `may_open` at all.
+            Interrupted: closed at this moment.
         """
         with self._lock:
-            if may_open and (self._life is None or self._life.has_ended):
+            if self._life is None or self._life.has_ended:
                 self._life = _Life(self._open, self._close, self._name)
             life = self._life
-        if life is None:
-            raise Interrupted("the service is closed")
         return life.start(work, when_done)
 
     def call(self, work: Callable[[Served], Awaitable[Result]]) -> Result:
         """Begin something on the loop and wait for its result."""
         return self.start(work).result()
+
+    def must_not_be_inside(self) -> None:
+        """Refuse to wait on the loop's own thread.
+
+        Raises:
+            RuntimeError: called there.
+        """
+        if (life := self._life) is not None:
+            life.must_not_be_inside()
 
     def close(self) -> None:
         """Stop what is under way, close what lives on the loop and end the thread."""
@@ -155,7 +168,7 @@ class _Life(Generic[Served]):
     def start(
         self, work: Callable[[Served], Awaitable[Result]], when_done: Callable[[], None] | None
     ) -> Running[Result]:
-        self._must_not_be_inside()
+        self.must_not_be_inside()
         served = self._opened.result()
         assert self._loop is not None
         running: Running[Result] = Running(self._loop)
@@ -201,12 +214,12 @@ class _Life(Generic[Served]):
                         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def join(self, seconds: float) -> None:
-        self._must_not_be_inside()
+        self.must_not_be_inside()
         # What is still being opened is left to itself: a database that does not answer must hold up nobody's end.
         if self._opened.done():
             self._thread.join(seconds)
 
-    def _must_not_be_inside(self) -> None:
+    def must_not_be_inside(self) -> None:
         if threading.current_thread() is self._thread:
             raise RuntimeError(
                 "called from the thread that does the import (a mapper's), which would wait for itself for ever; "
@@ -251,7 +264,7 @@ class _Life(Generic[Served]):
                     await self._close(served)
 
 
-_loop_threads: weakref.WeakSet[LoopThread[Any]] = weakref.WeakSet()
+_loops: weakref.WeakSet[BackgroundLoop[Any]] = weakref.WeakSet()
 _lives: set[_Life[Any]] = set()
 _left_behind: list[object] = []
 _is_exiting = False
@@ -273,10 +286,102 @@ def _forget_in_fork() -> None:
     # never collected: their ends would be those of the parent's connections
     _left_behind.extend(_lives)
     _lives.clear()
-    for thread in list(_loop_threads):
-        _left_behind.append(thread._life)
-        thread.forget()
+    for loop in list(_loops):
+        _left_behind.append(loop._life)
+        loop.forget()
 
 
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(after_in_child=_forget_in_fork)
+os.register_at_fork(after_in_child=_forget_in_fork)
+
+
+class Connections:
+    """What a service has open on its loop, and what is done with it there."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._settings = settings
+        self._live: LiveWriter | None = None
+        self._network: Network | None = None
+
+    @classmethod
+    def open(cls, settings: Settings) -> Connections:
+        """Make sure that there is a database to work with; blocks.
+
+        Raises:
+            DatabaseError: no database, or one without this version's tables.
+        """
+        connect(settings).close()
+        return cls(settings, Database(settings))
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._network is not None:
+            await self._network.aclose()
+        if self._live is not None:
+            await self._live.close()
+        await self._database.close()
+
+    @property
+    def network(self) -> Network:
+        """What asks others' servers; there is one while the loop runs."""
+        if self._network is None:
+            # Loaded when the network is first needed: asking for a status must stay quick.
+            from parity_dagster.atproto.network import open_network
+
+            self._network = open_network(self._settings)
+        return self._network
+
+    async def import_pairs(
+        self,
+        pairs: Iterable[Pair],
+        emit: Emit,
+        *,
+        run_id: str | None,
+        refresh: bool,
+        reread: bool = False,
+        patience: float | None,
+    ) -> None:
+        """Import pairs.
+
+        Args:
+            pairs: distinct, checked pairs.
+            patience: seconds after which walks make room, once only long ones are left.
+        """
+        from parity_dagster.importing.accounts import Accounts
+        from parity_dagster.importing.importer import Importer
+
+        repo = self.network.repos
+        accounts = Accounts(self.network.identities, repo, self._database)
+        importer = Importer(
+            self._settings,
+            self._database,
+            repo,
+            accounts,
+            emit,
+            run_id=run_id,
+            refresh=refresh,
+            reread=reread,
+            patience=patience,
+        )
+        with fewer_collections():
+            await importer.run(pairs)
+
+    async def resolve_handle(self, handle: str) -> str:
+        """The DID behind a handle."""
+        return await self.network.identities.resolve_handle(handle)
+
+    async def retry_failed_records(self, did: str | None) -> RetryResult:
+        """See `importing.retrying`."""
+        from parity_dagster.importing.mappers import Mappers
+        from parity_dagster.importing.retry_failed import Retry
+
+        return await Retry(self._database, self._settings.state_table, Mappers(self._settings.mappers)).run(did)
+
+    @property
+    def live(self) -> LiveWriter:
+        """What writes live events; there is one while the loop runs."""
+        if self._live is None:
+            from parity_dagster.importing.live import LiveWriter
+
+            self._live = LiveWriter(self._database, self._settings)
+        return self._live

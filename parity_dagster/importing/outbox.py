@@ -21,12 +21,11 @@ from parity_dagster.events import (
     ImportStarted,
 )
 from parity_dagster.models import ImportResult, ImportStatus, Pair
-from parity_dagster.store.outbox import Delivered, Pending
+from parity_dagster.store.outbox import Delivered, Pending, drop_delivered, find_pending
 
 if TYPE_CHECKING:
-    from parity_dagster.importing.engine import Engine
     from parity_dagster.importing.listeners import Listeners
-    from parity_dagster.importing.loop import LoopThread
+    from parity_dagster.store.sessions import SyncSession
 
 logger = logging.getLogger(__name__)
 events_logger = logging.getLogger("parity_dagster.events")
@@ -37,6 +36,8 @@ CROWDED = 1_000
 CLEAR_AFTER = 500
 """Endings delivered after which they are dropped from the outbox, in one statement."""
 CLEAR_SECONDS = 2.0
+CLEARING_PATIENCE = 5.0
+"""Seconds that it may wait for a database that went away: what was delivered can be dropped later."""
 PENDING_CHUNK = 500
 
 
@@ -109,9 +110,10 @@ class EventQueue:
 class Delivery:
     """Calls the listeners of one import, and drops from the outbox what they know."""
 
-    def __init__(self, loop: LoopThread[Engine], listeners: Listeners, run_id: str | None = None) -> None:
+    def __init__(self, session: SyncSession, table: str, listeners: Listeners, run_id: str | None = None) -> None:
         self._run_id = run_id
-        self._loop = loop
+        self._session = session
+        self._table = table
         self._listeners = listeners
         self._delivered: list[Delivered] = []
         self._clear_at = time.monotonic() + CLEAR_SECONDS
@@ -137,19 +139,19 @@ class Delivery:
             return
         delivered = self._delivered
         try:
-            self._loop.start(lambda engine: engine.drop_delivered(delivered), may_open=False).result()
+            self._session.run(lambda conn: drop_delivered(conn, self._table, delivered), patience=CLEARING_PATIENCE)
         except ParityError as exc:
             logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(delivered), exc)
         else:
             self._delivered = []
 
 
-def deliver_pending(loop: LoopThread[Engine], listeners: Listeners) -> int:
+def deliver_pending(session: SyncSession, table: str, listeners: Listeners) -> int:
     """Deliver the endings of processes that were killed before they could."""
     count = 0
     while True:
-        endings = loop.call(lambda engine: engine.find_pending(PENDING_CHUNK))
-        delivery = Delivery(loop, listeners)
+        endings = session.run(lambda conn: find_pending(conn, table, PENDING_CHUNK))
+        delivery = Delivery(session, table, listeners)
         for ending in endings:
             delivery.deliver(_event(ending))
         delivery.clear_outbox()

@@ -14,7 +14,7 @@ from parity_dagster.models import FailedRecord, RetryResult
 from parity_dagster.store.failed_records import (
     Retried,
     count_retry,
-    find_failed_records,
+    next_failed_records,
     skip_failed_record,
     store_failed_record,
 )
@@ -57,7 +57,7 @@ class Retry:
         stored = left = last = 0
         try:
             while chunk := await self._session.run(
-                partial(find_failed_records, did=did, after=last, limit=CHUNK, table=self._table)
+                partial(next_failed_records, table=self._table, did=did, after=last, limit=CHUNK)
             ):
                 last = chunk[-1].id
                 for failed in chunk:

@@ -27,8 +27,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, pending_pairs
 from parity_dagster.store.database import connect
-from parity_dagster.store.listing import stream_states
-from parity_dagster.store.states import state_from_row
+from parity_dagster.store.listing import find_states, stream_states
 from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
 
 LISTED = 100
@@ -231,7 +230,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     with plain_failures(), closing(connect(settings)) as conn:
         # An import outside of Dagster reports its pairs in batches.
         pending = pending_pairs(conn, settings.state_table)
-        now = [state_from_row(row) for row in stream_states(conn, settings.state_table, statuses=ended)]
+        now = find_states(conn, settings.state_table, statuses=ended)
         busy = {
             Pair(row["did"], row["collection"])
             for row in stream_states(

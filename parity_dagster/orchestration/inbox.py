@@ -42,7 +42,7 @@ from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, redact
 from parity_dagster.store.database import connect
-from parity_dagster.store.queue import add_pending
+from parity_dagster.store.queue import enqueue
 
 DID_LISTS_KEY = dg.AssetKey(["did_lists"])
 """The asset whose events are the lists that were dropped."""
@@ -444,7 +444,7 @@ def _destination(instance: dg.DagsterInstance, settings: Settings) -> Iterator[D
         def queue(dids: Sequence[str]) -> int:
             pairs = (Pair(did, nsid) for did in dids for nsid in settings.collections)
             try:
-                return add_pending(connection, settings.state_table, pairs)
+                return len(enqueue(connection, settings.state_table, pairs, only_new=True))
             except psycopg.Error as exc:
                 raise TransientError(f"PostgreSQL failed while a list was read: {redact(str(exc), settings)}") from None
 

@@ -22,6 +22,9 @@ OLDEST_SERVER: Final = 15
 
 CONNECT_TIMEOUT: Final = 10  # seconds
 
+APPLICATION: Final = "parity_dagster"
+"""What an importer's sessions are called in pg_stat_activity."""
+
 # A machine that vanishes without closing its connections must free its pairs within a minute (10 + 4 * 5 s), and
 # a server that vanishes must be noticed by us as soon.
 _DEFAULTS: Mapping[str, str | int] = {
@@ -109,7 +112,7 @@ async def open_async_connection(url: str) -> AsyncConnection:
         UnsupportedServer: see `check_server`.
         psycopg.OperationalError: nobody answers, or refuses.
     """
-    conn = await AsyncConnection.connect(_conninfo(url, application_name="parity_dagster"), autocommit=True)
+    conn = await AsyncConnection.connect(_conninfo(url, application_name=APPLICATION), autocommit=True)
     try:
         await conn.execute(_first_statements(conn))
     except BaseException:

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
 from parity_dagster.models import FailedRecord, Pair
+from parity_dagster.store.listing import FAILED_COLUMNS
 from parity_dagster.store.live import lock_pairs
 from parity_dagster.store.postgres_errors import REFUSED_DATA, first_line
 from parity_dagster.store.state_tables import readable_tables
@@ -53,45 +54,29 @@ async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str |
     return bad
 
 
-_COLUMNS = (
-    "id, did, collection, rkey, fingerprint, reason, detail, body, pds, walk, first_seen_at, last_seen_at, retries"
-)
-
-
-async def find_failed_records(
-    conn: AsyncConnection,
-    *,
-    did: str | None = None,
-    after: int = 0,
-    limit: int | None = None,
-    table: str | None = None,
+async def next_failed_records(
+    conn: AsyncConnection, table: str, did: str | None, *, after: int, limit: int
 ) -> list[FailedRecord]:
-    """Read failed records in the order of their numbers.
+    """Read failed records that a project may try again: of its own pairs, and of pairs that no state table knows.
 
     Args:
-        conn: any connection.
         did: only this account's.
         after: only those whose number is greater.
-        limit: rows at most.
-        table: only those that the project with this state table may try again: of its own pairs, and of pairs that no
-            state table knows.
 
     Returns:
-        The rows.
+        Rows in the order of their numbers.
     """
-    mine: sql.Composable = sql.SQL("true")
-    if table is not None:
-        tables = sorted(await readable_tables(conn, table), key=lambda each: not each.is_own)
-        rows = sql.SQL("EXISTS (SELECT FROM {} s WHERE (s.did, s.collection) = (f.did, f.collection))")
-        # The first that knows the pair decides.
-        known = [sql.SQL("WHEN {} THEN {}").format(rows.format(each.name), each.is_own) for each in tables]
-        mine = sql.SQL("CASE {} ELSE true END").format(sql.SQL(" ").join(known))
+    tables = sorted(await readable_tables(conn, table), key=lambda each: not each.is_own)
+    rows = sql.SQL("EXISTS (SELECT FROM {} s WHERE (s.did, s.collection) = (f.did, f.collection))")
+    # The first that knows the pair decides.
+    known = [sql.SQL("WHEN {} THEN {}").format(rows.format(each.name), each.is_own) for each in tables]
     async with conn.cursor(row_factory=class_row(FailedRecord)) as cursor:
         await cursor.execute(
             sql.SQL(
-                f"SELECT {_COLUMNS} FROM parity_failed_records f WHERE id > %(after)s"
-                " AND (%(did)s::text IS NULL OR did = %(did)s) AND {mine} ORDER BY id LIMIT %(limit)s"
-            ).format(mine=mine),
+                "SELECT {columns} FROM parity_failed_records f WHERE id > %(after)s"
+                " AND (%(did)s::text IS NULL OR did = %(did)s) AND CASE {known} ELSE true END"
+                " ORDER BY id LIMIT %(limit)s"
+            ).format(columns=FAILED_COLUMNS, known=sql.SQL(" ").join(known)),
             {"did": did, "after": after, "limit": limit},
         )
         return await cursor.fetchall()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, Connection, sql
 from psycopg.rows import dict_row
 
 from parity_dagster.models import ImportState
@@ -50,9 +50,9 @@ async def add_endings(
     )
 
 
-async def drop_delivered(conn: AsyncConnection, table: str, delivered: Collection[Delivered]) -> None:
+def drop_delivered(conn: Connection, table: str, delivered: Collection[Delivered]) -> None:
     """Drop what listeners know of; a later ending of the same pair stays."""
-    await conn.execute(
+    conn.execute(
         sql.SQL(
             "DELETE FROM parity_announcements a USING unnest(%s::text[], %s::text[], %s::timestamptz[])"
             " AS d(did, collection, ended_at) WHERE a.state_table = {} AND a.did = d.did"
@@ -62,17 +62,17 @@ async def drop_delivered(conn: AsyncConnection, table: str, delivered: Collectio
     )
 
 
-async def find_pending(conn: AsyncConnection, table: str, limit: int) -> list[Pending]:
+def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
     """Read endings whose importer is gone, and drop those of pairs that were reset."""
     parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
-    await conn.execute(
+    conn.execute(
         sql.SQL(
             "DELETE FROM parity_announcements a WHERE a.state_table = {own} AND a.importer_id NOT IN ({live})"
             " AND NOT EXISTS (SELECT FROM {table} s WHERE s.did = a.did AND s.collection = a.collection)"
         ).format(**parts)
     )
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
             sql.SQL(
                 "SELECT {columns}, fetched FROM (SELECT did, collection, importer_id AS importer, fetched, ended_at"
                 " FROM parity_announcements WHERE state_table = {own}) a JOIN {table} s USING (did, collection)"
@@ -80,4 +80,4 @@ async def find_pending(conn: AsyncConnection, table: str, limit: int) -> list[Pe
             ).format(**parts),
             (limit,),
         )
-        return [Pending(fetched=row.pop("fetched"), state=state_from_row(row)) for row in await cursor.fetchall()]
+        return [Pending(fetched=row.pop("fetched"), state=state_from_row(row)) for row in cursor.fetchall()]

@@ -20,7 +20,7 @@ from parity_dagster.store.outbox import add_endings
 from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
-from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, forget_page_rows, save_page_rows
+from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, pages_of, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite, UnprovenEnding, fingerprint
 from parity_dagster.text import storable
 
@@ -230,7 +230,7 @@ class PageStore:
             if not write.is_fresh:
                 await self._sweep(conn, write)
         if noted := [write.state_id for write in complete if not write.is_at_once]:
-            await forget_page_rows(conn, self._name, noted)
+            await conn.execute(pages_of(self._name), (noted,))
         if complete:
             await drop_tombstones(conn, complete)
         endings = [(write.did, write.collection, write.fetched) for write in writes]

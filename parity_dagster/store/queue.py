@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 
 from parity_dagster.models import Pair
-from parity_dagster.store.states import LIVE_IMPORTERS, LOCK_CLASS
+from parity_dagster.store.states import FROM_THE_START, LIVE_IMPORTERS, LOCK_CLASS
 
 LOCK = 2**31 - 1
 """Second key of the advisory lock under which batches are made; importers' numbers never get there."""
@@ -140,16 +140,61 @@ def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait:
     ).rowcount
 
 
-def add_pending(connection: psycopg.Connection, table: str, pairs: Iterable[Pair]) -> int:
-    """Make pairs pending that were never asked for before; all others stay as they are."""
-    wanted = list(pairs)
-    return connection.execute(
+_PENDING_AGAIN: LiteralString = (
+    "UPDATE SET status = 'pending', refresh = %(refresh)s, attempts = 0, next_attempt_at = NULL, run_id = NULL,"
+    f" importer_id = NULL, updated_at = now(), {FROM_THE_START}"
+    " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
+    " AND s.status <> 'completed' AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})))"
+)
+
+
+def enqueue(
+    connection: psycopg.Connection,
+    table: str,
+    pairs: Iterable[Pair],
+    *,
+    refresh: bool = False,
+    reread: bool = False,
+    only_new: bool = False,
+) -> list[Pair]:
+    """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.
+
+    Args:
+        reread: whether they are all to be read from their start, whatever their revision; noted on the rows, those
+            included that wait already, or that were interrupted.
+        only_new: only those that were never asked for before; all others stay as they are.
+
+    Returns:
+        The pairs that are newly pending, or that are now to be read from their start.
+    """
+    wanted = list(dict.fromkeys(pairs))
+    known: LiteralString = "NOTHING" if only_new else _PENDING_AGAIN
+    rows = connection.execute(
         sql.SQL(
-            "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
-            " ON CONFLICT (did, collection) DO NOTHING"
-        ).format(table=sql.Identifier(table)),
-        ([pair.did for pair in wanted], [pair.collection for pair in wanted]),
-    ).rowcount
+            "INSERT INTO {table} AS s (did, collection, refresh, reread)"
+            " SELECT did, collection, %(refresh)s, %(reread)s"
+            " FROM unnest(%(dids)s::text[], %(collections)s::text[]) AS wanted(did, collection) ORDER BY 1, 2"
+            f" ON CONFLICT (did, collection) DO {known} RETURNING did, collection"
+        ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
+        {
+            "dids": [pair.did for pair in wanted],
+            "collections": [pair.collection for pair in wanted],
+            "refresh": refresh or reread,
+            "reread": reread,
+        },
+    ).fetchall()
+    return [Pair(*row) for row in rows]
+
+
+def find_resumable(connection: psycopg.Connection, table: str) -> list[Pair]:
+    """Pairs that are not complete and that no live importer holds."""
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT did, collection FROM {table} WHERE status <> 'completed'"
+            " AND (importer_id IS NULL OR importer_id NOT IN ({live})) ORDER BY updated_at, id"
+        ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS)
+    ).fetchall()
+    return [Pair(*row) for row in rows]
 
 
 def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
 
 from parity_dagster.models import ImportState, Pair
 from parity_dagster.store.state_tables import regclass
-from parity_dagster.store.walk_pages import ALL_PAGES
+from parity_dagster.store.walk_pages import ALL_PAGES, pages_of
 
 _COLUMNS = tuple(field.name for field in fields(ImportState))
 
@@ -86,29 +87,44 @@ def forget_states(connection: psycopg.Connection, table: str, pairs: Iterable[Pa
     """Make pairs not imported; their records stay. What is queued or being imported now is left alone.
 
     Args:
-        connection: any connection; one transaction is used.
-        table: name of the state table (`PARITY_STATE_TABLE`).
+        pairs: None for all.
     """
     wanted = None if pairs is None else list(pairs)
+    return _forget(
+        connection,
+        table,
+        "status IN ('completed', 'failed') AND (%(all)s OR (did, collection) IN"
+        " (SELECT * FROM unnest(%(dids)s::text[], %(collections)s::text[])))",
+        {
+            "all": wanted is None,
+            "dids": [pair.did for pair in wanted or ()],
+            "collections": [pair.collection for pair in wanted or ()],
+        },
+    )
+
+
+def reset_states(connection: psycopg.Connection, table: str, did: str, collection: str | None) -> int:
+    """Forget how far an account's import got, whoever is at it; its records stay.
+
+    Args:
+        collection: only this collection; None for all.
+    """
+    return _forget(
+        connection,
+        table,
+        "did = %(did)s AND (%(collection)s::text IS NULL OR collection = %(collection)s)",
+        {"did": did, "collection": collection},
+    )
+
+
+def _forget(connection: psycopg.Connection, table: str, which: LiteralString, values: Mapping[str, object]) -> int:
     with connection.transaction():
-        gone = connection.execute(
-            sql.SQL(
-                "DELETE FROM {table} WHERE status IN ('completed', 'failed') AND (%(all)s OR (did, collection) IN"
-                " (SELECT * FROM unnest(%(dids)s::text[], %(collections)s::text[]))) RETURNING id"
-            ).format(table=sql.Identifier(table)),
-            {
-                "all": wanted is None,
-                "dids": [pair.did for pair in wanted or ()],
-                "collections": [pair.collection for pair in wanted or ()],
-            },
+        rows = connection.execute(
+            sql.SQL(f"DELETE FROM {{table}} WHERE {which} RETURNING id").format(table=sql.Identifier(table)), values
         ).fetchall()
-        # A statement of its own: it sees what was committed while the rows above were waited for.
-        connection.execute(
-            sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
-                regclass(table)
-            ),
-            ([row[0] for row in gone],),
-        )
+        gone = [state_id for (state_id,) in rows]
+        # A statement of its own: it sees the page that was being committed while the rows above were waited for.
+        connection.execute(pages_of(table), (gone,))
     return len(gone)
 
 

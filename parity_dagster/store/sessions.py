@@ -9,7 +9,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,9 +18,9 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
-from parity_dagster.errors import DatabaseUnreachable, SettingsError
+from parity_dagster.errors import DatabaseUnreachable, Interrupted, SettingsError
 from parity_dagster.settings import Settings
-from parity_dagster.store.connecting import open_async_connection
+from parity_dagster.store.connecting import APPLICATION, open_async_connection
 from parity_dagster.store.database import connect, connection_url, unreachable
 from parity_dagster.store.postgres_errors import Patience
 from parity_dagster.threads import beside_the_loop
@@ -45,6 +44,7 @@ class SyncSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._has_ended = threading.Event()
         self._has_met = False
         self._conn: Connection | None = None
         self._finalizer: weakref.finalize[..., SyncSession] | None = None
@@ -61,34 +61,48 @@ class SyncSession:
 
         Raises:
             DatabaseError: it did not pass in time, or never will; the text says what to do.
+            Interrupted: the session has ended.
         """
         with self._lock:
             trying = Patience(self._settings.database_patience if patience is None else patience)
-            if not self._has_met:
-                self._open()
-            while True:
-                try:
-                    conn = self._conn or self._open()
+            try:
+                while not self._has_ended.is_set():
                     try:
-                        with conn.transaction():
-                            return work(conn)
-                    finally:
-                        if conn.info.transaction_status != TransactionStatus.IDLE:  # lost, or interrupted halfway
-                            self._drop()
-                except (DatabaseUnreachable, psycopg.Error) as exc:
-                    delay = trying.pause(exc)
-                time.sleep(delay)
+                        return self._once(work)
+                    except (DatabaseUnreachable, psycopg.Error) as exc:
+                        if not self._has_met and isinstance(exc, DatabaseUnreachable):
+                            raise
+                        delay = trying.pause(exc)
+                    self._has_ended.wait(delay)
+                raise Interrupted("the service was closed")
+            finally:
+                if self._has_ended.is_set():
+                    self._drop()
 
-    def close(self) -> None:
-        """End the session; the next question opens another."""
-        with self._lock:
-            self._drop()
+    def _once(self, work: Callable[[Connection], Result]) -> Result:
+        conn = self._conn or self._open()
+        try:
+            with conn.transaction():
+                return work(conn)
+        finally:
+            if conn.info.transaction_status != TransactionStatus.IDLE:  # lost, or interrupted halfway
+                self._drop()
+
+    def end(self) -> None:
+        """Close the session for good, after what is under way on it; whoever waits for the database waits no more."""
+        self._has_ended.set()
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
     def _open(self) -> Connection:
         self._conn = connect(self._settings, autocommit=True)
-        self._has_met = True
         # A script need not close anything: this is also called when nobody has the session any more, and at the end.
         self._finalizer = weakref.finalize(self, _close, self._conn, self._lock)
+        self._conn.execute(f"SET application_name = '{APPLICATION}'; {_PIPELINE_SETTINGS}".encode())
+        self._has_met = True
         return self._conn
 
     def _drop(self) -> None:
@@ -105,7 +119,10 @@ class SyncSession:
         """A fork's copy of a connection ends without a word to the server, which would end the parent's."""
         conn, is_used = self._conn, self._lock.locked()
         self._detach()
-        self._lock = threading.Lock()
+        self._lock, ended = threading.Lock(), self._has_ended.is_set()
+        self._has_ended = threading.Event()
+        if ended:
+            self._has_ended.set()
         if conn is not None and not conn.closed:
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(nowhere, conn.fileno(), inheritable=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, sql
@@ -18,7 +18,6 @@ from psycopg.rows import dict_row
 
 from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.store.state_tables import other_tables
-from parity_dagster.store.walk_pages import forget_page_rows
 
 LOCK_CLASS = 1_885_434_489
 """First key of our advisory locks; the second is the importer's number, 0 guards the claiming itself."""
@@ -168,7 +167,7 @@ class StateStore:
                     "UPDATE {table} s SET status = 'in_progress', importer_id = %(importer)s, run_id = %(run)s,"
                     " updated_at = now(),"
                     " started_at = CASE WHEN status = 'completed' THEN now() ELSE coalesce(started_at, now()) END,"
-                    f" completed_at = NULL, next_attempt_at = NULL, batch = NULL, {_FROM_THE_START}"
+                    f" completed_at = NULL, next_attempt_at = NULL, batch = NULL, {FROM_THE_START}"
                     " WHERE id = ANY(%(ids)s)"
                 ),
                 {
@@ -180,99 +179,9 @@ class StateStore:
             )
         return claims
 
-    async def find(
-        self,
-        conn: AsyncConnection,
-        *,
-        did: str | None = None,
-        collection: str | None = None,
-        statuses: Collection[ImportStatus] | None = None,
-    ) -> list[ImportState]:
-        """Rows in the order (did, collection).
-
-        Args:
-            collection: only this collection's.
-        """
-        async with conn.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(
-                self._sql(
-                    "SELECT {columns} FROM {table} WHERE (%(did)s::text IS NULL OR did = %(did)s)"
-                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s)"
-                    " AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) ORDER BY did, collection"
-                ),
-                {
-                    "did": did,
-                    "collection": collection,
-                    "statuses": None if statuses is None else [str(status) for status in statuses],
-                },
-            )
-            return [state_from_row(row) for row in await cursor.fetchall()]
-
-    async def find_resumable(self, conn: AsyncConnection) -> list[Pair]:
-        """Pairs that are not complete and that no live importer holds."""
-        cursor = await conn.execute(
-            self._sql(
-                "SELECT did, collection FROM {table} WHERE status <> 'completed'"
-                " AND (importer_id IS NULL OR importer_id NOT IN ({live})) ORDER BY updated_at, id"
-            )
-        )
-        return [Pair(*row) for row in await cursor.fetchall()]
-
-    async def reset(self, conn: AsyncConnection, did: str, collection: str | None) -> int:
-        """Forget how far an account's import got; its records stay.
-
-        Args:
-            collection: only this collection; None for all.
-        """
-        async with conn.transaction():
-            cursor = await conn.execute(
-                self._sql(
-                    "DELETE FROM {table} WHERE did = %(did)s"
-                    " AND (%(collection)s::text IS NULL OR collection = %(collection)s) RETURNING id"
-                ),
-                {"did": did, "collection": collection},
-            )
-            gone = [row[0] for row in await cursor.fetchall()]
-            # A statement of its own: it sees the page that was being committed while the row above was waited for.
-            await forget_page_rows(conn, self._name, gone)
-        return len(gone)
-
-    async def enqueue(
-        self, conn: AsyncConnection, pairs: Iterable[Pair], *, refresh: bool, reread: bool = False
-    ) -> list[Pair]:
-        """Make pairs pending, unless they are complete (and no refresh is asked for) or being worked on.
-
-        Args:
-            reread: whether they are all to be read from their start, whatever their revision; noted on the rows, those
-                included that wait already, or that were interrupted.
-
-        Returns:
-            The pairs that are newly pending, or that are now to be read from their start.
-        """
-        wanted = list(dict.fromkeys(pairs))
-        cursor = await conn.execute(
-            self._sql(
-                "INSERT INTO {table} AS s (did, collection, refresh, reread)"
-                " SELECT did, collection, %(refresh)s, %(reread)s"
-                " FROM unnest(%(dids)s::text[], %(collections)s::text[]) AS wanted(did, collection) ORDER BY 1, 2"
-                " ON CONFLICT (did, collection) DO UPDATE SET status = 'pending', refresh = %(refresh)s, attempts = 0,"
-                f" next_attempt_at = NULL, run_id = NULL, importer_id = NULL, updated_at = now(), {_FROM_THE_START}"
-                " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
-                " AND s.status <> 'completed' AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})))"
-                " RETURNING did, collection"
-            ),
-            {
-                "dids": [pair.did for pair in wanted],
-                "collections": [pair.collection for pair in wanted],
-                "refresh": refresh or reread,
-                "reread": reread,
-            },
-        )
-        return [Pair(*row) for row in await cursor.fetchall()]
-
 
 # A walk that was begun without the mark has passed over rows that looked the same, so it starts again.
-_FROM_THE_START = (
+FROM_THE_START = (
     "reread = s.reread OR %(reread)s, cursor = CASE WHEN %(reread)s AND NOT s.reread THEN NULL ELSE s.cursor END,"
     " pages = CASE WHEN %(reread)s AND NOT s.reread THEN 0 ELSE s.pages END"
 )

@@ -146,17 +146,10 @@ async def save_page_rows(conn: AsyncConnection, table: str, writes: Iterable[Pai
     )
 
 
-async def forget_page_rows(conn: AsyncConnection, table: str, state_ids: Sequence[int]) -> None:
-    """Drop all page rows of pairs.
-
-    Args:
-        conn: any connection.
-        table: name of the state table.
-        state_ids: the pairs' rows.
-    """
-    await conn.execute(
-        sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(regclass(table)),
-        (list(state_ids),),
+def pages_of(table: str) -> sql.Composed:
+    """The statement that drops all page rows of the pairs whose numbers are its parameter."""
+    return sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
+        regclass(table)
     )
 
 

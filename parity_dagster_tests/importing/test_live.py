@@ -329,7 +329,7 @@ async def _play(settings: Settings, cases: list[Scenario]) -> dict[int, str]:
         claims = await states.claim(
             conn, [Pair(_did(n), POST) for n in range(len(cases))], importer, None, refresh=False
         )
-        ids = {claim.did: claim.id for claim in await states.find(conn)}
+        ids = {claim.state.did: claim.state.id for claim in claims}
         assert len(claims) == len(cases)
         async with conn.cursor() as cursor:
             await cursor.executemany(
