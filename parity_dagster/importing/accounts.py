@@ -1,4 +1,4 @@
-"""What a run knows about an account: its PDS, its revision, whether it is active."""
+"""What an importer knows about an account: its PDS, its revision, whether it is active."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Account:
 
 
 class Accounts:
-    """The accounts of one run."""
+    """The accounts of one importer."""
 
     def __init__(self, resolver: IdentityResolver, repo: RepoClient, database: Database) -> None:
         self._resolver = resolver
@@ -67,11 +67,7 @@ class Accounts:
             self._locks.pop(did, None)
 
     async def locate(self, did: str) -> Account:
-        """The account's present host.
-
-        Raises:
-            ParityError: it cannot be resolved.
-        """
+        """The account's present host; raises what `IdentityResolver.resolve_did` does."""
         async with self._locks.setdefault(did, asyncio.Lock()):
             account = self._accounts.get(did)
             if account is None:
@@ -79,14 +75,7 @@ class Accounts:
             return account
 
     async def relocate(self, account: Account) -> Account | None:
-        """Ask again where an account lives, after its host failed or denied it.
-
-        Returns:
-            The account on its new host; None if it still lives there.
-
-        Raises:
-            ParityError: it cannot be resolved.
-        """
+        """Ask again where an account lives, after its host failed or denied it; None if it still lives there."""
         async with self._locks.setdefault(account.did, asyncio.Lock()):
             current = self._accounts.get(account.did)
             if current is None or current.pds == account.pds:
@@ -94,13 +83,9 @@ class Accounts:
             return None if current.pds == account.pds else current
 
     async def rev(self, account: Account) -> str | None:
-        """The repository's revision, asked for once per account and run, before its first page is read.
+        """The repository's revision, asked for once per account and importer, before its first page is read.
 
-        Returns:
-            The revision; None if the host cannot say.
-
-        Raises:
-            AccountUnavailable, RepoNotFound: the host says so.
+        None if the host cannot say; raises if it says that the account is not active, or not there.
         """
         async with account.lock:
             if not account.is_rev_known:
@@ -111,14 +96,13 @@ class Accounts:
     async def confirm_active(self, account: Account, since: float, *, by_rev: bool) -> bool:
         """Have the host vouch for the account at or after a moment; the pairs of an account share an answer.
 
+        Raises if the account is not active, not there, or the host does not answer.
+
         Args:
             since: monotonic time; an answer to an older question says nothing.
 
         Returns:
             True if it does; False if it has no means to.
-
-        Raises:
-            ParityError: the account is not active, not there, or the host does not answer.
         """
         async with account.lock:
             if max(account.active_at, account.rev_told_at if by_rev else -inf) >= since:

@@ -120,8 +120,7 @@ def audit(
 def _error(exc: Exception) -> str:
     """What is written of one account's failure, whatever it is: the others are audited all the same.
 
-    Raises:
-        psycopg.Error: the database is the one that failed, and would for the others too.
+    Raises what the database raised, which would fail for the others too.
     """
     if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
         raise exc

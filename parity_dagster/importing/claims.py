@@ -1,4 +1,4 @@
-"""One importer per pair at a time: this run's number, and the session whose lock keeps its claims alive."""
+"""One importer per pair at a time: this importer's number, and the session whose lock keeps its claims alive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WATCH_SECONDS = 5.0
 
 
 class Claims:
-    """The claims of one run."""
+    """The claims of one importer."""
 
     def __init__(self, database: Database, states: StateStore, run_id: str | None) -> None:
         self.importer_id = 0
@@ -43,11 +43,7 @@ class Claims:
                 await self.hold()
 
     async def take(self, pairs: Sequence[Pair], *, refresh: bool, reread: bool = False) -> list[Claim]:
-        """Claim pairs.
-
-        Args:
-            reread: whether they are all to be read from their start, whatever their revision.
-        """
+        """Claim pairs; with `reread`, to be read from their start whatever their revision."""
         return await self._database.run(
             lambda conn: self._states.claim(conn, pairs, self.importer_id, self._run_id, refresh=refresh, reread=reread)
         )

@@ -39,11 +39,9 @@ class Feed(Generic[Item]):
         threading.Thread(target=self._read, name="parity-feed", daemon=True).start()
 
     async def take(self, limit: int) -> list[Item]:
-        """Wait for items.
+        """Wait for items: all there are up to `limit`, at least one; none after the iterable's end.
 
-        Returns:
-            What is there, at least one; nothing after the iterable's end. What the iterable raises is raised here,
-            after the items before it were taken.
+        What the iterable raises is raised here, after the items before it were taken.
         """
         await self._filled.wait()
         if len(self._waiting) < limit and not self._has_ended:

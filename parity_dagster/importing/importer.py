@@ -89,10 +89,7 @@ class Importer:
         )
 
     async def run(self, pairs: Iterable[Pair]) -> None:
-        """Import pairs; each ends with one `ImportCompleted` or `ImportFailed`.
-
-        Args:
-            pairs: distinct pairs; taken as they are needed.
+        """Import distinct pairs, taken as they are needed; each ends with one `ImportCompleted` or `ImportFailed`.
 
         Raises:
             DatabaseError: there is no database to work with.

@@ -1,4 +1,4 @@
-"""Who is told about an import."""
+"""Who hears of an import: listeners of a call, of the settings, and of installed packages."""
 
 from __future__ import annotations
 
@@ -60,11 +60,7 @@ class Listeners:
 
 @cache
 def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
-    """The listeners that installed packages bring.
-
-    Raises:
-        SettingsError: one cannot be loaded.
-    """
+    """The listeners that installed packages bring; raises `SettingsError` if one cannot be loaded."""
     found: list[Listener] = []
     for entry in entry_points(group=group):
         try:
@@ -77,28 +73,14 @@ def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
 
 
 def installed_reporters(settings: Settings) -> tuple[Listener, ...]:
-    """The reporters that installed packages bring.
-
-    Returns:
-        What the makers named by the entry points of `parity_dagster.reporters` return.
-
-    Raises:
-        SettingsError: one cannot be loaded.
-    """
+    """What the makers named by the entry points of `parity_dagster.reporters` return."""
     makers = cast("tuple[Callable[[Settings], Listener], ...]", installed_listeners(REPORTER_GROUP))
     return tuple(make(settings) for make in makers)
 
 
 @cache
 def named_listeners(names: tuple[str, ...]) -> tuple[Listener, ...]:
-    """The listeners that `PARITY_LISTENERS` names.
-
-    Args:
-        names: each `package.module:function`.
-
-    Raises:
-        SettingsError: one cannot be imported, or is not callable.
-    """
+    """The listeners that `PARITY_LISTENERS` names, each a `package.module:function`."""
     found: list[Listener] = []
     for name in names:
         module, _, attribute = name.partition(":")

@@ -107,14 +107,7 @@ class SortedPage(NamedTuple):
 
 
 class Mappers:
-    """The mappers of a run, by collection.
-
-    Args:
-        names: classes, each `package.module:Class`.
-
-    Raises:
-        SettingsError: one cannot be loaded or cannot work.
-    """
+    """The mappers of an importer, by collection; each name is a `package.module:Class`."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self._mappers: dict[str, RecordMapper] = {}
@@ -134,26 +127,13 @@ class Mappers:
         }
 
     def apply(self, item: FetchedPage) -> None:
-        """Ask the collection's mapper about each record of a page, and move it to where it belongs.
-
-        Args:
-            item: a page on its way to the writer.
-        """
+        """Ask the collection's mapper about each record of a page, and move it to where it belongs."""
         sorted_page = self.sort(item.task.did, item.task.collection, item.rows)
         item.rows, item.skipped, item.mapped = sorted_page.kept, sorted_page.skipped, sorted_page.mapped
         item.failed = [*item.failed, *sorted_page.failed]
 
     def sort(self, did: str, collection: str, rows: Iterable[Row]) -> SortedPage:
-        """Ask a collection's mapper about records.
-
-        Args:
-            did: the account.
-            collection: one that has a mapper.
-            rows: rkey, cid and JSON bytes.
-
-        Returns:
-            Each record in one place; one that makes the mapper raise costs only itself.
-        """
+        """Ask a collection's mapper about records: each ends in one place; one that makes it raise costs only itself."""
         mapper = self._mappers[collection]
         page = SortedPage([], [], [], [])
         step = ""
@@ -194,16 +174,7 @@ def _refused(mapper: RecordMapper, step: str, error: Exception, body: bytes, rke
 
 
 def source_entry(did: str, collection: str, row: Row) -> bytes:
-    """A record as it stands in a page.
-
-    Args:
-        did: the account.
-        collection: the NSID.
-        row: rkey, cid and the value's JSON.
-
-    Returns:
-        JSON with `uri`, `cid` and `value`, the latter byte for byte.
-    """
+    """A record as it stands in a page: JSON with `uri`, `cid` and `value`, the latter byte for byte."""
     rkey, cid, value = row
     return msgspec.json.encode({"uri": f"at://{did}/{collection}/{rkey}", "cid": cid, "value": msgspec.Raw(value)})
 

@@ -1,7 +1,6 @@
-"""Trying failed records again, from the bytes that were kept.
+"""Trying failed records again, from the bytes that were kept and with today's rules.
 
-What lives here: reading a kept entry with today's rules and storing it if it passes. What must not: the network; a
-record that its author has corrected is met by the next refresh.
+Nothing is fetched: a record that its author has corrected is met by the next refresh.
 """
 
 from __future__ import annotations
@@ -27,13 +26,7 @@ CHUNK = 50
 
 
 class Retry:
-    """One attempt at all failed records of a project, or at those of one account.
-
-    Args:
-        database: where they are.
-        table: name of the state table.
-        mappers: who has a say about them; what a mapper skips by now is failed no more.
-    """
+    """One attempt at the failed records of a project or of one account; what a mapper skips by now fails no more."""
 
     def __init__(self, database: Database, table: str, mappers: Mappers) -> None:
         self._table = table
@@ -42,18 +35,7 @@ class Retry:
         self._session: Session = database.session(self._mapped.prepare)
 
     async def run(self, did: str | None) -> RetryResult:
-        """Store those failed records that can be stored now.
-
-        Args:
-            did: only this account's; None for all.
-
-        Returns:
-            How many were stored, and how many are left.
-
-        Raises:
-            DatabaseError: Postgres failed; what was stored so far stays.
-            SettingsError: a mapper's table cannot take its rows.
-        """
+        """Store those failed records that can be stored now; what was stored before an error stays."""
         stored = left = last = 0
         try:
             while chunk := await self._session.run(

@@ -52,11 +52,10 @@ class Stragglers:
 
     @asynccontextmanager
     async def asking(self, task: PairTask) -> AsyncIterator[None]:
-        """A request for a page, the one moment at which a walk is interrupted: what came before is on its way to a
-        commit, and a request that waits for its host's rate limit need not be waited for.
+        """A request for a page, the one moment at which a walk is interrupted.
 
-        Raises:
-            Interrupted: the walk is to make room.
+        What came before is on its way to a commit, and a request that waits for its host's rate limit need not be waited
+        for.
         """
         walking = self._walking[task.claim.state.id]
         if walking.is_over:

@@ -61,11 +61,7 @@ class WaitingPair(NamedTuple):
 
 
 class ConsistencyQueries:
-    """Asks about all pairs, or about those of one run.
-
-    Args:
-        run_id: the Dagster run; None for all pairs.
-    """
+    """Queries about all pairs, or about those that one Dagster run worked on."""
 
     def __init__(self, conn: psycopg.Connection[Any], table: str, run_id: str | None = None) -> None:
         self._conn = conn
@@ -142,11 +138,7 @@ class ConsistencyQueries:
             return cursor.execute(self._sql(statement), {**self._run, "age": age}).fetchall()
 
     def random_accounts(self, number: int, seed: int) -> list[str]:
-        """Accounts that have complete pairs, drawn by chance.
-
-        Args:
-            seed: of the draw; the same seed draws the same accounts.
-        """
+        """Accounts that have complete pairs, drawn by chance; the same seed draws the same ones."""
         rows = self._conn.execute(
             self._sql(
                 "SELECT did FROM {table} s WHERE status = 'completed' AND {of_run} GROUP BY did"
@@ -161,9 +153,6 @@ def differing(
     conn: psycopg.Connection[Any], pair: Pair, rows: Sequence[tuple[str, str | None, bytes]]
 ) -> dict[str, str]:
     """Compare records of a page with the table.
-
-    Args:
-        rows: rkey, cid and JSON bytes, each storable.
 
     Returns:
         `missing`, `cid` or `value` by rkey, for those that are not stored as they are.

@@ -38,12 +38,9 @@ def encode_rows(did: str, collection: str, rev: str, rows: Sequence[Row]) -> byt
 
 
 def encode_array(texts: Sequence[str | None]) -> str:
-    """A text array as PostgreSQL reads it; psycopg's own way looks at the texts one by one.
+    """A text array as PostgreSQL reads it, None for NULL; psycopg's own way looks at the texts one by one.
 
-    Args:
-        texts: its elements, None for NULL; without NUL characters.
-
-    Source: PostgreSQL manual, "Array Input and Output Syntax".
+    The texts hold no NUL character. Source: PostgreSQL manual, "Array Input and Output Syntax".
     """
     if not texts:
         return "{}"

@@ -25,14 +25,11 @@ _URL_EXAMPLE = "postgresql://user:password@host:5432/database"
 
 
 def connection_url(settings: Settings) -> str:
-    """Return the URL of the database to use; every part of the program asks this function.
+    """The URL of the database to use; every part of the program asks this function.
 
     With PARITY_DATABASE_URL that server, which is not contacted here. Without it the embedded server under
     PARITY_HOME: made and started if need be, its tables migrated if need be, and kept running until the last
     process that asked ends.
-
-    Args:
-        settings: `database_url`, `home` and `state_table` are read.
 
     Returns:
         A libpq URL, `postgresql://…`, usable by psycopg 3 as it is.
@@ -50,13 +47,9 @@ def _given(settings: Settings) -> str:
 
 
 def sqlalchemy_url(settings: Settings) -> str:
-    """Return `connection_url` as SQLAlchemy writes it, socket folders and all options kept.
+    """`connection_url` as SQLAlchemy writes it, socket folders and all options kept; the password is readable.
 
-    Args:
-        settings: as for `connection_url`.
-
-    Returns:
-        `postgresql+psycopg2://…`, the driver that LISTEN/NOTIFY of Dagster's storage needs; the password is readable.
+    The driver is psycopg2, which LISTEN/NOTIFY of Dagster's storage needs.
     """
     options = _options(connection_url(settings))
     user, password = options.pop("user", ""), options.pop("password", "")
@@ -70,13 +63,6 @@ def sqlalchemy_url(settings: Settings) -> str:
 
 def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connection:
     """Open one connection to a database that has this version's tables.
-
-    Args:
-        settings: as for `connection_url`.
-        autocommit: whether each statement commits by itself.
-
-    Returns:
-        A psycopg connection; the caller closes it.
 
     Raises:
         DatabaseUnreachable: no connection; the message says what to check.
@@ -98,9 +84,6 @@ def migrate(settings: Settings) -> str:
     Everything happens in one transaction under an advisory lock, so two at once, or a kill in the middle,
     do no harm. If PARITY_STATE_TABLE has changed, the table of the new name is made, empty; the old one is
     left alone (`parity rebuild-states` fills the new one).
-
-    Args:
-        settings: as for `connection_url`.
 
     Raises:
         DatabaseUnreachable: no connection.

@@ -20,11 +20,7 @@ class CachedIdentity(NamedTuple):
 
 
 async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[str, CachedIdentity]:
-    """Look accounts up.
-
-    Returns:
-        Those resolved within `MAX_AGE`, by DID.
-    """
+    """The accounts that were resolved within `MAX_AGE`, by DID."""
     cursor = await conn.execute(
         "SELECT did, handle, pds FROM parity_identities WHERE did = ANY(%s)"
         f" AND resolved_at > now() - interval '{MAX_AGE}'",
@@ -34,11 +30,7 @@ async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[st
 
 
 async def save_identities(conn: AsyncConnection, identities: Sequence[CachedIdentity]) -> None:
-    """Remember where accounts live.
-
-    Args:
-        identities: what was resolved; each DID once.
-    """
+    """Remember where accounts live; each DID once."""
     await conn.execute(
         "INSERT INTO parity_identities (did, handle, pds)"
         " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) ORDER BY 1"

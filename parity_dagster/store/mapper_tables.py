@@ -83,14 +83,9 @@ class MappedStore:
             )
 
     async def save(self, conn: AsyncConnection, writes: Iterable[MappedWrite]) -> None:
-        """Upsert rows whose records are stored already, in the same transaction.
+        """Upsert rows whose records are stored already, in the same transaction; at most one row per record.
 
-        Args:
-            conn: a prepared session, in a transaction.
-            writes: at most one row per record.
-
-        Raises:
-            psycopg.Error: Postgres refuses a row; the transaction is lost.
+        If Postgres refuses a row, the transaction is lost.
         """
         by_collection: dict[str, list[MappedWrite]] = {}
         for write in writes:

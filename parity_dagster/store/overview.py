@@ -1,4 +1,4 @@
-"""What the overview is made of: the state table and its surroundings, as plain rows."""
+"""What the overview is made of: the state table and what surrounds it, as plain rows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ class Holdings(NamedTuple):
 
 
 def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
-    """Read what is held.
-
-    Returns:
-        The rows; none of the records is read.
-    """
+    """Read what is held; none of the records is read."""
     elsewhere = {"handle": sql.SQL("i.handle"), "pds": sql.SQL("coalesce(s.pds, i.pds)")}
     columns = sql.SQL(", ").join(elsewhere.get(name) or sql.Identifier("s", name) for name in STATE_COLUMNS)
     states = conn.execute(
@@ -55,11 +51,7 @@ class Change(NamedTuple):
 
 
 def latest_change(conn: psycopg.Connection[Any], table: str) -> Change | None:
-    """Ask when any pair's row was changed.
-
-    Returns:
-        The time; None if there are no rows.
-    """
+    """When any pair's row was changed last; None if there are no rows."""
     row = conn.execute(sql.SQL("SELECT max(updated_at), now() FROM {}").format(sql.Identifier(table))).fetchone()
     assert row is not None
     return Change(row[0], row[1]) if row[0] is not None else None

@@ -19,11 +19,7 @@ MIGRATION_LOCK: Final = 0x706172697479
 
 
 def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
-    """Check that the tables are there and of this version's revision.
-
-    Args:
-        connection: any connection outside of a failed transaction; its transaction is left as it was.
-        settings: `state_table` is read.
+    """Check that the tables are there and of this version's revision; the connection's transaction is left as it was.
 
     Raises:
         MigrationNeeded: they are not; the message says what to do.

@@ -16,14 +16,7 @@ from psycopg import AsyncConnection, sql
 
 @cache
 def regclass(table: str) -> sql.Composed:
-    """A state table as the value that marks its rows elsewhere.
-
-    Args:
-        table: its name (`PARITY_STATE_TABLE`).
-
-    Returns:
-        An expression of the type regclass.
-    """
+    """A state table as the value, of the type regclass, that marks its rows elsewhere."""
     return sql.SQL("{}::regclass").format(sql.Literal(sql.Identifier(table).as_string()))
 
 

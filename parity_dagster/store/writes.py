@@ -16,11 +16,7 @@ FailedRow = tuple[str | None, str, str, bytes]
 
 
 def fingerprint(body: bytes) -> str:
-    """What a failed record is known by.
-
-    Returns:
-        Its SHA-256 in hexadecimal.
-    """
+    """What a failed record is known by: its SHA-256."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -119,11 +115,7 @@ class PairWrite:
 
 
 class UnprovenEnding(Exception):
-    """Walks of the batch claim to be complete and their page rows are not all there; nothing was written.
-
-    Attributes:
-        state_ids: the rows.
-    """
+    """Walks of the batch claim to be complete and their page rows are not all there; nothing was written."""
 
     def __init__(self, state_ids: set[int]) -> None:
         super().__init__(f"page rows missing: {sorted(state_ids)}")
@@ -131,11 +123,7 @@ class UnprovenEnding(Exception):
 
 
 class LostClaim(Exception):
-    """Some pairs of the batch belong to another importer now (or were reset); nothing was written.
-
-    Attributes:
-        state_ids: the rows.
-    """
+    """Some pairs of the batch belong to another importer now (or were reset); nothing was written."""
 
     def __init__(self, state_ids: set[int]) -> None:
         super().__init__(f"claims lost: {sorted(state_ids)}")

@@ -12,13 +12,7 @@ from parity_dagster.store.typed.view import TypedView
 
 
 def registered_views(settings: Settings) -> list[TypedView]:
-    """The views of the registered collections.
-
-    Args:
-        settings: `collections` and `typed_views` are read.
-
-    Returns:
-        The user's views, and those of this package whose names they leave free.
+    """The views of the registered collections: the user's, and those of this package whose names they leave free.
 
     Raises:
         SettingsError: a name does not lead to a view, or two views have the same name.

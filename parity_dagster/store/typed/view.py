@@ -68,14 +68,7 @@ class TypedView:
             yield name, sql_type, comment
 
     def source_of(self, name: str) -> str:
-        """Which column of `atproto_records` a column is made from.
-
-        Args:
-            name: one of this view's columns.
-
-        Returns:
-            A column name of `atproto_records`.
-        """
+        """Which column of `atproto_records` a column of this view is made from."""
         return "value" if any(column.name == name for column in self.columns) else name
 
     def select(self) -> str:
@@ -102,13 +95,6 @@ class TypedView:
 
 
 def quoted(text: str) -> str:
-    """A text as an SQL literal.
-
-    Args:
-        text: anything without NUL.
-
-    Returns:
-        The literal; an escape string, so that it means the same under every server setting.
-    """
+    """A text without NUL as an SQL literal: an escape string, which means the same under every server setting."""
     escaped = text.replace("\\", "\\\\").replace("'", "''")
     return f"E'{escaped}'"
