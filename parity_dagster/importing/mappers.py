@@ -133,7 +133,7 @@ class Mappers:
         item.failed = [*item.failed, *sorted_page.failed]
 
     def sort(self, did: str, collection: str, rows: Iterable[Row]) -> SortedPage:
-        """Ask a collection's mapper about records: each ends in one place; one that makes it raise costs only itself."""
+        """Ask a collection's mapper about records; each ends in one place, and one that makes it raise costs itself."""
         mapper = self._mappers[collection]
         page = SortedPage([], [], [], [])
         step = ""

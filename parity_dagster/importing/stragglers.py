@@ -54,8 +54,7 @@ class Stragglers:
     async def asking(self, task: PairTask) -> AsyncIterator[None]:
         """A request for a page, the one moment at which a walk is interrupted.
 
-        What came before is on its way to a commit, and a request that waits for its host's rate limit need not be waited
-        for.
+        What came before is on its way to a commit, and one that waits for its host's rate limit need not be waited for.
         """
         walking = self._walking[task.claim.state.id]
         if walking.is_over:
