@@ -171,7 +171,7 @@ class _Auditor:
         assert found.pds is not None
         stored, failed = stored_keys(self._conn, state.pair), failed_keys(self._conn, state.pair)
         # What has a greater revision came later; without one from the host, the time of the import stands in.
-        fence = state.rev or (tid_of(state.started_at) if state.started_at else "")
+        observed_rev = state.rev or (tid_of(state.started_at) if state.started_at else "")
         is_unmoved = rev is not None and rev == state.rev
         seen: set[str] = set()
         cursor: str | None = None
@@ -185,8 +185,8 @@ class _Auditor:
             rows = self._wanted(state, rows)
             found.compared += len(rows)
             for rkey, problem in differing(self._conn, state.pair, rows).items():
-                later = problem == "missing" and is_valid_tid(rkey) and rkey > fence
-                later = later or problem != "missing" or (stored.get(rkey) or "") > fence
+                later = problem == "missing" and is_valid_tid(rkey) and rkey > observed_rev
+                later = later or problem != "missing" or (stored.get(rkey) or "") > observed_rev
                 self._count(found, "missing" if problem == "missing" else "different", rkey, not is_unmoved and later)
             if page.cursor is None or page.cursor == cursor:
                 break

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parity_dagster.errors import Interrupted
-from parity_dagster.importing.collector import fewer_collections
+from parity_dagster.importing.gc_thresholds import relaxed_gc
 from parity_dagster.models import Pair, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -363,7 +363,7 @@ class Connections:
             reread=reread,
             patience=patience,
         )
-        with fewer_collections():
+        with relaxed_gc():
             await importer.run(pairs)
 
     async def resolve_handle(self, handle: str) -> str:

@@ -60,21 +60,13 @@ _NEW_IN_17: Mapping[str, str] = {"transaction_timeout": "0"}
 
 
 def session_settings(version: int) -> str:
-    """The statements that every session begins with.
-
-    Args:
-        version: of the server, as libpq counts it: 150004 is 15.4.
-    """
+    """The statements that every session begins with; the server's version is libpq's number, 150004 for 15.4."""
     settings = {**_SETTINGS, **(_NEW_IN_17 if version >= 170_000 else {})}
     return "; ".join(f"SET {name} = '{value}'" for name, value in settings.items())
 
 
 def check_server(version: int, encoding: str | None) -> None:
-    """Refuse a server that cannot do, or a database that cannot hold, what is needed.
-
-    Raises:
-        UnsupportedServer: with what to do.
-    """
+    """Refuse (`UnsupportedServer`) a server that cannot do, or a database that cannot hold, what is needed."""
     if version < OLDEST_SERVER * 10_000:
         raise UnsupportedServer(
             f"the server is PostgreSQL {version // 10_000}, and {OLDEST_SERVER} or newer is needed: upgrade it, or name"
@@ -89,12 +81,7 @@ def check_server(version: int, encoding: str | None) -> None:
 
 
 def open_connection(url: str, *, autocommit: bool = False) -> Connection:
-    """Open a connection.
-
-    Raises:
-        UnsupportedServer: see `check_server`.
-        psycopg.OperationalError: nobody answers, or refuses.
-    """
+    """Open a connection; raises what psycopg says, or what `check_server` does."""
     conn = psycopg.connect(_conninfo(url, fallback_application_name="parity"), autocommit=True)
     try:
         conn.execute(_first_statements(conn))
@@ -106,12 +93,7 @@ def open_connection(url: str, *, autocommit: bool = False) -> Connection:
 
 
 async def open_async_connection(url: str) -> AsyncConnection:
-    """Open a connection that commits each statement unless told otherwise.
-
-    Raises:
-        UnsupportedServer: see `check_server`.
-        psycopg.OperationalError: nobody answers, or refuses.
-    """
+    """The same for the loop; each statement commits unless told otherwise."""
     conn = await AsyncConnection.connect(_conninfo(url, application_name=APPLICATION), autocommit=True)
     try:
         await conn.execute(_first_statements(conn))

@@ -1,8 +1,4 @@
-"""Records that could not be stored.
-
-What lives here: finding them in a batch that Postgres refused, reading `parity_failed_records`, and moving a row
-from there to the records. What must not: writing pages, or deciding whether a record is sound.
-"""
+"""Records that could not be stored: found in a batch that Postgres refused, listed, and moved to the records."""
 
 from __future__ import annotations
 
@@ -26,11 +22,7 @@ from parity_dagster.text import storable
 
 # I5
 async def find_unstorable(conn: AsyncConnection, rows: Sequence[tuple[str, str | None, bytes]]) -> dict[str, str]:
-    """Ask Postgres which values it cannot hold, halving the batch around each of them.
-
-    Args:
-        conn: any connection, in no transaction.
-        rows: rkey, cid and JSON bytes.
+    """Ask Postgres which values it cannot hold, halving the batch around each of them; in no transaction.
 
     Returns:
         Postgres' reason by rkey.
@@ -59,12 +51,7 @@ async def next_failed_records(
 ) -> list[FailedRecord]:
     """Read failed records that a project may try again: of its own pairs, and of pairs that no state table knows.
 
-    Args:
-        did: only this account's.
-        after: only those whose number is greater.
-
-    Returns:
-        Rows in the order of their numbers.
+    They come in the order of their numbers, those after `after`.
     """
     tables = sorted(await readable_tables(conn, table), key=lambda each: not each.is_own)
     rows = sql.SQL("EXISTS (SELECT FROM {} s WHERE (s.did, s.collection) = (f.did, f.collection))")
@@ -102,18 +89,11 @@ async def store_failed_record(
 ) -> Retried:
     """Move a failed record that has turned out to be sound to the records, and correct its pair's counts.
 
+    If Postgres refuses the value, nothing is changed.
+
     Args:
-        conn: any connection, in no transaction.
-        table: name of the state table.
-        failed: the row of `parity_failed_records` as it was read.
-        row: rkey, cid and JSON bytes.
+        conn: in no transaction.
         save_more: called in the same transaction once the record is there.
-
-    Returns:
-        What became of it.
-
-    Raises:
-        psycopg.Error: Postgres refuses the value; nothing was changed.
     """
     rkey, cid, value = row
     key = {"did": failed.did, "collection": failed.collection, "rkey": rkey, "cid": cid}
@@ -151,17 +131,7 @@ async def store_failed_record(
 
 
 async def skip_failed_record(conn: AsyncConnection, table: str, failed: FailedRecord, rkey: str) -> Retried:
-    """Drop a failed record that is not wanted any more, and count it as skipped.
-
-    Args:
-        conn: any connection, in no transaction.
-        table: name of the state table.
-        failed: the row of `parity_failed_records`.
-        rkey: its record key.
-
-    Returns:
-        What became of it.
-    """
+    """Drop a failed record that is not wanted any more, and count it as skipped; in no transaction."""
     async with conn.transaction():
         states = await _lock(conn, table, failed)
         seen = await _find(conn, table, failed)
@@ -252,17 +222,7 @@ async def _forget(
 
 
 async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> bool:
-    """Note that a failed record was tried again in vain.
-
-    Args:
-        conn: any connection.
-        failed: the row.
-        reason: why it cannot be stored, as of now.
-        detail: the same for people.
-
-    Returns:
-        False if somebody has dealt with it meanwhile.
-    """
+    """Note that a failed record was tried again in vain; False if somebody has dealt with it meanwhile."""
     cursor = await conn.execute(
         "UPDATE parity_failed_records SET retries = retries + 1, reason = %s, detail = %s WHERE id = %s",
         (reason, storable(detail), failed.id),

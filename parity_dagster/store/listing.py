@@ -31,7 +31,6 @@ def stream_states(
 
     Args:
         connection: in a transaction, or about to begin one: the cursor lives in it.
-        table: name of the state table (`PARITY_STATE_TABLE`).
         dids: only these accounts' rows; None for all.
         statuses: only rows of these statuses; None for all.
 
@@ -103,12 +102,9 @@ def count_records(connection: psycopg.Connection, dids: Collection[str]) -> list
 
 
 def find_claimants(connection: psycopg.Connection, handle: str, limit: int) -> list[str]:
-    """Look up who claims a handle among the accounts that were met before.
+    """Look up whose DID documents claim a handle, among the accounts that were met before; the one met first first.
 
     A DID document may claim any handle, and whether the handle's domain names the account back is not known here.
-
-    Returns:
-        The DIDs whose documents claim the handle, the one met first first.
     """
     rows = connection.execute(
         "SELECT did FROM parity_identities WHERE handle = %s ORDER BY resolved_at, did LIMIT %s", (handle, limit)

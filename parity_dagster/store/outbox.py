@@ -34,11 +34,7 @@ class Pending(NamedTuple):
 async def add_endings(
     conn: AsyncConnection, table: str, importer_id: int, endings: Sequence[tuple[str, str, bool]]
 ) -> None:
-    """Put the endings of pairs into the outbox, in the transaction that makes them true.
-
-    Args:
-        conn: a connection in that transaction.
-    """
+    """Put the endings of pairs into the outbox, in the transaction that makes them true."""
     await conn.execute(
         sql.SQL(
             "INSERT INTO parity_announcements (state_table, did, collection, importer_id, fetched)"

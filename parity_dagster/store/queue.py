@@ -61,7 +61,6 @@ def make_batches(
     Every batch holds pairs of as many hosts as there are, and an account's pairs stay together.
 
     Args:
-        connection: any connection; one transaction is used.
         collections: registered NSIDs; pairs of others wait until theirs is registered again.
         count: batches to make, at most.
     """
@@ -125,11 +124,8 @@ def pairs_of_batch(connection: psycopg.Connection, table: str, batch: str) -> li
 def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait: float) -> int:
     """Give back the pairs that a batch's run ended without taking up.
 
-    They are due again after as long as they have waited already, so that a run that dies each time is started less
-    and less often.
-
-    Args:
-        wait: seconds that they wait at least.
+    They are due again after as long as they have waited already, at least `wait` seconds, so that a run that dies each
+    time is started less and less often.
     """
     return connection.execute(
         sql.SQL(
@@ -198,11 +194,7 @@ def find_resumable(connection: psycopg.Connection, table: str) -> list[Pair]:
 
 
 def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
-    """Whether a Dagster run has imported and its process is gone without saying so.
-
-    Returns:
-        True if an importer of the run has neither given back its number nor holds its lock.
-    """
+    """Whether an importer of a Dagster run is gone without saying so: its number is neither given back nor locked."""
     row = connection.execute(
         sql.SQL(
             "SELECT count(*) > 0 AND count(*) FILTER (WHERE id IN ({live})) = 0 FROM parity_importers WHERE run_id = %s"
@@ -213,10 +205,7 @@ def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
 
 
 def spread(pairs: Iterable[DuePair]) -> list[list[DuePair]]:
-    """Order pairs so that hosts take turns.
-
-    Args:
-        pairs: in the order in which each host's are to come.
+    """Order pairs so that hosts take turns, each host's in the order given.
 
     Returns:
         The pairs of each account; accounts whose host is not known yet keep their place.

@@ -1,4 +1,4 @@
-"""State rows that are written or dropped because of something outside of an import."""
+"""State rows that are written or dropped because of something outside of an import: a rebuild, a wipe, a reset."""
 
 from __future__ import annotations
 
@@ -43,12 +43,9 @@ _MERGE = (
 
 
 def restore_states(connection: psycopg.Connection, table: str, states: Iterable[ImportState]) -> int:
-    """Write rows back as they were; rows that know something newer stay.
+    """Write rows back as they were, at most one per pair; rows that know something newer stay.
 
-    Args:
-        connection: any connection; one transaction is used.
-        table: name of the state table (`PARITY_STATE_TABLE`).
-        states: at most one per pair. Their claims are dropped: whoever held the pair then does not now.
+    Their claims are dropped: whoever held the pair then does not now.
     """
     changed = tuple(name for name in _COLUMNS if name not in ("id", "did", "collection"))
     parts = {
@@ -84,11 +81,7 @@ def restore_states(connection: psycopg.Connection, table: str, states: Iterable[
 
 
 def forget_states(connection: psycopg.Connection, table: str, pairs: Iterable[Pair] | None) -> int:
-    """Make pairs not imported; their records stay. What is queued or being imported now is left alone.
-
-    Args:
-        pairs: None for all.
-    """
+    """Make pairs (None: all) not imported; their records stay. What is queued or being imported now is left alone."""
     wanted = None if pairs is None else list(pairs)
     return _forget(
         connection,
@@ -104,11 +97,7 @@ def forget_states(connection: psycopg.Connection, table: str, pairs: Iterable[Pa
 
 
 def reset_states(connection: psycopg.Connection, table: str, did: str, collection: str | None) -> int:
-    """Forget how far an account's import got, whoever is at it; its records stay.
-
-    Args:
-        collection: only this collection; None for all.
-    """
+    """Forget how far an account's import got, in one collection or all, whoever is at it; its records stay."""
     return _forget(
         connection,
         table,

@@ -37,11 +37,7 @@ LIVE_IMPORTERS = sql.SQL(
 
 
 def state_from_row(row: dict[str, Any]) -> ImportState:
-    """An `ImportState` from a row of `COLUMNS`.
-
-    Returns:
-        The state, its status as an `ImportStatus`.
-    """
+    """An `ImportState` from a row of `COLUMNS`."""
     return ImportState(**{**row, "status": ImportStatus(row["status"])})
 
 
@@ -72,11 +68,7 @@ class StateStore:
         return sql.SQL(text).format(table=self.table, columns=COLUMNS, live=LIVE_IMPORTERS, **parts)
 
     async def register_importer(self, conn: AsyncConnection, run_id: str | None) -> int:
-        """Make a number for a new importer and hold its lock for as long as `conn` lives.
-
-        Args:
-            run_id: the Dagster run, if it is one.
-        """
+        """Make a number for a new importer and hold its lock for as long as `conn` lives."""
         cursor = await conn.execute(
             "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
             (socket.gethostname(), os.getpid(), run_id),

@@ -174,7 +174,6 @@ def find_empty(
 
     Args:
         limit: pairs at most, those that ended last first.
-        run_id: only those that this Dagster run worked on last.
 
     Returns:
         Their revisions by pair, without those that were read again since.

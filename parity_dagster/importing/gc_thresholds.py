@@ -1,4 +1,4 @@
-"""Python's garbage collector during an import."""
+"""Thresholds of Python's garbage collector while something is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _before: tuple[int, int, int] = gc.get_threshold()
 
 
 @contextmanager
-def fewer_collections() -> Iterator[None]:
+def relaxed_gc() -> Iterator[None]:
     """Collect less often inside; the process's own thresholds are back when its last import has ended."""
     global _users, _before
     with _lock:
