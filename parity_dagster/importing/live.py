@@ -6,12 +6,15 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from parity_dagster.atproto.pages import FailedEntry, parse_entry
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW
 from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
 from parity_dagster.identifiers import is_valid_rkey, is_valid_tid, parse_at_uri, parse_did
 from parity_dagster.importing.mappers import REFUSED, Mappers
+from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
 from parity_dagster.store.live import LiveBatch, LiveFailure, LiveRow, delete_live, prune_tombstones, upsert_live
@@ -141,7 +144,7 @@ class LiveWriter:
         did, collection, rkey = self._key(uri, rev)
         if rkey is None:  # no row can have it
             return True
-        is_done = await self._session.run(lambda conn: delete_live(conn, did, collection, rkey, rev))
+        is_done = await self._session.run(lambda conn: delete_live(conn, did, collection, rkey, _plausible(rev)))
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_SECONDS
             await self._session.run(lambda conn: prune_tombstones(conn, self._settings.state_table))
@@ -169,16 +172,25 @@ class LiveWriter:
 
     def _checked(self, record: LiveRecord) -> LiveRow | LiveFailure:
         did, collection, rkey = self._key(record.uri, record.rev)
+        rev = _plausible(record.rev)
         try:
             value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
         except (ValueError, RecursionError) as exc:  # no JSON can say it: a circle, a number of 5,000 digits
             entry = _entry(record.uri, record.cid, b"null")
-            return LiveFailure(did, collection, rkey, record.rev, "invalid_json", f"not storable JSON: {exc}", entry)
+            return LiveFailure(did, collection, rkey, rev, "invalid_json", f"not storable JSON: {exc}", entry)
         entry = _entry(record.uri, record.cid, value)
         parsed = parse_entry(entry, did, collection)
         if isinstance(parsed, FailedEntry):
-            return LiveFailure(did, collection, rkey, record.rev, parsed.reason, parsed.detail, entry)
-        return LiveRow(did, collection, parsed[0], record.rev, *parsed[1:])
+            return LiveFailure(did, collection, rkey, rev, parsed.reason, parsed.detail, entry)
+        return LiveRow(did, collection, parsed[0], rev, *parsed[1:])
+
+
+# I1, I8
+def _plausible(rev: str) -> str:
+    """A revision, or our own time for one that no clock can be right about: a row with one of next year could not be
+    replaced, nor deleted, for a year."""
+    now = datetime.now(UTC)
+    return rev if rev < tid_of(now + MAX_CLOCK_SKEW) else tid_of(now)
 
 
 def _failure(row: LiveRow, reason: str, detail: str) -> LiveFailure:

@@ -230,8 +230,10 @@ async def _upsert(conn: AsyncConnection, rows: Sequence[LiveRow]) -> set[Key]:
         " WHERE NOT EXISTS (SELECT FROM parity_tombstones t WHERE t.did = u.did AND t.collection = u.collection"
         " AND t.rkey = u.rkey AND t.rev > u.rev)"
         " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
-        " rev = EXCLUDED.rev, active = true, updated_at = CASE WHEN r.active AND r.cid = EXCLUDED.cid"
-        " THEN r.updated_at ELSE now() END WHERE r.rev IS NULL OR r.rev <= EXCLUDED.rev"
+        # A replay of what is known already says nothing about an account that became inactive since.
+        " rev = EXCLUDED.rev, active = r.active OR r.rev IS DISTINCT FROM EXCLUDED.rev, updated_at = CASE"
+        " WHEN (r.active OR r.rev = EXCLUDED.rev) AND r.cid = EXCLUDED.cid THEN r.updated_at ELSE now() END"
+        " WHERE r.rev IS NULL OR r.rev <= EXCLUDED.rev"
         " RETURNING r.did, r.collection, r.rkey",
         (*keys, cids, [value.decode() for value in values]),
     )
