@@ -18,7 +18,6 @@ from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.store.states import Claim
 from parity_dagster.store.writes import Counts, Ending
 
-ACCOUNT_CODES = frozenset({"deactivated", "takendown", "suspended", "deleted", "account_unavailable"})
 CLOCK_MARGIN = timedelta(minutes=5)
 """How much a host's clock may differ from ours without an event of the moment being lost."""
 _TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
@@ -76,6 +75,10 @@ class PairTask:
     """Bytes of pages read in this run."""
     shows_nothing: bool = True
     """Whether the page read last held no entry at all, as far as is known."""
+    blank: list[FetchedPage] = field(default_factory=list)
+    """Pages without an entry, not handed on before one with an entry follows, or the end is believed."""
+    before_blank: WalkPosition = field(default_factory=WalkPosition)
+    """Where the walk stood before them."""
 
     # The writer's side.
     last_rkey: str | None = None
@@ -116,7 +119,7 @@ class PairTask:
     def has_progress(self) -> bool:
         """Whether this run has brought any page."""
         state = self.claim.state
-        return self.here.pages > (state.pages if self.here.walk == state.walk else 0)
+        return self.here.pages - len(self.blank) > (state.pages if self.here.walk == state.walk else 0)
 
     @property
     def seconds(self) -> float | None:
@@ -136,7 +139,7 @@ class PairTask:
             and (bool(self.here.cursor) or (self.here.pages > 0 and self.here.seen > 0))
             and self.here.pds == pds
             and self.here.fence_rev is not None
-            and state.error_code not in (*ACCOUNT_CODES, CursorLoop.code, PagesMissing.code)
+            and state.error_code not in (CursorLoop.code, PagesMissing.code)
         )
 
     # I7
@@ -157,8 +160,15 @@ class PairTask:
         self.here = WalkPosition(self.here.walk + 1, pds, rev, fence_rev)
         self.last_keys = frozenset()
 
+    def forget_blank(self) -> None:
+        """Go back to before the pages that showed nothing: they are asked for again."""
+        if self.blank:
+            self.here = self.before_blank
+            self.blank.clear()
+
     def return_to(self, position: WalkPosition) -> None:
         """Forget a walk that was begun and has not brought a single page, so that what came before is not lost."""
+        self.forget_blank()
         if position.walk and self.here.walk != position.walk and self.here.pages == 0:
             self.here = position
 

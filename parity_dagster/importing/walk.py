@@ -101,6 +101,7 @@ class Walker:
         while True:
             try:
                 if not is_resumed:
+                    task.forget_blank()
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(task, account, rev):
                         return False
@@ -112,6 +113,7 @@ class Walker:
                 if not is_read:
                     await self._read_pages(task)
                 await self._believe_end(task, account, has_begun=not is_resumed)
+                await self._hand_on(task)
                 return True
             except _CursorRefused as exc:
                 if not may_restart:
@@ -126,7 +128,7 @@ class Walker:
                     task.return_to(place)
                     raise
                 account, moves = moved, moves + 1
-            except ParityError:
+            except Exception:
                 task.return_to(place)
                 raise
             is_resumed = is_read = False
@@ -165,10 +167,10 @@ class Walker:
             return
         state = task.claim.state
         here = task.here
-        if here.seen == 0 and state.records_synced and state.completed_at and here.rev and here.rev == state.rev:
+        if here.seen == 0 and state.position.seen and here.rev and here.rev == state.rev:
             raise ServerFailure(
                 f"{account.pds} contradicts itself: {task.did} has the revision of the last import and none of its"
-                f" {state.records_synced:,} records; they are kept. Try again later"
+                f" {state.position.seen:,} records; they are kept. Try again later"
             )
         grace = VOUCHED_SECONDS if task.claim.is_fresh and has_begun else 0.0
         since = time.monotonic() - grace
@@ -179,7 +181,7 @@ class Walker:
         denial = RepoNotFound(f"{account.pds} shows nothing and cannot say whether it has {account.did}")
         if await self._accounts.relocate(account) is not None:
             raise denial  # makes the walk move
-        if not task.claim.is_fresh:
+        if here.seen or not task.claim.is_fresh:
             raise ServerFailure(
                 f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
                 " pair and delete them"
@@ -238,7 +240,7 @@ class Walker:
                 raise Interrupted(
                     f"{task.pds} has sent {task.read:,} bytes, as many as PARITY_MAX_BYTES lets one run read of a pair;"
                     f" {GOES_ON}",
-                    has_progress=True,
+                    has_progress=task.has_progress,
                 )
             if pages >= next_check:
                 next_check = pages * 2
@@ -269,6 +271,8 @@ class Walker:
         is_new = bool(rows or page.failed)
         task.shows_nothing = not (page.records or page.failed)
         task.read += page.size
+        if not task.blank:
+            task.before_blank = task.here
         task.here = replace(
             task.here,
             cursor=page.cursor,
@@ -277,8 +281,19 @@ class Walker:
         )
         if keys:
             task.last_keys = keys
-        await self._put(FetchedPage(task, task.here, rows, page.failed, page.body))
+        if task.shows_nothing:
+            # Once written, they would be all that the row knows: what the walk before showed is needed to believe them.
+            task.blank.append(FetchedPage(task, task.here, [], [], b""))
+        else:
+            await self._hand_on(task)
+            await self._put(FetchedPage(task, task.here, rows, page.failed, page.body))
         return is_new
+
+    async def _hand_on(self, task: PairTask) -> None:
+        """Hand on the pages that showed nothing and are known by now to be right."""
+        for item in task.blank:
+            await self._put(item)
+        task.blank.clear()
 
     async def _smaller(self, task: PairTask, error: XrpcError | ServerFailure | MalformedAnswer, limit: int) -> int:
         """What to do about a page that fails: believe it, or ask for fewer records to get around a bad one."""

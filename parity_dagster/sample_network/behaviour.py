@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 FaultKind = Literal[
     "500", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
     "truncated-json", "html", "short-length", "long-length", "drip", "hang", "latency", "padded", "redirect",
-    "refuse-cursor", "many-headers", "gzip-bomb", "bad-utf8", "wrong-shape", "empty-body", "headers",
+    "refuse-cursor", "many-headers", "gzip-bomb", "bad-utf8", "wrong-shape", "empty-body", "no-records", "headers",
 ]  # fmt: skip
 
 

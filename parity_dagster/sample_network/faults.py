@@ -58,6 +58,8 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
             return replace(answer, body=b'{"records":{"a":1},"cursor":7}')
         case "html":
             return Answer(200, b"<!doctype html><title>Welcome</title>", "text/html")
+        case "no-records":  # an index that is being rebuilt
+            return replace(answer, body=b'{"records":[]}')
         case "empty-body":
             return replace(answer, body=b"")
         case "bad-utf8":

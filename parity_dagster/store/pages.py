@@ -20,7 +20,7 @@ from parity_dagster.store.outbox import add_endings
 from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
-from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, pages_of, save_page_rows
+from parity_dagster.store.walk_pages import ALL_PAGES, drop_page_rows, have_read_again, pages_of, save_page_rows
 from parity_dagster.store.writes import LostClaim, PairWrite, UnprovenEnding, fingerprint
 from parity_dagster.text import storable
 
@@ -235,6 +235,10 @@ class PageStore:
             await drop_tombstones(conn, complete)
         endings = [(write.did, write.collection, write.fetched) for write in writes]
         await add_endings(conn, self._name, importer_id, endings)
+        if hidden := [
+            Pair(write.did, write.collection) for write in writes if write.ending and write.ending.deactivate
+        ]:
+            await have_read_again(conn, self._name, hidden)
         return proven
 
     # I2, I9

@@ -50,7 +50,8 @@ class Claim(NamedTuple):
     holder: str | None
     """Who has it, if somebody else does."""
     is_fresh: bool
-    """Whether no record of the pair has been met yet: the table holds none, and none has failed."""
+    """Whether nothing is known of the pair's records yet: the table holds none, none has failed, and no live event has
+    deleted one."""
     refresh: bool
     """Whether a refresh was asked for, by this call or by the queue."""
     reread: bool = False
@@ -145,7 +146,8 @@ class StateStore:
                     " (SELECT true FROM atproto_records r"
                     "  WHERE r.did = s.did AND r.collection = s.collection LIMIT 1) IS NULL AND (SELECT true"
                     "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection LIMIT 1)"
-                    "  IS NULL AS is_fresh"
+                    "  IS NULL AND (SELECT true FROM parity_tombstones t WHERE t.did = s.did"
+                    "  AND t.collection = s.collection LIMIT 1) IS NULL AS is_fresh"
                     " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
                     " USING (did, collection) CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN importer_id IN ({live})"
                     " THEN importer_id END, {held_elsewhere}) AS held_by) h FOR UPDATE OF s",

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from psycopg import AsyncConnection, sql
 
+from parity_dagster.models import Pair
 from parity_dagster.store.copy_text import encode_array
-from parity_dagster.store.state_tables import StateTable, regclass
+from parity_dagster.store.state_tables import StateTable, readable_tables, regclass
 from parity_dagster.store.writes import PairWrite
 
 # I2, I14
@@ -151,6 +152,36 @@ def pages_of(table: str) -> sql.Composed:
     return sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
         regclass(table)
     )
+
+
+# I11, I14
+async def have_read_again(conn: AsyncConnection, table: str, pairs: Sequence[Pair]) -> None:
+    """Have every project read pairs from the first page whose records were hidden: only a list that is read to its end
+    shows them all again, and neither the rest of one nor an equal revision does.
+
+    Args:
+        conn: the writer's connection, in the transaction that hides the records.
+        table: name of the writer's state table.
+        pairs: whose account is not active.
+    """
+    keys = [[pair.did for pair in pairs], [pair.collection for pair in pairs]]
+    mine = sql.SQL("FROM unnest(%s::text[], %s::text[]) AS u(did, collection)")
+    for each in await readable_tables(conn, table):
+        await conn.execute(
+            sql.SQL(
+                "DELETE FROM parity_walk_pages WHERE state_table = {}::oid AND state_id IN"
+                " (SELECT s.id {} JOIN {} s USING (did, collection))"
+            ).format(sql.Literal(each.oid), mine, each.name),
+            keys,
+        )
+        if each.may_write and not each.is_own:
+            await conn.execute(
+                sql.SQL(
+                    "UPDATE {} s SET rev = NULL {} WHERE s.did = u.did AND s.collection = u.collection"
+                    " AND s.status = 'completed'"
+                ).format(each.name, mine),
+                keys,
+            )
 
 
 # I1, I2

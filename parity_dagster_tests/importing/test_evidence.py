@@ -34,6 +34,7 @@ RECORDS = 25
 PAGE = 10
 REV = "3kbbbbbbbbb2a"
 TRIPWIRE = 4711
+EMPTY = {"kind": "no-records", "method": "listRecords"}
 
 
 @pytest.fixture
@@ -490,3 +491,83 @@ def test_a_host_whose_clock_was_ahead_once_is_still_read_right(
         with ImportService(other if forget == "other project" else settings, report=False) as reading:
             assert reading.import_user_collection(did, POST, refresh=True).completed
         assert stored(settings, did, POST) == listed(sample, did, POST), number
+
+
+# I1
+@pytest.mark.parametrize("again", ["refresh", "reread"])
+def test_an_empty_list_at_the_revision_of_a_full_one_is_not_believed_however_often_it_is_shown(
+    again: str, settings: Settings, network: Running, service: ImportService
+) -> None:
+    sample = network.network
+    did = sample.add_account({POST: RECORDS})
+    assert service.import_user_collection(did, POST).completed
+    if again == "refresh":  # of which the first page is read, and the cursor then refused
+        sample.put_record(did, POST)
+        break_off(sample, 1)
+        assert service.import_user_collection(did, POST, refresh=True).is_partial
+        sample.behave(faults=[{"kind": "refuse-cursor", "with_cursor": True}, EMPTY])
+    else:
+        sample.behave(faults=[EMPTY])
+    for _ in range(3):
+        result = service.import_user_collection(did, POST, refresh=True, reread=again == "reread")
+        assert result.error_code == "server_error"
+        assert len(stored(settings, did, POST)) >= RECORDS
+    sample.behave_normally()
+    assert service.import_user_collection(did, POST).completed
+    assert_equal(settings, sample, did, POST)
+
+
+# I11
+def test_what_was_hidden_is_shown_again_whoever_fails_before_it_is_read(
+    settings: Settings, network: Running, service: ImportService
+) -> None:
+    sample = network.network
+    did = sample.add_account({POST: RECORDS})
+    break_off(sample, 1)
+    assert service.import_user_collection(did, POST).is_partial
+    sample.behave_normally()
+    sample.set_status(did, "deactivated")
+    assert service.import_user_collection(did, POST).error_code == "deactivated"
+    sample.set_status(did, "active")
+    break_off(sample, 0)
+    assert service.import_user_collection(did, POST).error_code == "server_error"
+    sample.behave_normally()
+    assert service.import_user_collection(did, POST).completed
+    assert_equal(settings, sample, did, POST)
+
+
+# I11, I14
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_what_one_project_hides_another_one_reads_again(
+    is_complete: bool, settings: Settings, other: Settings, network: Running, service: ImportService
+) -> None:
+    sample = network.network
+    did = sample.add_account({POST: RECORDS})
+    with ImportService(other, report=False) as reading:
+        if not is_complete:
+            break_off(sample, 1)
+        assert reading.import_user_collection(did, POST).completed is is_complete
+        sample.behave_normally()
+        sample.set_status(did, "takendown")
+        assert service.import_user_collection(did, POST).error_code == "takendown"
+        assert stored(settings, did, POST) == {}
+        sample.set_status(did, "active")
+        assert reading.import_user_collection(did, POST, refresh=True).completed
+    assert stored(settings, did, POST) == listed(sample, did, POST)
+
+
+# I1
+def test_a_deletion_told_by_a_clock_that_was_ahead_does_not_keep_the_record_out_for_ever(
+    settings: Settings, network: Running, service: ImportService
+) -> None:
+    sample = network.network
+    did = sample.add_account({})
+    sample.put_record(did, POST, rkey="self")
+    assert service.import_user_collection(did, POST).completed
+    sample.set_clock(did, ahead=20 * 3600)
+    sample.delete_record(did, POST, "self")
+    assert service.delete_record(f"at://{did}/{POST}/self", sample.rev(did))
+    sample.set_clock(did)
+    sample.put_record(did, POST, rkey="self")
+    assert service.import_user_collection(did, POST, refresh=True).completed
+    assert_equal(settings, sample, did, POST)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from parity_dagster.models import ImportResult
+from parity_dagster.events import ImportEvent, ImportProgress
+from parity_dagster.models import ImportResult, Pair
 from parity_dagster.sample_network import DIALECTS, LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -498,3 +499,17 @@ def test_nonsense_about_revision_and_status_is_survived(settings: Settings, kind
     network.behave(host="pds-1", faults=[{"kind": kind, "method": "getRepoStatus"}])
     result = run(settings, network, empty)
     assert result.error_code == "malformed_answer", "an empty list is not believed without a status"
+
+
+# I11
+def test_q11_a_list_that_breaks_off_on_a_host_that_knows_nothing_any_more_is_not_complete(settings: Settings) -> None:
+    network, did = one_account(25, unknown_repo="empty", sync_methods=False)
+
+    def forget(event: ImportEvent) -> None:
+        if isinstance(event, ImportProgress):
+            network.drop_repo(did)
+
+    with importing(settings, network, page_size=10, page_delay=500) as (service, _):
+        (result,) = service.import_pairs([Pair(did, POST)], on_event=forget)
+        assert result.error_code == "server_error"
+        assert result.records_synced == 10
