@@ -11,9 +11,6 @@ from typing import NamedTuple
 ALL_COLLECTIONS = "*"
 """Collection of a result that sums up several collections of one account."""
 
-ALL_ACCOUNTS = "*"
-"""DID of a result that sums up several accounts."""
-
 
 class ImportStatus(StrEnum):
     """The four states of a (did, collection), the same words as the table's CHECK constraint."""

@@ -28,7 +28,6 @@ from parity_dagster.errors import InvalidIdentifier, ParityError, SettingsError
 SUCCEEDED = 0
 FAILED = 1
 WRONG_USAGE = 2
-INTERRUPTED = 130
 READER_GONE = 141
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -44,15 +44,7 @@ class LiveRecord:
 
 
 class LiveWriter:
-    """Writes live records on a session of its own, so that nothing else holds them up.
-
-    Args:
-        database: where to.
-        settings: collections, mappers, and the state table.
-
-    Raises:
-        SettingsError: a mapper cannot be loaded.
-    """
+    """Writes live records on a session of its own, so that nothing else holds them up."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._settings = settings
@@ -64,11 +56,7 @@ class LiveWriter:
     async def upsert(self, records: Sequence[LiveRecord]) -> int:
         """Store records in one transaction; see `ImportService.upsert_records`.
 
-        Args:
-            records: of one key, the greatest revision counts, and of equal ones the last.
-
-        Returns:
-            Number of records that were not older than what is known.
+        Of one key, the greatest revision counts, and of equal ones the last.
         """
         newest: dict[tuple[str, str, str], LiveRow | LiveFailure] = {}
         for record in records:
@@ -132,15 +120,7 @@ class LiveWriter:
         )
 
     async def delete(self, uri: str, rev: str) -> bool:
-        """Delete a record; see `ImportService.delete_record`.
-
-        Args:
-            uri: the record.
-            rev: revision of the commit that deleted it.
-
-        Returns:
-            False if something newer is known.
-        """
+        """Delete a record; see `ImportService.delete_record`."""
         did, collection, rkey = self._key(uri, rev)
         if rkey is None:  # no row can have it
             return True

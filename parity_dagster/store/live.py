@@ -78,11 +78,7 @@ async def lock_pairs(conn: AsyncConnection, pairs: Iterable[Pair], *, shared: bo
 
 
 async def ask_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> AsyncCursor:
-    """Ask for the keys that a page must not bring back.
-
-    Returns:
-        A cursor for `read_tombstones`.
-    """
+    """Ask for the keys that a page must not bring back; `read_tombstones` reads the answer."""
     return await conn.execute(
         "SELECT did, collection, t.rkey FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " JOIN parity_tombstones t USING (did, collection) WHERE t.rev > u.rev",
@@ -91,14 +87,7 @@ async def ask_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> 
 
 
 async def read_tombstones(found: AsyncCursor) -> dict[Pair, set[str]]:
-    """Read what was asked for.
-
-    Args:
-        found: the answer to `ask_tombstones`.
-
-    Returns:
-        rkeys deleted after that revision, by pair; pairs without any are left out.
-    """
+    """The rkeys deleted after each pair's revision; pairs without any are left out."""
     deleted: dict[Pair, set[str]] = {}
     for did, collection, rkey in await found.fetchall():
         deleted.setdefault(Pair(did, collection), set()).add(rkey)
@@ -106,11 +95,7 @@ async def read_tombstones(found: AsyncCursor) -> dict[Pair, set[str]]:
 
 
 async def drop_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> None:
-    """Forget deletions that complete walks began after; no older page can come any more.
-
-    Args:
-        conn: a connection in the transaction that completes the walks.
-    """
+    """Forget deletions that the walks completed in this transaction began after: no older page can come any more."""
     await conn.execute(
         "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " WHERE t.did = u.did AND t.collection = u.collection AND t.rev <= u.rev",
@@ -205,13 +190,9 @@ async def upsert_live(
 
 
 async def delete_live(conn: AsyncConnection, did: str, collection: str, rkey: str, rev: str) -> bool:
-    """Delete what an event deleted, and remember it.
+    """Delete what an event deleted, and remember it; False, and nothing done, if something newer is known.
 
-    Args:
-        conn: a connection in no transaction.
-
-    Returns:
-        False if something newer is known, and nothing was done.
+    The connection is in no transaction.
     """
     async with conn.transaction():
         await lock_pairs(conn, (Pair(did, collection),), shared=False)

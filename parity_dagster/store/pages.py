@@ -60,11 +60,7 @@ class PageStore:
         return self._composed[text]
 
     async def prepare(self, conn: AsyncConnection) -> None:
-        """Make a session ready for batches, among other things the temporary table that upserts go through.
-
-        Args:
-            conn: a session used by one writer only.
-        """
+        """Make a writer's own session ready for batches; among other things, upserts go through a temporary table."""
         await conn.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS parity_incoming (did text, collection text, rkey text, cid text,"
             " value jsonb, rev text) ON COMMIT DELETE ROWS"

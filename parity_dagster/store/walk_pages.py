@@ -41,15 +41,7 @@ class Walk(NamedTuple):
 
 
 async def count_keys(conn: AsyncConnection, walk: Walk) -> tuple[int, int]:
-    """How many rkeys the committed pages of a walk show, and how many different ones.
-
-    Args:
-        conn: any connection.
-        walk: whose.
-
-    Returns:
-        Both numbers.
-    """
+    """How many rkeys the committed pages of a walk show, and how many different ones."""
     cursor = await conn.execute(
         sql.SQL(
             'SELECT count(k), count(DISTINCT k COLLATE "C") FROM parity_walk_pages, unnest(rkeys) k'
@@ -64,16 +56,9 @@ async def count_keys(conn: AsyncConnection, walk: Walk) -> tuple[int, int]:
 
 # I2
 async def find_last_page(conn: AsyncConnection, walk: Walk, pages: int) -> frozenset[str] | None:
-    """What the last committed page of a walk held.
+    """The rkeys, stored and skipped ones, of the last of the committed pages 1 to `pages` of a walk.
 
-    Args:
-        conn: any connection.
-        walk: whose.
-        pages: number of pages that are committed.
-
-    Returns:
-        Its rkeys, stored and skipped ones; None if the rows of the pages 1 to n are not all there, so that the walk
-        cannot go on.
+    None if the rows of these pages are not all there, so that the walk cannot go on.
     """
     cursor = await conn.execute(
         sql.SQL(
@@ -89,13 +74,7 @@ async def find_last_page(conn: AsyncConnection, walk: Walk, pages: int) -> froze
 
 
 async def drop_page_rows(conn: AsyncConnection, table: str, writes: Sequence[PairWrite]) -> None:
-    """Drop page rows of an earlier walk, or of this very batch if its first commit went through unnoticed.
-
-    Args:
-        conn: the writer's connection, in its transaction.
-        table: name of the state table.
-        writes: the batch.
-    """
+    """Drop page rows of an earlier walk, or of this very batch if its first commit went through unnoticed."""
     old = [
         (write.state_id, 0 if write.is_new_walk else write.page_rows[0].page)
         for write in writes
@@ -120,13 +99,7 @@ async def drop_page_rows(conn: AsyncConnection, table: str, writes: Sequence[Pai
 
 
 async def save_page_rows(conn: AsyncConnection, table: str, writes: Iterable[PairWrite]) -> None:
-    """Note what each page showed.
-
-    Args:
-        conn: the writer's connection, in its transaction.
-        table: name of the state table.
-        writes: the batch.
-    """
+    """Note what each page showed."""
     rows = [
         (write.state_id, write.position.walk, row.page, *map(encode_array, (row.rkeys, row.skipped, row.failed)))
         for write in writes
@@ -193,9 +166,7 @@ async def move_failed(
     Without this, its end would take a record that is stored meanwhile for one that was deleted.
 
     Args:
-        conn: a connection in the transaction that stores the record, or drops it.
-        state: the pair's row, of whatever state table.
-        fingerprint: of the failed record.
+        conn: in the transaction that stores the record, or drops it.
         rkey: the record key, if it is stored.
         skipped: the record key, if it is not wanted any more.
     """
