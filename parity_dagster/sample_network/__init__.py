@@ -4,8 +4,9 @@ The demo, the tests and the benchmarks import from it. It can be told to misbeha
 hosts do, at any time, from Python or over its control port. It imports nothing else of this package.
 
 Reading order: `network` and `population` (the model), `repo` and `generated` (records), `behaviour` and `scopes`
-(misbehaving), `pds`, `paging`, `directory`, `faults` (answers), `answering` (how they combine), `wire` and `server`
-(bytes and ports), `control` and `command` (from outside), `shapes` (ready-made networks).
+(misbehaving), `blocks`, `tree`, `signing`, `archive` and `wrong_archives` (signed repositories), `pds`, `paging`,
+`directory`, `faults` (answers), `answering` (how they combine), `wire` and `server` (bytes and ports), `control` and
+`command` (from outside), `shapes` (ready-made networks).
 """
 
 from parity_dagster.sample_network.behaviour import DIALECTS, REFERENCE, Behaviour, Fault

@@ -25,6 +25,7 @@ _PIECE = 2**20
 _SECTION_BITS = 24
 _SECTION_MASK = 2**_SECTION_BITS - 1
 _MAX_VARINT = 9
+_MAP_OF_TWO = b"\xa2"  # the roots and the version
 
 
 class _Link(msgspec.Struct):
@@ -119,6 +120,8 @@ class CarFile:
             raise ArchiveTruncated("the archive ends within its header") from None
         if length > MAX_HEADER_BYTES:
             raise ArchiveWrong(f"the archive is no CAR file: its header has {length:,} bytes")
+        if start[begin : begin + 1] not in (b"", _MAP_OF_TWO):
+            raise ArchiveWrong("the archive is no CAR file: it begins with something else")
         if len(start) < begin + length:
             raise ArchiveTruncated("the archive ends within its header")
         try:

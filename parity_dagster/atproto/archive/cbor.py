@@ -72,7 +72,7 @@ def _spell_out(value: Any) -> None:
             _spell_out(item)
         elif kind is bytes:
             # what libipld encodes as a link, and the block has in its place, is one
-            is_link = item.startswith((CID_PREFIX, _RAW_PREFIX)) if len(item) == CID_LENGTH else _is_link(item)
+            is_link = item.startswith((CID_PREFIX, _RAW_PREFIX)) or _is_link(item)
             value[key] = {"$link": _link_text(item)} if is_link else {"$bytes": _base64(item)}
 
 
