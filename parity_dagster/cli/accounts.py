@@ -35,37 +35,17 @@ _HANDLES_AT_ONCE = 8
 
 
 def checked_accounts(names: Iterable[str], settings: Settings) -> list[str]:
-    """Check DIDs and handles from the command line.
-
-    Args:
-        settings: `allow_private_hosts` is read.
-
-    Returns:
-        The distinct DIDs and lower-cased handles in their order.
-
-    Raises:
-        InvalidIdentifier: one of them is neither.
-    """
+    """Check DIDs and handles from the command line; the distinct ones in their order, handles in lower case."""
     return list(dict.fromkeys(parse_account(name, allow_private=settings.allow_private_hosts) for name in names))
 
 
 def checked_collections(names: Iterable[str]) -> list[str]:
-    """Check collection names from the command line.
-
-    Returns:
-        The distinct, normalised NSIDs in their order; whether they are registered is not asked here.
-
-    Raises:
-        InvalidIdentifier: one of them is no NSID.
-    """
+    """Check collection names; the distinct, normalised NSIDs in their order, whether they are registered or not."""
     return list(dict.fromkeys(parse_nsid(name) for name in names))
 
 
 def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> str:
     """Turn a DID or the handle of an account that was imported before into the DID, without the network.
-
-    Args:
-        settings: `allow_private_hosts` is read.
 
     Raises:
         InvalidIdentifier: it is neither a DID nor a handle.
@@ -89,12 +69,7 @@ def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> 
 
 
 class AccountFile:
-    """The accounts in a `--file`, read as they are asked for; invalid lines are reported on stderr.
-
-    Args:
-        path: the file, or `-` for standard input.
-        settings: `allow_private_hosts` is read.
-    """
+    """The accounts in a `--file` (`-`: standard input), read as they are asked for; invalid lines go to stderr."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         self.path = path
@@ -102,13 +77,9 @@ class AccountFile:
         self._allow_private = settings.allow_private_hosts
 
     def accounts(self) -> Iterator[str]:
-        """Read the file.
+        """Read the file: the distinct accounts in its order; the first one has been read already.
 
-        Returns:
-            The distinct accounts, in the order of the file; the first one has been read already.
-
-        Raises:
-            click.UsageError: the file cannot be read, or no line of it names an account.
+        `click.UsageError` if it cannot be read, or no line of it names an account.
         """
         accounts = self._read()
         first = next(accounts, None)
@@ -174,11 +145,7 @@ class ResolvedAccounts:
             yield from batch
 
     def take(self, limit: int, seconds: float) -> list[str]:
-        """Wait for a DID, and a little longer for more.
-
-        Args:
-            limit: how many at most.
-            seconds: how long more may come after the first.
+        """Wait for a DID, and up to `seconds` longer for more.
 
         Returns:
             At least one; nothing at the end. What reading the accounts raises is raised here, at the end.

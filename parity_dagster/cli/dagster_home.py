@@ -20,14 +20,7 @@ telemetry:
 
 
 def package_dagster_home(settings: Settings) -> Path:
-    """Make the folder that serves as DAGSTER_HOME.
-
-    Returns:
-        An absolute path; it holds this version's dagster.yaml.
-
-    Raises:
-        SettingsError: PARITY_HOME cannot be written.
-    """
+    """Make the folder that serves as DAGSTER_HOME; it holds this version's dagster.yaml."""
     package = Path(parity_dagster.__file__).parent
     # in an installed package, and in a checkout
     found = (package / "dagster.yaml", package.parent / "dagster.yaml")

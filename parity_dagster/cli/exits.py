@@ -105,8 +105,7 @@ class ParityGroup(click.Group):
 def usage_line(exc: click.UsageError) -> str:
     """Put what click reports on one line, with the way to the help.
 
-    Returns:
-        The sentence, such as `No such option: --fil. Did you mean --file? See parity import --help.`
+    Such as `No such option: --fil. Did you mean --file? See parity import --help.`
     """
     sentence = exc.format_message().strip()
     path = exc.ctx.command_path if exc.ctx else "parity"

@@ -68,11 +68,7 @@ def one_line(text: str, limit: int = 2000) -> str:
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    """A count with its noun: `1 record`, `1,234 records`.
-
-    Args:
-        several: the word for more, if it is not `noun` with an s.
-    """
+    """A count with its noun: `1 record`, `1,234 records`; `several` is for nouns that do not just get an s."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
@@ -94,8 +90,7 @@ def seconds_text(seconds: float) -> str:
 def write_json(rows: Iterable[dict[str, Any]]) -> None:
     """Print a JSON list of objects, one object per line, without holding them all.
 
-    Args:
-        rows: objects of plain values; datetimes become ISO 8601 in UTC, enumerations their value.
+    Datetimes become ISO 8601 in UTC, enumerations their value.
     """
     out = sys.stdout
     separator = "["
@@ -108,10 +103,8 @@ def write_json(rows: Iterable[dict[str, Any]]) -> None:
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print rows as they come: drawn on a terminal, plain in a pipe or when there are many.
 
-    A plain table has one row per line, nothing cut, under a line of titles; no rows print nothing.
-
-    Args:
-        rows: one string per column; printed with `one_line` applied, so nothing has to be escaped before.
+    A plain table has one row per line, nothing cut, under a line of titles; no rows print nothing. Nothing has to be
+    escaped before: cells are printed with `one_line` applied.
     """
     rows = iter(rows)
     if sys.stdout.isatty():

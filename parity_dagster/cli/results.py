@@ -39,11 +39,7 @@ def status_word(result: ImportResult) -> str:
 
 
 def print_results(results: Sequence[ImportResult]) -> None:
-    """Print one row per result, or only the failed ones if there are many.
-
-    Args:
-        results: in the order in which they are to be shown.
-    """
+    """Print one row per result, or only the failed ones if there are many."""
     shown = results
     if len(results) > _MOST_RESULTS:
         shown = [result for result in results if not result.is_success][:_MOST_RESULTS]
@@ -65,11 +61,7 @@ def print_results(results: Sequence[ImportResult]) -> None:
 
 
 def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0, *, refreshed: bool = False) -> str:
-    """Say in a few lines what an import did and what to do next.
-
-    Args:
-        unread: how many were complete and did not have to be read.
-    """
+    """Say in a few lines what an import did and what to do next; `unread` pairs were complete and not read."""
     done = sum(result.is_success for result in results)
     total = ImportResult.aggregate("*", results)
     others = "".join(

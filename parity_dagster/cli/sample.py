@@ -95,20 +95,14 @@ def sample_network(
 
 
 def run_config(dids: list[str]) -> str:
-    """Write the run config of the job `import_records` as YAML.
-
-    Returns:
-        A document for `dagster job execute -c`.
-    """
+    """The run config of the job `import_records` as YAML, for `dagster job execute -c`."""
     return "dids:\n" + "".join(f"  - {did}\n" for did in dids)
 
 
 def description(running: Running) -> dict[str, object]:
     """Where a served network is and who lives there, as `--json` prints it.
 
-    Returns:
-        plc_url, pds_urls, control_url, environment (the variables to export), the number of accounts and the
-        first 1,000 DIDs.
+    The URLs, the variables to export (`environment`), the number of accounts and the first 1,000 DIDs.
     """
     return {
         "plc_url": running.plc_url,
@@ -121,12 +115,7 @@ def description(running: Running) -> dict[str, object]:
 
 
 def instructions(running: Running, config: str | None, dids_file: str | None) -> str:
-    """What a person does with a served network.
-
-    Args:
-        config: file the run config was written to, if it was.
-        dids_file: file the DIDs were written to, if they were.
-    """
+    """What a person does with a served network, and with the run config and the DIDs if they were written to files."""
     dids = running.network.dids
     records = sum(running.network.counts().values())
     exports = "\n".join(f"  export {name}={value}" for name, value in _environment(running).items())

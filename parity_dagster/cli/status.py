@@ -126,13 +126,7 @@ def print_states(
     dids: Collection[str] | None = None,
     statuses: Collection[ImportStatus] | None = None,
 ) -> Totals:
-    """Print rows of the state table and the summary line; nothing if there are none.
-
-    Args:
-        settings: `state_table` is read.
-        dids: only these accounts; None for all.
-        statuses: only these; None for all.
-    """
+    """Print all or some rows of the state table, and the summary line; nothing if there is no row."""
     from parity_dagster.store.listing import stream_states
 
     totals = Totals()

@@ -95,14 +95,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
 
 
 def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:
-    """Make pairs not imported whose materializations are wiped in the UI; their records stay.
-
-    Args:
-        partitions: the wiped partition keys; None if the whole asset is wiped.
-
-    Raises:
-        DatabaseError: Postgres could not be reached or lacks the tables.
-    """
+    """Make pairs (None: all) not imported whose materializations are wiped in the UI; their records stay."""
     pairs = None
     if partitions is not None:
         pairs = []

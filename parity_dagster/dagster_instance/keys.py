@@ -22,11 +22,7 @@ def to_partition_key(pair: Pair) -> dg.MultiPartitionKey:
 
 
 def from_partition_key(key: str) -> Pair:
-    """Read a partition key, as in the tag `dagster/partition`.
-
-    Raises:
-        InvalidIdentifier: the text is not an NSID, a `|` and a DID.
-    """
+    """Read a partition key, `NSID|DID` as in the tag `dagster/partition`; raises `InvalidIdentifier` if it is none."""
     collection, bar, did = key.partition("|")
     if not bar:
         raise InvalidIdentifier(

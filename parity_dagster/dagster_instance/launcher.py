@@ -49,11 +49,7 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
         self._server: subprocess.Popen[str] | None = None
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start a run's process.
-
-        Raises:
-            OSError: no process could be started.
-        """
+        """Start a run's process."""
         if not _is_ours(context.dagster_run):
             super().launch_run(context)
             return

@@ -93,11 +93,7 @@ def _become_run(request: dict[str, Any]) -> NoReturn:
 
 
 def run(request: dict[str, Any]) -> None:
-    """Execute a run in this process.
-
-    Args:
-        request: `run_id`, and `instance_ref` as Dagster serializes it.
-    """
+    """Execute a run in this process; the request holds `run_id`, and `instance_ref` as Dagster serializes it."""
     import dagster as dg
 
     from parity_dagster.dagster_instance.private import (

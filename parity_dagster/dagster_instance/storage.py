@@ -75,23 +75,12 @@ class ParityStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ParityStorage:
-        """Make the storage when Dagster loads dagster.yaml.
-
-        Returns:
-            The storage; the embedded server runs and the tables exist.
-        """
+        """Make the storage when Dagster loads dagster.yaml: the embedded server runs then, and the tables exist."""
         return cls(_settings.get() or load_settings(), inst_data)
 
 
 def storage_url(settings: Settings) -> str:
-    """Return the URL of Dagster's part of the database.
-
-    Args:
-        settings: as for `connection_url`.
-
-    Returns:
-        A URL with the driver psycopg2, which Dagster's statements need, and the schema as search path.
-    """
+    """The URL of Dagster's part of the database: the schema as search path, and psycopg2, which Dagster needs."""
     url = make_url(sqlalchemy_url(settings))
     given = url.query.get("options", "")
     options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={SCHEMA}".strip()
@@ -99,16 +88,10 @@ def storage_url(settings: Settings) -> str:
 
 
 def parity_instance(settings: Settings | None = None) -> DagsterInstance:
-    """Return the Dagster instance that belongs to this place.
+    """The Dagster instance that belongs to this place; used as a context manager, it is closed.
 
     The same rule as Dagster's own commands: DAGSTER_HOME, else the current folder's dagster.yaml. In any
     other folder an instance on our storage, so that the command line works from everywhere.
-
-    Args:
-        settings: whose database holds Dagster's tables; read from the environment if not given.
-
-    Returns:
-        An instance; the caller closes it by using it as a context manager.
     """
     if is_dagster_home_set():
         return DagsterInstance.get()

@@ -48,7 +48,6 @@ def make_data_folder(data: Path, settings: Mapping[str, str]) -> None:
     """Make a data folder; a kill in the middle leaves nothing that looks like one.
 
     Args:
-        data: where it shall be; its parent exists.
         settings: lines for its configuration besides `SERVER_SETTINGS`, quoted as postgresql.conf wants.
 
     Raises:
@@ -84,12 +83,7 @@ def make_data_folder(data: Path, settings: Mapping[str, str]) -> None:
 
 
 def run_program(data: Path, program: str, *arguments: str) -> str | None:
-    """Run one of PostgreSQL's programs on a data folder, as the user who owns that folder.
-
-    Args:
-        data: the folder for `-D`; also the program's current folder.
-        program: name of the program, as `pg_ctl`.
-        arguments: everything after `-D`.
+    """Run one of PostgreSQL's programs on a data folder (`-D`), as the user who owns it and within it.
 
     Returns:
         None if it succeeded, else the last line of what it printed.
@@ -114,13 +108,10 @@ def run_program(data: Path, program: str, *arguments: str) -> str | None:
 
 
 def server_account(data: Path) -> pwd.struct_passwd | None:
-    """Return the system user that runs the server of this data folder.
+    """The system user that runs the server of this data folder; None for the current one.
 
     PostgreSQL refuses to run as root. Root therefore uses the folder's owner, and for a new folder the
     user `pgserver`, which is made if missing.
-
-    Returns:
-        None for the current user.
 
     Raises:
         DatabaseUnreachable: root, on a system where that user cannot be made.

@@ -58,16 +58,10 @@ def _postmaster(data: Path) -> tuple[int, Path, str] | None:
 
 
 def listening(data: Path) -> Path | None:
-    """Find out whether the server is ready.
+    """The folder of the server's socket if the server is ready, else None.
 
     Somebody listening on the socket is the proof: the process id in a file that survived a crash or a
     reboot can by now belong to anything.
-
-    Args:
-        data: the data folder, which need not exist.
-
-    Returns:
-        The folder of its socket, or None.
     """
     found = _postmaster(data)
     if found is None or found[2] != "ready":

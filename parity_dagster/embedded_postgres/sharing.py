@@ -39,11 +39,7 @@ _is_ending = False
 
 
 def data_folder(home: Path) -> Path:
-    """Return where the server of this PARITY_HOME keeps its data.
-
-    Returns:
-        The absolute path of the data folder; it need not exist.
-    """
+    """Where the server of this PARITY_HOME keeps its data, an absolute path; it need not exist."""
     return home.expanduser().resolve() / "postgres"
 
 
@@ -54,7 +50,6 @@ def acquire(home: Path, settings: Mapping[str, str] | None = None) -> str:
     again if not. Safe in threads, in several processes at once, and in forked children.
 
     Args:
-        home: PARITY_HOME; made if missing.
         settings: more lines for a new server's configuration, values quoted as postgresql.conf wants them.
 
     Returns:
@@ -110,13 +105,7 @@ def _acquire(home: Path, settings: Mapping[str, str]) -> str:
 
 
 def release(home: Path) -> bool:
-    """Stop using the server; the last process to do so stops it.
-
-    Happens by itself when the process ends in order.
-
-    Args:
-        home: PARITY_HOME as given to `acquire`.
-    """
+    """Stop using the server; the last process to do so stops it. Happens by itself when the process ends in order."""
     home = home.expanduser().resolve()
     with _guard:
         lock = _held.pop(home, None)

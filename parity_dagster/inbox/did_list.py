@@ -1,8 +1,7 @@
 """Reads a list of accounts: one DID or handle per line, as people and other programs write it.
 
-What lives here: turning the bytes of such a file into accounts and problems, line by line, from any position,
-so that `parity import --file` and the inbox sensor understand the same files. What must not: opening or
-watching files, the network, the database. Memory stays the same whatever the file holds.
+`parity import --file` and the inbox understand the same files, because both read them here: line by line, from any
+position, in the same memory whatever the file holds.
 
 The format: UTF-8, or UTF-16 with a byte order mark; lines end with LF or CRLF; blank lines are ignored, and
 so is everything from a `#` that starts a line or follows white space.
@@ -63,15 +62,12 @@ def read_did_list(
 
     Every line is yielded, the empty ones too, so that a caller with a time budget gets a turn often; a line
     that is too long gives further turns with nothing on them while the rest of it is passed over.
-    Duplicates are yielded as often as they occur.
+    Duplicates are yielded as often as they occur. A byte sequence that is not text costs its own line only.
 
     Args:
         stream: the bytes; it must stand at `start.offset` already.
         start: the `end` of the last line read before; None from the start of the file.
         allow_private: accept did:web of private hosts too (`PARITY_ALLOW_PRIVATE_HOSTS`).
-
-    Yields:
-        One value per line, in order. A byte sequence that is not text costs its own line only.
     """
     position = start or ListPosition()
     read_some: Callable[[int], bytes | None] = getattr(stream, "read1", stream.read)

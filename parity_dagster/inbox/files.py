@@ -64,8 +64,7 @@ class NotAList(Exception):
 def find_lists(folder: Path) -> list[Found]:
     """Look for lists: `*.txt` in any case, without hidden files; also those that will not be read.
 
-    Raises:
-        SettingsError: there is no folder to look into.
+    `SettingsError` if there is no folder to look into.
     """
     found = []
     try:
@@ -100,12 +99,7 @@ def _problem(status: os.stat_result) -> str | None:
 
 @contextmanager
 def opened(folder: Path, found: Found) -> Iterator[BinaryIO]:
-    """Open a list for reading.
-
-    Raises:
-        FileChanged: it is another file by now.
-        OSError: it cannot be read.
-    """
+    """Open a list for reading; `FileChanged` if it is another file by now."""
     # never a link, and never waiting for the other end of a pipe
     descriptor = os.open(folder / found.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:
@@ -130,11 +124,7 @@ def ends_a_line(stream: BinaryIO) -> bool:
 
 
 def digest_of(stream: BinaryIO) -> str:
-    """SHA-256 of the whole file, which is left at its start.
-
-    Raises:
-        NotAList: it is a binary file.
-    """
+    """SHA-256 of the whole file, which is left at its start; `NotAList` if it is a binary file."""
     stream.seek(0)
     start = stream.read(8192)
     if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -176,13 +166,8 @@ def write_report(folder: Path, name: str, invalid: int, lines: list[tuple[int, s
     """Put the report beside a list, or take away that of an earlier version which is without errors now.
 
     Args:
-        folder: the inbox.
-        name: the list's name.
         invalid: how many lines name no account.
         lines: number and problem of the first of them.
-
-    Raises:
-        OSError: it cannot be written.
     """
     target = folder / report_name(name)
     title = f"# These lines of {printable(name)} name no account and were passed over."

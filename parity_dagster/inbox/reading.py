@@ -104,10 +104,7 @@ class ListReader:
     """Reads lists of one folder.
 
     Args:
-        folder: the inbox.
-        destination: where accounts go.
-        settings: which hosts are allowed and how often a handle is tried.
-        note: told now and then, in a sentence, how far the reading is.
+        note: called now and then with a sentence about how far the reading is.
         most_waiting: handles that wait for another try, at most.
     """
 

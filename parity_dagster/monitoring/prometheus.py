@@ -69,11 +69,7 @@ class ImportMetrics:
         self._counted: dict[Pair, tuple[int, ...] | None] = {}
 
     def __call__(self, event: ImportEvent) -> None:
-        """Count an event.
-
-        Args:
-            event: any event of the import service.
-        """
+        """Count an event."""
         pair = Pair(event.did, event.collection)
         if isinstance(event, ImportStarted):
             self._started.labels(event.collection).inc()
@@ -111,30 +107,18 @@ def _default_metrics() -> ImportMetrics:
 
 
 def count_events(event: ImportEvent) -> None:
-    """A listener for `PARITY_LISTENERS=parity_dagster.monitoring.prometheus:count_events`.
-
-    Args:
-        event: any event; counted in `prometheus_client`'s default registry.
-    """
+    """A listener that `PARITY_LISTENERS=parity_dagster.monitoring.prometheus:count_events` names; default registry."""
     _default_metrics()(event)
 
 
 class StateCollector(Collector):
-    """Metrics of the state table, read from the database at every scrape.
-
-    Args:
-        settings: which database and table.
-    """
+    """Metrics of the state table, read from the database at every scrape."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def collect(self) -> Iterable[Metric]:
-        """Read the tables.
-
-        Returns:
-            The metrics; `parity_database_up` alone, with value 0, if the database cannot be read.
-        """
+        """Read the tables; `parity_database_up` alone, with value 0, if the database cannot be read."""
         up = GaugeMetricFamily("parity_database_up", "Whether the database could be read")
         try:
             metrics = list(self._read())
@@ -224,14 +208,7 @@ def _family(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMe
 
 
 def state_registry(settings: Settings) -> CollectorRegistry:
-    """A registry with the state table's metrics alone.
-
-    Args:
-        settings: which database and table.
-
-    Returns:
-        What `parity metrics` prints and serves.
-    """
+    """A registry with the state table's metrics alone: what `parity metrics` prints and serves."""
     registry = CollectorRegistry()
     registry.register(StateCollector(settings))
     return registry

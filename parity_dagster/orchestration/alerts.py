@@ -32,13 +32,7 @@ class AlertFailed(Exception):
 
 
 def post_alert(settings: Settings, text: str, facts: Mapping[str, Any]) -> bool:
-    """Post one alert.
-
-    Args:
-        settings: `alert_webhook` is read.
-
-    Returns:
-        False if no webhook is set.
+    """Post one alert to `PARITY_ALERT_WEBHOOK`; False if none is set.
 
     Raises:
         AlertFailed: it was refused, or not answered, several times.

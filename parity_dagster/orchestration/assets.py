@@ -69,11 +69,7 @@ class RecordsConfig(dg.Config):
 
 
 def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
-    """Define the asset over the given matrix.
-
-    Returns:
-        The asset; it needs the resource `import_service`.
-    """
+    """Define the asset over the given matrix; it needs the resource `import_service`."""
 
     with beta_parts():
 
@@ -105,15 +101,9 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
 
 
 def requested_pairs(context: dg.AssetExecutionContext, partitions: dg.MultiPartitionsDefinition) -> list[Pair]:
-    """The pairs a run is about, refused as a whole if one of them is unknown.
+    """The pairs a run is about, refused as a whole (`dagster.Failure`) if one of them is not registered.
 
     Dagster itself would run the body for a partition nobody registered and fail afterwards.
-
-    Args:
-        partitions: the definition the keys must belong to.
-
-    Raises:
-        dagster.Failure: no partition, or one that is not registered; the message says the cure.
     """
     if not context.has_partition_key and not context.has_partition_key_range:
         raise _refusal(
@@ -160,11 +150,7 @@ def freshness_policy(stale_days: int) -> dg.FreshnessPolicy | None:
 
 
 def build_typed_asset(view: TypedView, freshness: dg.FreshnessPolicy | None = None) -> dg.AssetsDefinition:
-    """Define the asset of a view.
-
-    Returns:
-        An asset downstream of `atproto/records`; it needs the resource `import_service`.
-    """
+    """Define the asset of a view, downstream of `atproto/records`; it needs the resource `import_service`."""
 
     @dg.asset(
         key=view.name,

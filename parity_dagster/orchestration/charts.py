@@ -29,11 +29,7 @@ _STYLE = """<style>
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, Sequence[float]]], legend: Sequence[str] = ()) -> str:
-    """Horizontal bars, one per row.
-
-    Args:
-        rows: label and values; several values are stacked.
-    """
+    """Horizontal bars, one per row of a label and values; several values are stacked."""
     if not rows:
         return "Nothing to draw yet."
     top = 64 if len(legend) > 1 else 40

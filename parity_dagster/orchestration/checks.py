@@ -56,11 +56,7 @@ class FreshnessConfig(dg.Config):
 
 
 def scope(context: dg.AssetCheckExecutionContext) -> str | None:
-    """Which pairs a check looks at.
-
-    Returns:
-        The run's id if the run also imports; None for all pairs.
-    """
+    """Which pairs a check looks at: those of its run if the run also imports, else (None) all."""
     selected = context.run.asset_selection
     is_import = selected is not None and RECORDS_KEY in selected
     has_partition = any(key.startswith(("dagster/partition", "dagster/asset_partition")) for key in context.run.tags)
@@ -84,11 +80,7 @@ def result(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     **numbers: int | float,
 ) -> dg.AssetCheckResult:
-    """A check's outcome.
-
-    Args:
-        severity: how bad it is, if it is.
-    """
+    """A check's outcome; `severity` is how bad it is, if it has not passed."""
     metadata: dict[str, dg.MetadataValue] = {
         name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(value)
         for name, value in numbers.items()

@@ -13,11 +13,7 @@ from parity_dagster.errors import ParityError
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Turn the package's own errors into failed steps that say what to do.
-
-    Raises:
-        dagster.Failure: in place of a `ParityError`.
-    """
+    """Turn the package's own errors into failed steps (`dagster.Failure`) that say what to do."""
     try:
         yield
     except ParityError as exc:

@@ -179,8 +179,6 @@ def look_into_inbox(
     """Notice what was dropped, and ask for runs that read it.
 
     Args:
-        instance: where runs and their events are looked up.
-        settings: `inbox` and `retry_delay` are read.
         cursor: of the look before.
         seconds: after which no further file is looked into; the next look goes on.
 

@@ -53,9 +53,6 @@ def import_accounts(
 def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:
     """The pairs that a run config asks for; what is wrong in it costs only itself.
 
-    Args:
-        service: turns handles into DIDs and knows the registered collections.
-
     Returns:
         Each pair once, in the order asked for, and a failed result for each account or key that cannot be one.
 
@@ -141,11 +138,7 @@ run_all_checks = dg.define_asset_job(
 
 
 def build_import_partitions(records: dg.AssetsDefinition) -> Any:
-    """The job over the asset, for `dagster job execute --tags '{"dagster/partition": "COLLECTION|DID"}'`.
-
-    Args:
-        records: the asset `atproto/records`.
-    """
+    """The job over the asset, for `dagster job execute --tags '{"dagster/partition": "COLLECTION|DID"}'`."""
     return dg.define_asset_job(
         IMPORT_PARTITIONS,
         selection=dg.AssetSelection.assets(records).without_checks(),

@@ -19,14 +19,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 def text(value: object, limit: int = 120) -> str:
-    """Anything as plain text within markdown.
+    """Anything on one line, in which no character means anything to markdown or HTML, and no address becomes a link.
 
-    Args:
-        value: numbers get thousands separators, times are shown in UTC to the second, None is a dash.
-
-    Returns:
-        Text on one line in which no character means anything to markdown or HTML, and no address
-        within a sentence becomes a link.
+    Numbers get thousands separators, times are shown in UTC to the second, None is a dash.
     """
     if value is None:
         return "–"
@@ -53,11 +48,7 @@ class Markup(str):
 
 
 def link(label: object, url: str) -> Markup:
-    """A link.
-
-    Args:
-        url: where it leads; made of identifiers that have been checked.
-    """
+    """A link; the address is made of identifiers that have been checked."""
     return Markup(f"[{text(label)}]({url.replace(' ', '%20').replace(')', '%29')})")
 
 
@@ -67,11 +58,7 @@ def account_link(did: str) -> Markup:
 
 
 def record_url(did: str, collection: str, rkey: str, template: str = "") -> str:
-    """Where a record can be looked at.
-
-    Args:
-        template: a page made for such records, with `{did}` and `{rkey}`; without one, a record explorer.
-    """
+    """Where a record can be looked at: a page from `template`, with `{did}` and `{rkey}`, else a record explorer."""
     return (template or EXPLORER_URL).format(did=did, rkey=rkey, path=f"{did}/{collection}/{rkey}")
 
 
@@ -82,15 +69,12 @@ def partition_link(pair: Pair) -> Markup:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]], more: int = 0) -> str:
-    """A table.
+    """A table in markdown; a word if there are no rows.
 
     Args:
         headings: of the columns; those that begin with `#` are numbers and stand to the right.
         rows: cells; `Markup` stays as it is.
         more: rows that are not shown.
-
-    Returns:
-        Markdown; a word if there are no rows.
     """
     if not rows:
         return "None."

@@ -26,11 +26,7 @@ LATER_COLUMNS = frozenset(field.name for field in fields(ImportState) if field.d
 def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
     """Everything the row says, for a materialization or an observation.
 
-    Args:
-        state: the row after its commit.
-
-    Returns:
-        One entry per column, `dagster/row_count`, and links to the account and its records on the network.
+    One entry per column, `dagster/row_count`, and links to the account and its records on the network.
     """
     metadata = {name: _to_value(name, getattr(state, name)) for name in COLUMNS}
     metadata["dagster/row_count"] = dg.MetadataValue.int(state.records_synced)
@@ -40,13 +36,7 @@ def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
 
 
 def state_from_metadata(metadata: Mapping[str, dg.MetadataValue]) -> ImportState:
-    """The row that a materialization or an observation was written from.
-
-    Args:
-        metadata: what `state_metadata` gave; further entries are ignored.
-
-    Returns:
-        The row; `state_from_metadata(state_metadata(state)) == state`.
+    """The row that `state_metadata` was given; further entries are ignored.
 
     Raises:
         KeyError: a column is missing, so the event was not written by `state_metadata`.

@@ -27,11 +27,7 @@ SECONDS_BETWEEN_OVERVIEWS = 300
 def build_overview_asset(
     deps: Sequence[dg.AssetKey], freshness: dg.FreshnessPolicy | None = None
 ) -> dg.AssetsDefinition:
-    """Define the overview.
-
-    Returns:
-        The asset; it needs the resource `import_service`.
-    """
+    """Define the overview; it needs the resource `import_service`."""
 
     @dg.asset(
         key=OVERVIEW_KEY,
@@ -68,11 +64,7 @@ class Look(NamedTuple):
 
 
 def look_for_changes(settings: Settings, cursor: str | None) -> Look:
-    """See whether imports have changed something and come to rest since the overview that the cursor tells of.
-
-    Raises:
-        DatabaseError: Postgres could not be reached or lacks the tables.
-    """
+    """See whether imports have changed something and come to rest since the overview that the cursor tells of."""
     with closing(connect(settings)) as conn:
         change = latest_change(conn, settings.state_table)
     if change is None:

@@ -23,11 +23,7 @@ _COUNTS = ["records_synced", "records_skipped", "records_failed"]
 
 
 def states_frame(holdings: Holdings) -> pd.DataFrame:
-    """The state table as a frame.
-
-    Returns:
-        One row per pair; `seconds` is how long its walk took, and `host` its PDS or `unknown`.
-    """
+    """The state table as a frame; `seconds` is how long a walk took, and `host` its PDS or `unknown`."""
     frame = pd.DataFrame(holdings.states, columns=list(STATE_COLUMNS))
     for name in ("started_at", "completed_at"):
         frame[name] = pd.to_datetime(frame[name], utc=True)

@@ -24,27 +24,17 @@ atproto_dids = dg.DynamicPartitionsDefinition(name=DIDS)
 
 
 def build_partitions(settings: Settings) -> dg.MultiPartitionsDefinition:
-    """The matrix of accounts and registered collections.
-
-    Args:
-        settings: `collections` are the static dimension.
-
-    Returns:
-        A definition whose `did` dimension grows with `register_dids`.
-    """
+    """The matrix of accounts and registered collections; its `did` dimension grows with `register_dids`."""
     return dg.MultiPartitionsDefinition(
         {"did": atproto_dids, "collection": dg.StaticPartitionsDefinition(list(settings.collections))}
     )
 
 
 def register_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:
-    """Make the accounts known to Dagster; those already known stay as they are.
+    """Make the accounts known to Dagster, listed in this order; those already known stay as they are.
 
     Safe to call from many processes at once: a storage that refuses a key added by somebody else in the same
     moment is asked again.
-
-    Args:
-        dids: accounts, in the order in which they should be listed.
     """
     wanted = list(dict.fromkeys(dids))
     added: list[str] = []
@@ -71,11 +61,7 @@ def _register_chunk(instance: dg.DagsterInstance, chunk: Sequence[str]) -> list[
 
 
 def unregistered_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:
-    """Which of these accounts are no partition yet.
-
-    Returns:
-        Those that `register_dids` would add, in order.
-    """
+    """The accounts that `register_dids` would add, in order."""
     wanted = list(dict.fromkeys(dids))
     known = instance.get_existing_dynamic_partitions(DIDS, wanted)
     return [did for did in wanted if did not in known]

@@ -33,17 +33,7 @@ PAIRS_TAG = "parity/pairs"
 
 
 def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunRequest]:
-    """Ask for runs of everything that is due.
-
-    Args:
-        settings: `collections`, `queue` and `retry_delay` are read.
-
-    Returns:
-        One request per batch; those that are asked for again have no effect if they were launched.
-
-    Raises:
-        DatabaseError: Postgres could not be reached or lacks the tables.
-    """
+    """Ask for runs of everything that is due, one per batch; asking again for one that was launched has no effect."""
     with closing(connect(settings, autocommit=True)) as connection:
         table = settings.state_table
         waiting = open_batches(connection, table)
@@ -82,10 +72,9 @@ def _request(batch: str, pairs: int, settings: Settings) -> dg.RunRequest:
 
 
 def batch_pairs(settings: Settings, batch: str) -> list[Pair]:
-    """What a run of the queue imports.
+    """What a run of the queue imports: the batch's pairs that nobody else has taken up.
 
-    Returns:
-        The batch's pairs that nobody else has taken up; none if it was dissolved meanwhile.
+    None if it was dissolved meanwhile.
     """
     with closing(connect(settings, autocommit=True)) as connection:
         return pairs_of_batch(connection, settings.state_table, batch)

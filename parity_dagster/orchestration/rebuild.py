@@ -29,9 +29,6 @@ def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
 
     Rows that are newer than what Dagster knows, and rows that an importer holds, stay as they are. Events that
     were not written by this package are passed over.
-
-    Raises:
-        DatabaseError: Postgres could not be reached or lacks the tables.
     """
     with closing(connect(settings)) as connection:
         restored = restore_states(connection, settings.state_table, remembered_states(instance))
@@ -40,14 +37,7 @@ def rebuild_states(instance: dg.DagsterInstance, settings: Settings) -> int:
 
 
 def remembered_states(instance: dg.DagsterInstance, partitions: set[str] | None = None) -> Iterator[ImportState]:
-    """The newest row that Dagster remembers of each pair.
-
-    Args:
-        partitions: only these partition keys; None for all.
-
-    Yields:
-        One state per partition that was ever materialized or observed and not wiped since.
-    """
+    """The newest row that Dagster remembers of each pair that was not wiped since, or of some partition keys."""
     newest = newest_events(instance, partitions)
     ids = {
         kind: [event_id for event_id, of_kind in newest.values() if of_kind is kind]
@@ -84,12 +74,7 @@ def emptied_pairs(instance: dg.DagsterInstance, empty: Mapping[Pair, str | None]
 def newest_events(
     instance: dg.DagsterInstance, partitions: set[str] | None = None
 ) -> dict[str, tuple[int, dg.DagsterEventType]]:
-    """Which event is the last word on each partition.
-
-    Args:
-        instance: whose events are read; one query per kind, whatever their number.
-        partitions: only these partition keys; None for all.
-    """
+    """Which event is the last word on each partition, or on some; one query per kind, whatever their number."""
     newest: dict[str, tuple[int, dg.DagsterEventType]] = {}
     for kind in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION):
         by_partition = instance.event_log_storage.get_latest_storage_id_by_partition(RECORDS_KEY, kind, partitions)

@@ -63,11 +63,7 @@ class DagsterReporter:
                 self.flush()
 
     def flush(self) -> None:
-        """Report everything that ended and is not reported yet.
-
-        Raises:
-            ReportDelayed: it could not be written; it is kept for the next call.
-        """
+        """Report everything that ended and is not reported yet; what fails (`ReportDelayed`) is kept for the next."""
         with self._writing:
             with self._lock:
                 ended = self._ended[:]
@@ -138,10 +134,7 @@ def _known(instance: dg.DagsterInstance, unread: list[ImportState]) -> set[Pair]
 def reporter(settings: Settings) -> DagsterReporter:
     """The reporter for imports under given settings; the entry point group `parity_dagster.reporters` names it.
 
-    Args:
-        settings: of the import; the instance on the same database is told, unless DAGSTER_HOME names another.
-
-    Returns:
-        One reporter per process and settings, so that Dagster is set up once.
+    It reports to the instance on the same database, unless DAGSTER_HOME names another. There is one per process and
+    settings, so that Dagster is set up once.
     """
     return DagsterReporter(settings=settings)

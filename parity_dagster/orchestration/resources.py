@@ -50,14 +50,7 @@ class ImportServiceResource(dg.ConfigurableResource[ImportService]):
 
 
 def bound_service(settings: Settings) -> dg.ResourceDefinition:
-    """The same with fixed settings, whatever the environment says.
-
-    Args:
-        settings: of every run.
-
-    Returns:
-        A resource without config.
-    """
+    """The same with fixed settings, whatever the environment says."""
 
     def opened(context: dg.InitResourceContext) -> Generator[ImportService]:
         with _service(settings, context) as service:
