@@ -46,7 +46,34 @@ specification (deactivated, takendown, suspended, deleted) and the XRPC specific
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
+
+
+class Reason(StrEnum):
+    """Why a record could not be stored: the short word in `parity_failed_records.reason`."""
+
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    INVALID_CBOR = "invalid_cbor"
+    """From an archive: its block is not DAG-CBOR."""
+    LONE_SURROGATE = "lone_surrogate"
+    """A string holds one half of a surrogate pair."""
+    WRONG_SHAPE = "wrong_shape"
+    """Not an entry of a list: no `uri`, no `value`."""
+    WRONG_AUTHORITY = "wrong_authority"
+    """Its `uri` is of another account or collection than was asked for."""
+    INVALID_RKEY = "invalid_rkey"
+    NOT_AN_OBJECT = "not_an_object"
+    TOO_DEEP = "too_deep"
+    NUL_CHARACTER = "nul_character"
+    """U+0000, which jsonb cannot hold."""
+    NUMBER_TOO_LONG = "number_too_long"
+    """A few bytes that would be gigabytes when written out."""
+    REFUSED_BY_POSTGRES = "refused_by_postgres"
+    """Whatever else jsonb does not take; the detail is Postgres' own."""
+    MAPPER_REFUSED = "mapper_refused"
+    """A mapper raised, or its table does not take the row."""
 
 
 class ParityError(Exception):

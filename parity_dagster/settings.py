@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -188,6 +190,26 @@ def load_settings(**overrides: Any) -> Settings:
             for error in exc.errors(include_url=False, include_context=False)
         )
         raise SettingsError(f"{problems}. Correct it and try again; README.md lists every setting.") from exc
+
+
+def load_object(setting: str, name: str, *, call: bool = False) -> object:
+    """What a setting names as `package.module:attribute`.
+
+    Args:
+        call: whether it is to be called, as a class is, without arguments.
+
+    Raises:
+        SettingsError: it cannot be imported, or made.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = attrgetter(attribute)(import_module(module))
+        return found() if call else found
+    except Exception as exc:
+        raise SettingsError(
+            f"{setting}: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its folder on"
+            " PYTHONPATH"
+        ) from exc
 
 
 def redact(text: str, settings: Settings | None = None) -> str:

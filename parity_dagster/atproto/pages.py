@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from parity_dagster.atproto.split_page import STRING, find_outline, is_utf8
-from parity_dagster.errors import MalformedAnswer
+from parity_dagster.errors import MalformedAnswer, Reason
 from parity_dagster.identifiers import are_valid_rkeys, is_valid_rkey
 
 MAX_DEPTH = 1_000
@@ -52,8 +52,7 @@ class FailedEntry(NamedTuple):
     """A record that cannot be stored, kept byte for byte."""
 
     rkey: str | None
-    reason: str
-    """Short code, e.g. `wrong_authority`."""
+    reason: Reason
     detail: str
     body: bytes
 
@@ -221,19 +220,19 @@ def _check(entry: _Entry, item: bytes, prefix: str) -> Record | FailedEntry:
     value = bytes(entry.value).translate(_CONTROL_TO_SPACE)
     rkey = uri[len(prefix) :] if uri.startswith(prefix) else None
     if rkey is None:
-        return FailedEntry(None, "wrong_authority", f"the record's uri is not under {prefix}: {uri[:200]!a}", item)
+        return FailedEntry(None, Reason.WRONG_AUTHORITY, f"the record's uri is not under {prefix}: {uri[:200]!a}", item)
     if not is_valid_rkey(rkey):
-        return FailedEntry(None, "invalid_rkey", f"not a record key: {rkey[:200]!a}", item)
+        return FailedEntry(None, Reason.INVALID_RKEY, f"not a record key: {rkey[:200]!a}", item)
     if value.startswith(_WRAPPER_STARTS):
         value = _unwrap(value, uri)
     if value[:1] != b"{":
-        return FailedEntry(rkey, "not_an_object", "the record's value is not a JSON object", item)
+        return FailedEntry(rkey, Reason.NOT_AN_OBJECT, "the record's value is not a JSON object", item)
     if b"\\u0000" in value and _NUL.search(value):
-        return FailedEntry(rkey, "nul_character", "PostgreSQL cannot store the character U+0000 in jsonb", item)
+        return FailedEntry(rkey, Reason.NUL_CHARACTER, "PostgreSQL cannot store the character U+0000 in jsonb", item)
     if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        return FailedEntry(rkey, "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+        return FailedEntry(rkey, Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels", item)
     if _may_hold_long_numbers(value) and (problem := _find_long_number(value)):
-        return FailedEntry(rkey, "number_too_long", problem, item)
+        return FailedEntry(rkey, Reason.NUMBER_TOO_LONG, problem, item)
     # A CID never holds a NUL, which PostgreSQL cannot store either; without it the value itself is compared.
     return rkey, None if cid is not None and "\x00" in cid else cid, value
 
@@ -272,17 +271,17 @@ def _checked_cursor(cursor: str | None) -> str | None:
 def _read_entry(item: bytes, prefix: str) -> Record | FailedEntry:
     try:
         if not is_utf8(item):
-            return FailedEntry(_rkey_of(item, prefix), "invalid_utf8", "the record is not valid UTF-8", item)
+            return FailedEntry(_rkey_of(item, prefix), Reason.INVALID_UTF8, "the record is not valid UTF-8", item)
         return _check(_decode_entry(item), item, prefix)
     except RecursionError:
-        return FailedEntry(_rkey_of(item, prefix), "too_deep", f"nested deeper than {MAX_DEPTH} levels", item)
+        return FailedEntry(_rkey_of(item, prefix), Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels", item)
     except msgspec.ValidationError as exc:
-        return FailedEntry(_rkey_of(item, prefix), "wrong_shape", f"not a record entry: {exc}", item)
+        return FailedEntry(_rkey_of(item, prefix), Reason.WRONG_SHAPE, f"not a record entry: {exc}", item)
     except msgspec.DecodeError as exc:
         if _SURROGATE.search(item):
             detail = "a string holds one half of a surrogate pair, which is no character"
-            return FailedEntry(_rkey_of(item, prefix), "lone_surrogate", detail, item)
-        return FailedEntry(_rkey_of(item, prefix), "invalid_json", f"not JSON: {exc}", item)
+            return FailedEntry(_rkey_of(item, prefix), Reason.LONE_SURROGATE, detail, item)
+        return FailedEntry(_rkey_of(item, prefix), Reason.INVALID_JSON, f"not JSON: {exc}", item)
 
 
 def _rkey_of(item: bytes, prefix: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from operator import le
 
 from parity_dagster.atproto.pages import find_entries
+from parity_dagster.errors import Reason
 from parity_dagster.events import ImportProgress
 from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.models import ImportState, ImportStatus
@@ -94,7 +95,7 @@ class PairBatch:
         """Every record of the batch, those included that turned out to be stored already."""
         return self._rows
 
-    def fail_records(self, bad: dict[str, str], reason: str = "refused_by_postgres") -> None:
+    def fail_records(self, bad: dict[str, str], reason: Reason) -> None:
         """Make failed records of rows that Postgres refuses."""
         if not bad:
             return

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.errors import DatabaseError, ParityError
+from parity_dagster.errors import DatabaseError, PairBusy, ParityError
 from parity_dagster.events import ImportCompleted, ImportFailed, ImportStarted
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
@@ -153,8 +153,8 @@ class Importer:
         if claim.holder is None:
             self._emit(ImportCompleted(result, state, fetched=False))
             return
-        error = f"{claim.holder} is importing this pair right now; wait for it, or stop it"
-        self._emit(ImportFailed(state.did, state.collection, error, "busy", result.with_error(error, "busy"), None))
+        error, code = f"{claim.holder} is importing this pair right now; wait for it, or stop it", PairBusy.code
+        self._emit(ImportFailed(state.did, state.collection, error, code, result.with_error(error, code), None))
 
     async def _work(self, claim: Claim) -> None:
         task = PairTask.from_claim(claim)

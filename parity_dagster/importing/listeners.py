@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
-from operator import attrgetter
 from typing import cast
 
 from parity_dagster.errors import ParityError, SettingsError
 from parity_dagster.events import ImportEvent, Listener
-from parity_dagster.settings import Settings
+from parity_dagster.settings import Settings, load_object
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +81,7 @@ def named_listeners(names: tuple[str, ...]) -> tuple[Listener, ...]:
     """The listeners that `PARITY_LISTENERS` names, each a `package.module:function`."""
     found: list[Listener] = []
     for name in names:
-        module, _, attribute = name.partition(":")
-        try:
-            listener = attrgetter(attribute)(import_module(module))
-        except Exception as exc:
-            raise SettingsError(
-                f"PARITY_LISTENERS: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its"
-                " folder on PYTHONPATH"
-            ) from exc
+        listener = load_object("PARITY_LISTENERS", name)
         if not callable(listener):
             raise SettingsError(f"PARITY_LISTENERS: {name} is not a function")
         found.append(listener)

@@ -11,9 +11,9 @@ from typing import Any
 
 from parity_dagster.atproto.pages import FailedEntry, parse_entry
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW
-from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier
+from parity_dagster.errors import CollectionNotRegistered, DatabaseError, InvalidIdentifier, Reason
 from parity_dagster.identifiers import is_valid_rkey, is_valid_tid, parse_at_uri, parse_did
-from parity_dagster.importing.mappers import REFUSED, Mappers
+from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.settings import Settings
 from parity_dagster.store.failed_records import find_unstorable
@@ -105,10 +105,10 @@ class LiveWriter:
         refused: dict[LiveRow, LiveFailure] = {}
         for row in batch.rows:
             one = [(row.rkey, row.cid, row.value)]
-            reason = "refused_by_postgres"
+            reason = Reason.REFUSED_BY_POSTGRES
             why = await self._session.run(lambda conn: find_unstorable(conn, one))  # noqa: B023
             if not why and row in made:
-                reason, write = REFUSED, MappedWrite(row.did, row.collection, [made[row]])
+                reason, write = Reason.MAPPER_REFUSED, MappedWrite(row.did, row.collection, [made[row]])
                 why = await self._session.run(lambda conn: self._mapped.find_refused(conn, write, one))  # noqa: B023
             if why:
                 refused[row] = _failure(row, reason, why[row.rkey])
@@ -157,7 +157,7 @@ class LiveWriter:
             value = record.value if isinstance(record.value, bytes) else json.dumps(dict(record.value)).encode()
         except (ValueError, RecursionError) as exc:  # no JSON can say it: a circle, a number of 5,000 digits
             entry = _entry(record.uri, record.cid, b"null")
-            return LiveFailure(did, collection, rkey, rev, "invalid_json", f"not storable JSON: {exc}", entry)
+            return LiveFailure(did, collection, rkey, rev, Reason.INVALID_JSON, f"not storable JSON: {exc}", entry)
         entry = _entry(record.uri, record.cid, value)
         parsed = parse_entry(entry, did, collection)
         if isinstance(parsed, FailedEntry):
@@ -173,7 +173,7 @@ def _plausible(rev: str) -> str:
     return rev if rev < tid_of(now + MAX_CLOCK_SKEW) else tid_of(now)
 
 
-def _failure(row: LiveRow, reason: str, detail: str) -> LiveFailure:
+def _failure(row: LiveRow, reason: Reason, detail: str) -> LiveFailure:
     uri = f"at://{row.did}/{row.collection}/{row.rkey}"
     return LiveFailure(*row[:4], reason, detail, _entry(uri, row.cid, row.value))
 

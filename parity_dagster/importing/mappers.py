@@ -6,23 +6,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
 from parity_dagster.atproto.pages import FailedEntry
-from parity_dagster.errors import InvalidIdentifier, SettingsError
+from parity_dagster.errors import InvalidIdentifier, Reason, SettingsError
 from parity_dagster.identifiers import parse_nsid
+from parity_dagster.settings import load_object
 from parity_dagster.store.mapper_tables import MappedRow, MappedTable
 
 if TYPE_CHECKING:
     from parity_dagster.importing.pair_task import FetchedPage
     from parity_dagster.store.copy_text import Row
-
-REFUSED = "mapper_refused"
-"""Reason of failed records that a mapper, or its table, did not take."""
 
 _TABLE = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -170,7 +166,9 @@ def _refused(mapper: RecordMapper, step: str, error: Exception, body: bytes, rke
         text = f"no field {error}" if isinstance(error, KeyError) else str(error)
     except Exception:  # noqa: BLE001 - an exception whose text raises another one
         text = "its text cannot be read"
-    return FailedEntry(rkey, REFUSED, f"{type(mapper).__name__}, {step}: {type(error).__name__}: {text}", body)
+    return FailedEntry(
+        rkey, Reason.MAPPER_REFUSED, f"{type(mapper).__name__}, {step}: {type(error).__name__}: {text}", body
+    )
 
 
 def source_entry(did: str, collection: str, row: Row) -> bytes:
@@ -192,14 +190,7 @@ def load_mapper(name: str) -> RecordMapper:
     Raises:
         SettingsError: the message says what is wrong.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        mapper: RecordMapper = attrgetter(attribute)(import_module(module))()
-    except Exception as exc:
-        raise SettingsError(
-            f"PARITY_MAPPERS: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its"
-            " folder on PYTHONPATH"
-        ) from exc
+    mapper = load_object("PARITY_MAPPERS", name, call=True)
     if not isinstance(mapper, RecordMapper):
         raise SettingsError(f"PARITY_MAPPERS: {name} is not a subclass of parity_dagster.RecordMapper")
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from parity_dagster.atproto.pages import FailedEntry, parse_entry
+from parity_dagster.errors import Reason
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.models import FailedRecord, RetryResult
 from parity_dagster.store.failed_records import (
@@ -56,7 +57,7 @@ class Retry:
             await self._session.close()
         return RetryResult(stored, left)
 
-    async def _store(self, failed: FailedRecord) -> Retried | tuple[str, str]:
+    async def _store(self, failed: FailedRecord) -> Retried | tuple[Reason, str]:
         """Store a record; reason and detail if it still cannot be."""
         entry = parse_entry(failed.body, failed.did, failed.collection)
         if isinstance(entry, FailedEntry):
@@ -77,4 +78,4 @@ class Retry:
                 partial(store_failed_record, table=self._table, failed=failed, row=entry, save_more=save_more)
             )
         except REFUSALS as exc:
-            return "refused_by_postgres", first_line(exc)
+            return Reason.REFUSED_BY_POSTGRES, first_line(exc)

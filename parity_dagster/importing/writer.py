@@ -10,11 +10,10 @@ from functools import partial
 import psycopg
 from psycopg import AsyncConnection
 
-from parity_dagster.errors import DatabaseError, PagesMissing
+from parity_dagster.errors import DatabaseError, PagesMissing, PairBusy, Reason
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.batch import Item, PairBatch, by_pair
 from parity_dagster.importing.claims import Claims
-from parity_dagster.importing.mappers import REFUSED
 from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.importing.retry_policy import after_failure
 from parity_dagster.models import ImportResult, ImportState, ImportStatus
@@ -201,7 +200,7 @@ class Writer:
                 self._give_up(
                     batch.task,
                     "the pair was reset or taken over by another importer; see `parity import-status`",
-                    "busy",
+                    PairBusy.code,
                 )
         return [batch for batch in batches if batch.write.state_id not in lost]
 
@@ -225,13 +224,13 @@ class Writer:
         for batch in batches:
             bad = await find_unstorable(conn, batch.write.rows)
             found += len(bad)
-            batch.fail_records(bad)
+            batch.fail_records(bad, Reason.REFUSED_BY_POSTGRES)
             write = batch.write
             if not bad and write.mapped:
                 rows = MappedWrite(write.did, write.collection, write.mapped)
                 bad = await self._store.mapped.find_refused(conn, rows, batch.records)
                 found += len(bad)
-                batch.fail_records(bad, REFUSED)
+                batch.fail_records(bad, Reason.MAPPER_REFUSED)
         return found
 
     def _finish(self, task: PairTask, state: ImportState, *, fetched: bool) -> None:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
+from parity_dagster.errors import Reason
 from parity_dagster.models import FailedRecord, Pair
 from parity_dagster.store.listing import FAILED_COLUMNS
 from parity_dagster.store.live import lock_pairs
@@ -221,7 +222,7 @@ async def _forget(
         )
 
 
-async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: str, detail: str) -> bool:
+async def count_retry(conn: AsyncConnection, failed: FailedRecord, reason: Reason, detail: str) -> bool:
     """Note that a failed record was tried again in vain; False if somebody has dealt with it meanwhile."""
     cursor = await conn.execute(
         "UPDATE parity_failed_records SET retries = retries + 1, reason = %s, detail = %s WHERE id = %s",

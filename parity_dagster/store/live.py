@@ -20,6 +20,7 @@ from zlib import crc32
 
 from psycopg import AsyncConnection, AsyncCursor, sql
 
+from parity_dagster.errors import Reason
 from parity_dagster.models import Pair
 from parity_dagster.store.mapper_tables import MappedRow, MappedStore, MappedWrite
 from parity_dagster.store.state_tables import other_tables
@@ -54,7 +55,7 @@ class LiveFailure(NamedTuple):
     rkey: str | None
     """None if it is none that the protocol allows: then no row can have it."""
     rev: str
-    reason: str
+    reason: Reason
     detail: str
     body: bytes
     """The record as a listRecords entry."""

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from parity_dagster.errors import Reason
 from parity_dagster.models import POSITION_COLUMNS, WalkPosition
 from parity_dagster.store.copy_text import Row
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.text import storable
 
-FailedRow = tuple[str | None, str, str, bytes]
+FailedRow = tuple[str | None, Reason, str, bytes]
 """rkey if known, reason, detail, and the entry byte for byte."""
 
 

@@ -16,6 +16,7 @@ from parity_dagster.atproto.archive.keys import SigningKey
 from parity_dagster.atproto.archive.mst import walk_tree
 from parity_dagster.atproto.pages import MAX_DEPTH, FailedEntry, Record, parse_entry
 from parity_dagster.atproto.split_page import is_utf8
+from parity_dagster.errors import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class RepositoryArchive:
             value = record_json(block)
         except NotDagCbor as exc:
             body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
-            return FailedEntry(rkey, "invalid_cbor", f"the record's block is not DAG-CBOR: {exc}", body)
+            return FailedEntry(rkey, Reason.INVALID_CBOR, f"the record's block is not DAG-CBOR: {exc}", body)
         if _is_sound(block, value):
             return rkey, cid, value
         entry = parse_entry(b'%b"value":%b}' % (head, value), self._did, collection)

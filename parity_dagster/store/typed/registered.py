@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from operator import attrgetter
-
 from parity_dagster.errors import SettingsError
-from parity_dagster.settings import Settings
+from parity_dagster.settings import Settings, load_object
 from parity_dagster.store.typed.bluesky import BLUESKY_VIEWS
 from parity_dagster.store.typed.view import TypedView
 
@@ -19,7 +16,9 @@ def registered_views(settings: Settings) -> list[TypedView]:
     """
     own: dict[str, TypedView] = {}
     for name in settings.typed_views:
-        view = _load(name)
+        view = load_object("PARITY_TYPED_VIEWS", name)
+        if not isinstance(view, TypedView):
+            raise SettingsError(f"PARITY_TYPED_VIEWS: {name} is not a parity_dagster.TypedView")
         if view.name in own:
             raise SettingsError(f"PARITY_TYPED_VIEWS: two views are called {view.name}; rename one")
         if view.collection not in settings.collections:
@@ -30,17 +29,3 @@ def registered_views(settings: Settings) -> list[TypedView]:
         own[view.name] = view
     ours = [view for view in BLUESKY_VIEWS if view.collection in settings.collections and view.name not in own]
     return [*ours, *own.values()]
-
-
-def _load(name: str) -> TypedView:
-    module, _, attribute = name.partition(":")
-    try:
-        view = attrgetter(attribute)(import_module(module))
-    except Exception as exc:
-        raise SettingsError(
-            f"PARITY_TYPED_VIEWS: {name} cannot be loaded ({type(exc).__name__}: {exc}); correct the name, or put its"
-            " folder on PYTHONPATH"
-        ) from exc
-    if not isinstance(view, TypedView):
-        raise SettingsError(f"PARITY_TYPED_VIEWS: {name} is not a parity_dagster.TypedView")
-    return view
