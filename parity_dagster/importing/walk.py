@@ -105,11 +105,17 @@ class Walker:
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(task, account, rev):
                         return False
-                    if (
-                        task.here.pages or task.here.walk == place.walk
-                    ):  # or it brought nothing and is as if it never was
+                    known_rev = await self._known_rev(task)
+                    if known_rev is not None and (rev is None or rev < known_rev) and not account.is_resolved_now:
+                        # Live events told of more than this host, which the account may have left within the last day.
+                        moved = await self._accounts.relocate(account)
+                        if moved is not None:
+                            account = moved
+                            continue
+                    # A walk that brought nothing is as if it never was.
+                    if task.here.pages or task.here.walk == place.walk:
                         place = task.here
-                    task.begin(account.pds, rev, await self._known_rev(task))
+                    task.begin(account.pds, rev, known_rev)
                 if not is_read:
                     await self._read_pages(task)
                 await self._believe_end(task, account, has_begun=not is_resumed)

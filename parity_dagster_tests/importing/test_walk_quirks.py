@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from parity_dagster.events import ImportEvent, ImportProgress
+from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.sample_network import DIALECTS, LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -213,6 +214,24 @@ def test_q12_an_account_that_moves_in_the_middle_of_a_walk_is_followed(settings:
         result = service.import_user_collection(did, POST, on_progress)
         assert moved
         assert (result.completed, result.records_synced) == (True, 57)
+        assert_equal(settings, network, did, POST)
+
+
+# I1
+@pytest.mark.parametrize("sync_methods", [True, False])
+def test_q12_what_the_new_host_told_live_is_not_measured_by_what_the_old_one_still_serves(
+    settings: Settings, sync_methods: bool
+) -> None:
+    network = SampleNetwork(hosts=2, seed=21)
+    network.behave(sync_methods=sync_methods)
+    did = network.add_account({POST: 25, LIKE: 3}, host="pds-1")
+    with importing(settings, network) as (service, _):
+        assert service.import_user_collection(did, LIKE).completed
+        network.migrate(did, "pds-2", old="stale")
+        rkey = network.put_record(did, POST)
+        cid, value = network.records(did, POST)[rkey]
+        service.upsert_records([LiveRecord(f"at://{did}/{POST}/{rkey}", network.rev(did), cid, value)])
+        assert service.import_user_collection(did, POST).completed
         assert_equal(settings, network, did, POST)
 
 
