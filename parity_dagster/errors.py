@@ -193,7 +193,7 @@ class MalformedAnswer(TransientError):
 
 
 class PagesMissing(TransientError):
-    """Rows of `parity_walk_pages` are gone, so that nobody can tell what the list no longer shows."""
+    """Rows of `parity_walk_pages` are gone, so that nobody knows what the list no longer shows."""
 
     code = "pages_missing"
 

@@ -1,9 +1,9 @@
 """Plant small faults one at a time and see which tests notice: `python scripts/mutate.py [--write] [name …]`.
 
-Each fault is a slip that a person makes: an inverted condition, a forgotten lock, a wrong fence. A fault that no test
-notices shows what the tests do not guard. The faults are planted in a copy of the tree, never in the tree itself.
+Each fault is a slip that a person makes: an inverted condition, a forgotten lock, a wrong revision. A fault that no
+test notices shows what the tests do not guard. The faults are planted in a copy of the tree, never in the tree itself.
 
-    --check    plant nothing; tell whether every fault can still be planted, because code moves
+    --check    plant nothing; say whether every fault can still be planted, because code moves
     --write    put the table into docs/mutations.md
     --results  file in which results are kept as they come; faults that have one there are not tried again
 """
@@ -79,7 +79,7 @@ MUTANTS = (
            ("test_evidence", "test_live")),
     Mutant("stale-host-believed", "condition inverted: the host that an account has left deletes what came since", WALK,
            "(rev is None or rev < known_rev) and", "(rev is None or rev > known_rev) and", ("test_walk_quirks",)),
-    Mutant("fence-in-the-future", "sign: without a revision, the fence is later than the walk", TASK,
+    Mutant("mark-in-the-future", "sign: without a revision, rows are marked with a time after the walk", TASK,
            "datetime.now(UTC) - CLOCK_MARGIN", "datetime.now(UTC) + CLOCK_MARGIN", ("test_evidence", "test_live")),
     Mutant("cursor-of-another-host", "condition left out: a walk resumes on a host that does not know its cursor",
            TASK, "            and self.here.pds == pds\n", "", ("test_walk_quirks",)),
@@ -99,7 +99,7 @@ MUTANTS = (
     Mutant("at-once-too-soon", "condition left out: a walk of several batches ends as if it were of one", BATCH,
            "position.walk == 1 and starts and write.is_counted", "position.walk == 1 and write.is_counted",
            ("test_batches", "test_crash", "test_evidence")),
-    Mutant("counts-swapped", "arguments swapped: progress tells failed records as skipped", BATCH,
+    Mutant("counts-swapped", "arguments swapped: progress counts failed records as skipped", BATCH,
            "write.counts.plus(len(item.rows), len(item.skipped), len(item.failed))",
            "write.counts.plus(len(item.rows), len(item.failed), len(item.skipped))",
            ("test_bad_records", "test_mappers")),
@@ -118,10 +118,10 @@ MUTANTS = (
            ("test_live",)),
     Mutant("hidden-stays-hidden", "condition left out: records of an account that came back stay hidden", PAGES,
            " AND r.cid = u.cid AND r.active LIMIT 1", " AND r.cid = u.cid LIMIT 1", ("test_service",)),
-    Mutant("page-over-event", "fence forgotten: a page overwrites what an event wrote after it was read", PAGES,
+    Mutant("page-over-event", "revision not compared: a page overwrites what an event wrote after it was read", PAGES,
            "WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev)", "WHERE (r.rev IS NULL OR r.rev IS NOT NULL)",
            ("test_live",)),
-    Mutant("sweep-without-fence", "fence forgotten: records written after the walk began are swept", PAGES,
+    Mutant("sweep-of-newer", "revision not compared: records written after the walk began are swept", PAGES,
            '" AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"\n                " AND NOT EXISTS'
            " (SELECT FROM (SELECT unnest(rkeys)",
            '" AND EXISTS (SELECT FROM proof)"\n                " AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys)',
@@ -152,9 +152,9 @@ MUTANTS = (
     Mutant("tombstones-inverted", "comparison inverted: a page brings back what an event deleted", LIVE,
            "USING (did, collection) WHERE t.rev > u.rev", "USING (did, collection) WHERE t.rev < u.rev",
            ("test_live",)),
-    Mutant("tombstones-dropped-early", "fence forgotten: deletions are forgotten that the walk is older than", LIVE,
-           'AND t.collection = u.collection AND t.rev <= u.rev",\n        _fences(writes)',
-           'AND t.collection = u.collection",\n        _fences(writes)', ("test_live",)),
+    Mutant("tombstones-dropped-early", "revision not compared: deletions are forgotten that the walk is older than",
+           LIVE, 'AND t.collection = u.collection AND t.rev <= u.rev",\n        _observed_revs(writes)',
+           'AND t.collection = u.collection",\n        _observed_revs(writes)', ("test_live",)),
     Mutant("replay-overwrites", "condition left out: a replayed event overwrites a newer record", LIVE,
            "\n        \" WHERE r.rev IS NULL OR r.rev <= EXCLUDED.rev\"", "", ("test_live",)),
     Mutant("replay-revives", "comparison inverted: a replayed event brings back a deleted record", LIVE,

@@ -150,7 +150,7 @@ def signals_interrupt(afterwards: signal.Handlers | None = None) -> Iterator[Non
 
 
 def debugging() -> bool:
-    """Tell whether the user asked for tracebacks (`PARITY_DEBUG=1`)."""
+    """Whether the user asked for tracebacks (`PARITY_DEBUG=1`)."""
     return os.environ.get("PARITY_DEBUG", "").lower() not in ("", "0", "false", "no")
 
 

@@ -69,7 +69,7 @@ class Request:
 
 
 class Tally:
-    """Listener that counts what results do not tell."""
+    """Listener that counts what results do not say."""
 
     def __init__(self, display: Listener | None) -> None:
         self.unread = 0

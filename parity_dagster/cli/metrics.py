@@ -12,7 +12,7 @@ import click
 def metrics(serve: bool, port: int, host: str) -> None:
     """Print metrics of the state table once, or serve them to Prometheus.
 
-    They tell how many pairs are pending, in progress, completed and failed (by error), how many retries are
+    They show how many pairs are pending, in progress, completed and failed (by error), how many retries are
     due, how old the oldest pending pair is, and how many records could not be stored. docs/monitoring.md
     explains each, docs/alerts.md has rules, docs/grafana.json a dashboard.
 

@@ -62,7 +62,7 @@ class Rate:
 
 
 class Walk:
-    """One (did, collection) as far as its events told."""
+    """One (did, collection) as far as its events go."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -196,7 +196,7 @@ class ProgressDisplay:
         from rich.text import Text
 
         reading = walk.state in ("reading", "waiting")
-        # listRecords does not tell how many records there are, so a bar can only pulse until the end
+        # listRecords does not say how many records there are, so a bar can only pulse until the end
         bar = ProgressBar(
             total=None if reading else 1,
             completed=1,

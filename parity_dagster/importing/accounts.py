@@ -22,12 +22,12 @@ class Account:
     pds: str
     rev: str | None = None
     is_rev_known: bool = False
-    rev_told_at: float = -inf
-    """Monotonic time before which the host cannot have stopped to tell the revision: it was asked then."""
+    rev_answered_at: float = -inf
+    """Monotonic time at which the host was asked for the revision and answered: it knew the account then."""
     active_at: float = -inf
     """The same for "it is active"."""
     has_no_status: bool = False
-    """The host cannot tell a status."""
+    """The host knows no method for the status."""
     is_resolved_now: bool = False
     """Its document was read in this run, not taken from the cache."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -105,7 +105,7 @@ class Accounts:
             True if it does; False if it has no means to.
         """
         async with account.lock:
-            if max(account.active_at, account.rev_told_at if by_rev else -inf) >= since:
+            if max(account.active_at, account.rev_answered_at if by_rev else -inf) >= since:
                 return True
             if not account.has_no_status:
                 asked_at = time.monotonic()
@@ -113,15 +113,15 @@ class Accounts:
                     account.active_at = asked_at
                     return True
                 account.has_no_status = True
-            if account.rev_told_at < since:
+            if account.rev_answered_at < since:
                 await self._ask_rev(account)
-            return account.rev_told_at >= since
+            return account.rev_answered_at >= since
 
     async def _ask_rev(self, account: Account) -> None:
         asked_at = time.monotonic()
         rev = await self._repo.latest_rev(account.pds, account.did)
         if rev is not None:
-            account.rev_told_at = asked_at
+            account.rev_answered_at = asked_at
         if not account.is_rev_known:  # the first answer is the one from before any page
             account.rev, account.is_rev_known = rev, True
 

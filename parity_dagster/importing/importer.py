@@ -96,7 +96,7 @@ class Importer:
             SettingsError: a mapper's table cannot take its rows.
         """
         if self._mapped:
-            await self._database.run(self._mapped.prepare)  # a table that cannot be filled is told before any work
+            await self._database.run(self._mapped.prepare)  # a table that cannot be filled is an error before any work
         await self._claims.open()
         store = PageStore(self._settings.state_table, self._mapped)
         try:

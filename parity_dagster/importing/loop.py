@@ -37,7 +37,7 @@ Served = TypeVar("Served")
 Result = TypeVar("Result")
 
 STOPPING_SECONDS = 15.0
-"""Seconds that work which is told to stop may take to give back what it holds."""
+"""Seconds that work which is to stop may take to give back what it holds."""
 CLOSING_SECONDS = 5.0
 """Seconds that connections may take to close after that."""
 

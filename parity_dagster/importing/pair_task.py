@@ -146,9 +146,9 @@ class PairTask:
     def begin(self, pds: str, rev: str | None, known_rev: str | None) -> None:
         """Start a walk from the top of the list, before its first page is asked for.
 
-        Its rows are marked with the repository's revision. If the host does not tell it, the time stands in, because
-        revisions are TIDs, and TIDs are times; a little earlier, because the host's clock is another one. A fence that
-        is too low lets a replayed event through; one that is too high would lose an event.
+        Its rows are marked with the repository's revision. If the host does not say it, the time stands in, because
+        revisions are TIDs, and TIDs are times; a little earlier, because the host's clock is another one. A mark
+        that is too low lets a replayed event through; one that is too high would lose an event.
 
         Whatever is known of the pair by now is older than the pages to come, so that a host that was restored from a
         backup, or whose clock is slow, does not lock out its own newer records.

@@ -267,7 +267,7 @@ class Walker:
         return await self._send(task, page)
 
     async def _send(self, task: PairTask, page: Page) -> bool:
-        """Hand a page on, without the records that the page before ended with; tell if anything was left."""
+        """Hand a page on, without the records that the page before ended with; whether anything was left."""
         if task.done.is_set():
             raise Interrupted("the pair was taken away from this importer")
         keys = frozenset([record[0] for record in page.records])

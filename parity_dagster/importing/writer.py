@@ -173,7 +173,7 @@ class Writer:
 
     async def _prepare(self, conn: AsyncConnection) -> None:
         await self._store.prepare(conn)
-        # A session that had to be opened again tells that Postgres was away: the claim's session was, too.
+        # A session that had to be opened again means that Postgres was away: the claim's session was lost, too.
         await self._claims.hold()
 
     async def _save(self, batches: Sequence[PairBatch], conn: AsyncConnection) -> dict[int, ImportState]:

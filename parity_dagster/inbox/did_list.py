@@ -37,7 +37,7 @@ class ListPosition(NamedTuple):
     line: int = 0
     """Lines read so far."""
     encoding: str = ""
-    """What the start of the file told: utf-8, utf-16-le or utf-16-be; empty before the start was read."""
+    """The encoding that the start of the file shows: utf-8, utf-16-le or utf-16-be; empty before the start was read."""
     in_long_line: bool = False
     """Whether `offset` lies within a line that is too long and already reported."""
 

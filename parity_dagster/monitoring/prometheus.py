@@ -130,7 +130,7 @@ class StateCollector(Collector):
         return [up, *metrics]
 
     def describe(self) -> Iterable[Metric]:
-        """Tell the registry nothing, so that registering needs no database."""
+        """Describe nothing, so that registering needs no database."""
         return []
 
     def _read(self) -> Iterator[Metric]:
@@ -190,7 +190,7 @@ _WAITING = (
 _COUNTS = {
     "parity_importers": ("Importing processes that are alive", "SELECT count(*) FROM ({live}) live"),
     "parity_announcements_waiting": (
-        "Endings that listeners have not been told yet",
+        "Endings that are not delivered to listeners yet",
         "SELECT count(*) FROM parity_announcements WHERE state_table = {own}",
     ),
     "parity_tombstones": (

@@ -126,12 +126,12 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
     reasons: Counter[str] = Counter()
     for count in found:
         reasons[count.reason] += count.records
-    told = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
+    by_reason = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
     return result(
         run_id,
         passed=not found,
         said=(
-            f"{total:,} records of {len(pairs):,} pairs could not be stored: {told}; in {named(pairs)}. `parity "
+            f"{total:,} records of {len(pairs):,} pairs could not be stored: {by_reason}; in {named(pairs)}. `parity "
             "failed-records` shows them byte for byte, `parity failed-records --retry` tries them again."
             if found
             else "Every record that was read is stored."
@@ -160,13 +160,14 @@ def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Se
         found = queries.failed_pairs()
         looked_at = queries.count_pairs()
     codes = Counter(pair.error_code or "unknown" for pair in found)
-    told = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
+    by_code = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
     return result(
         run_id,
         passed=not found,
         said=(
-            f"{len(found):,} of {looked_at:,} pairs failed: {told}; {named([Pair(p.did, p.collection) for p in found])}"
-            ". Those with a next attempt are tried again by themselves; `parity import --resume` tries all of them now."
+            f"{len(found):,} of {looked_at:,} pairs failed: {by_code};"
+            f" {named([Pair(p.did, p.collection) for p in found])}. Those with a next attempt are tried again by"
+            " themselves; `parity import --resume` tries all of them now."
             if found
             else f"None of {looked_at:,} pairs has failed."
         ),
@@ -216,7 +217,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     run_id = scope(context)
     settings = import_service.settings
     active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=UNDER_WAY))) - {context.run.run_id}
-    # The events are read before the rows: what ends in between is newer in the table, and is told by its run.
+    # The events are read before the rows: what ends in between is newer in the table, and its run will report it.
     remembered = {state.pair: state for state in remembered_states(context.instance)}
     ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]
     with plain_failures(), closing(connect(settings)) as conn:
@@ -331,7 +332,7 @@ def no_suspicious_copies(
             conn, settings.state_table, page_size=settings.page_size, seconds=config.seconds, run_id=run_id
         )
         empty = find_empty(conn, settings.state_table, MOST_EMPTY, run_id)
-    # Rows beside the count are `counts_match`'s to tell.
+    # Rows beside the count are `counts_match`'s to report.
     found = {(suspect.pair, suspect.problem): suspect for suspect in report.suspects if suspect.problem != "rows"}
     for pair, records in emptied_pairs(context.instance, empty).items():
         detail = f"no record, but Dagster remembers {records:,} at the same revision"

@@ -1,4 +1,4 @@
-"""The inbox in Dagster: the sensor's look at the folder, the run that reads what is new, the asset that tells how.
+"""The inbox in Dagster: the sensor's look at the folder, the run that reads what is new, the asset that shows how.
 
 A look only notices: it is over in a moment whatever was dropped, and asks for a run of `read_did_list` under a key
 made of what the files hold. A request that is made twice is launched once, and reading twice adds nothing, so neither
@@ -256,7 +256,7 @@ class _Inbox:
                 if entry.first_seen > self._now:  # the clock was set back
                     self.seen[name] = replace(entry, first_seen=self._now)
             elif entry.stage is Stage.REFUSED and entry.problem == found.problem:
-                self.seen[name] = replace(entry, signature=found.signature)  # told already
+                self.seen[name] = replace(entry, signature=found.signature)  # reported already
             else:
                 # what it held is known until its content turns out to differ
                 is_read = entry.stage is Stage.DONE or (entry.stage is Stage.WAITING and entry.digest)
@@ -349,14 +349,14 @@ class _Inbox:
 
 
 def _read_by(instance: dg.DagsterInstance, run_id: str) -> set[tuple[Any, Any]]:
-    """File and digest of each list that a run has told about."""
+    """File and digest of each list that a run has reported."""
     kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION}
-    told = set()
+    reported = set()
     for entry in instance.all_logs(run_id, of_type=kinds):
         event = entry.asset_materialization or entry.asset_observation
         if event is not None and "sha256" in event.metadata:
-            told.add((event.metadata["file"].value, event.metadata["sha256"].value))
-    return told
+            reported.add((event.metadata["file"].value, event.metadata["sha256"].value))
+    return reported
 
 
 def _run_key(lists: Mapping[str, Seen]) -> str:

@@ -64,7 +64,7 @@ class Look(NamedTuple):
 
 
 def look_for_changes(settings: Settings, cursor: str | None) -> Look:
-    """See whether imports have changed something and come to rest since the overview that the cursor tells of."""
+    """See whether imports have changed something and come to rest since the overview that the cursor names."""
     with closing(connect(settings)) as conn:
         change = latest_change(conn, settings.state_table)
     if change is None:

@@ -34,7 +34,7 @@ class ReportDelayed(TransientError):
 
 
 class DagsterReporter:
-    """A listener that tells the Dagster instance how each pair ended, in batches.
+    """A listener that reports to the Dagster instance how each pair ended, in batches.
 
     Safe to be called from several threads.
     """
@@ -113,7 +113,7 @@ class DagsterReporter:
 class _Ended(NamedTuple):
     state: ImportState
     is_news: bool
-    """Something was read or has failed; a pair that was complete already is told only if Dagster has it wrong."""
+    """Something was read or has failed; a pair that was complete already is reported only if Dagster has it wrong."""
 
 
 def _known(instance: dg.DagsterInstance, unread: list[ImportState]) -> set[Pair]:

@@ -1,6 +1,6 @@
 """An AT Protocol network in one process, over real HTTP: a PLC directory and any number of PDSes.
 
-The demo, the tests and the benchmarks import from it. It can be told to misbehave in every way that real
+The demo, the tests and the benchmarks import from it. It can be made to misbehave in every way that real
 hosts do, at any time, from Python or over its control port. It imports nothing else of this package.
 
 Reading order: `network` and `population` (the model), `repo` and `generated` (records), `behaviour` and `scopes`

@@ -52,7 +52,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """How a host answers; the default is the reference PDS. Q numbers refer to the list of known PDS quirks.
+    """How a host answers; the default is the reference PDS. Q numbers: docs/quirks.md.
 
     Attributes:
         order: of records: `desc` by rkey (reference), `asc` by rkey (arroba, cirrus), `clock` newest write

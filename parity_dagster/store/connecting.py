@@ -93,7 +93,7 @@ def open_connection(url: str, *, autocommit: bool = False) -> Connection:
 
 
 async def open_async_connection(url: str) -> AsyncConnection:
-    """The same for the loop; each statement commits unless told otherwise."""
+    """The same for the loop; each statement commits unless a transaction is begun."""
     conn = await AsyncConnection.connect(_conninfo(url, application_name=APPLICATION), autocommit=True)
     try:
         await conn.execute(_first_statements(conn))

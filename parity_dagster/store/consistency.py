@@ -188,7 +188,7 @@ def failed_keys(conn: psycopg.Connection[Any], pair: Pair) -> set[str]:
 
 
 def pending_pairs(conn: psycopg.Connection[Any], table: str) -> set[Pair]:
-    """Pairs that have ended and whose ending the listeners have not been told yet."""
+    """Pairs whose ending is in the outbox: committed, and not delivered to every listener yet."""
     rows = conn.execute(
         sql.SQL("SELECT did, collection FROM parity_announcements WHERE state_table = {}").format(regclass(table))
     )

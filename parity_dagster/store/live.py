@@ -83,7 +83,7 @@ async def ask_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) -> 
     return await conn.execute(
         "SELECT did, collection, t.rkey FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " JOIN parity_tombstones t USING (did, collection) WHERE t.rev > u.rev",
-        _fences(writes),
+        _observed_revs(writes),
     )
 
 
@@ -100,13 +100,13 @@ async def drop_tombstones(conn: AsyncConnection, writes: Iterable[PairWrite]) ->
     await conn.execute(
         "DELETE FROM parity_tombstones t USING unnest(%s::text[], %s::text[], %s::text[]) AS u(did, collection, rev)"
         " WHERE t.did = u.did AND t.collection = u.collection AND t.rev <= u.rev",
-        _fences(writes),
+        _observed_revs(writes),
     )
 
 
-def _fences(writes: Iterable[PairWrite]) -> list[list[str | None]]:
-    fences = [(write.did, write.collection, write.position.fence_rev) for write in writes]
-    return [[fence[column] for fence in fences] for column in range(3)]
+def _observed_revs(writes: Iterable[PairWrite]) -> list[list[str | None]]:
+    marks = [(write.did, write.collection, write.position.fence_rev) for write in writes]
+    return [[mark[column] for mark in marks] for column in range(3)]
 
 
 async def prune_tombstones(conn: AsyncConnection, table: str) -> int:

@@ -260,7 +260,7 @@ class PageStore:
 
     # I1, I2
     async def _sweep(self, conn: AsyncConnection, write: PairWrite) -> None:
-        """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to tell.
+        """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to prove it.
 
         What a live event wrote after the walk began stays: the walk may have passed the place where it would have been
         seen.

@@ -241,7 +241,7 @@ class Database:
 
 # I16
 async def open_session(settings: Settings) -> AsyncConnection:
-    """Open a session that commits each statement unless told otherwise; starts a killed embedded server again.
+    """Open a session that commits each statement unless a transaction is begun; starts a killed embedded server again.
 
     Raises:
         DatabaseUnreachable: no connection; the message names the cure and no password.
@@ -262,7 +262,7 @@ def enlarge_send_buffer(conn: AsyncConnection) -> None:
     """Let the kernel take more of a COPY at once, so that a busy event loop does not keep the server waiting.
 
     The default of a local socket, some 200 kB, is what PostgreSQL copies in 3 ms. Over TCP the system adapts the
-    buffer by itself, unless it is told a size.
+    buffer by itself, unless it is given a size.
     """
     with suppress(OSError), socket.socket(fileno=os.dup(conn.fileno())) as local:
         if local.family == socket.AF_UNIX:

@@ -2,8 +2,8 @@
 own.
 
 Two projects may keep their imports apart in one database (`PARITY_STATE_TABLE`). They share the records, what is known
-about records (tombstones, failed records), identities and importers' numbers. Pages of a walk and endings to be told
-are each table's own.
+about records (tombstones, failed records), identities and importers' numbers. Pages of a walk and the outbox are
+each table's own.
 """
 
 from __future__ import annotations

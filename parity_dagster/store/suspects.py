@@ -1,4 +1,4 @@
-"""Pairs whose copy may be wrong although it is complete: what the database can tell of faults of earlier versions.
+"""Pairs whose copy may be wrong although it is complete: traces in the database of faults of earlier versions.
 
 Four traces are looked for. Rows that are not as many as the walk counted; walks of many pages that ended with few
 records, or none; texts that are UTF-8 taken for Latin-1; numbers of a few bytes that are written out as thousands of
@@ -170,7 +170,7 @@ def _anywhere() -> str:
 def find_empty(
     conn: psycopg.Connection[Any], table: str, limit: int, run_id: str | None = None
 ) -> dict[Pair, str | None]:
-    """Completed pairs of which no record is known; only something outside of the database can tell if that is right.
+    """Completed pairs of which no record is known; only something outside of the database knows if that is right.
 
     Args:
         limit: pairs at most, those that ended last first.

@@ -89,7 +89,7 @@ class PairWrite:
     """Rows of the collection's own typed table, if it has a mapper with one."""
     ending: Ending | None = None
     fetched: bool = True
-    """Whether anything was read in this run; listeners are told."""
+    """Whether this importer read anything of the pair; a field of the event."""
 
     @property
     def completes(self) -> bool:

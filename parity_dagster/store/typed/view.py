@@ -90,8 +90,8 @@ class TypedView:
 
     def version(self) -> str:
         """A digest of all that makes the view."""
-        told = [self.comment, self.select(), *(comment for _, _, comment in self.described_columns())]
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+        definition = [self.comment, self.select(), *(comment for _, _, comment in self.described_columns())]
+        return hashlib.sha256(repr(definition).encode()).hexdigest()[:12]
 
 
 def quoted(text: str) -> str:
