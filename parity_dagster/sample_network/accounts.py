@@ -1,4 +1,4 @@
-"""Identifiers of the sample network: DIDs, handles, TIDs and CIDs, all derived from seeds."""
+"""Identifiers of the sample network: DIDs, handles and TIDs, all derived from seeds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import hashlib
 
 TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 _TID_DIGITS = {character: index for index, character in enumerate(TID_ALPHABET)}
-_CID_PREFIX = bytes((0x01, 0x71, 0x12, 0x20))  # CIDv1, dag-cbor, sha2-256, 32 bytes
-_BLOB_PREFIX = bytes((0x01, 0x55, 0x12, 0x20))  # the same for raw bytes, as blobs have it
-
-
-def _base32(data: bytes) -> str:
-    return base64.b32encode(data).decode("ascii").rstrip("=").lower()
 
 
 def make_did(seed: int, index: int) -> str:
@@ -21,7 +15,7 @@ def make_did(seed: int, index: int) -> str:
     Returns:
         A did:plc with 24 base32 characters, as https://web.plc.directory/spec/v0.1/did-plc describes.
     """
-    return "did:plc:" + _base32(hashlib.sha256(b"%d/%d" % (seed, index)).digest())[:24]
+    return "did:plc:" + base64.b32encode(hashlib.sha256(b"%d/%d" % (seed, index)).digest()).decode().lower()[:24]
 
 
 def make_handle(did: str) -> str:
@@ -61,17 +55,3 @@ def read_base32(text: str) -> int | None:
             return None
         number = number << 5 | digit
     return number
-
-
-def make_cid(content: bytes) -> str:
-    """Return a CID for a record.
-
-    The digest is of the JSON bytes, not of the DAG-CBOR block, so it identifies the content within the sample
-    network but does not verify against the specification's encoding.
-    """
-    return "b" + _base32(_CID_PREFIX + hashlib.sha256(content).digest())
-
-
-def make_blob_cid(content: bytes) -> str:
-    """Return a CID as blobs have it (raw codec)."""
-    return "b" + _base32(_BLOB_PREFIX + hashlib.sha256(content).digest())

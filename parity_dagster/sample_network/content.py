@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from parity_dagster.sample_network.accounts import make_blob_cid
+from parity_dagster.sample_network.blocks import make_blob_cid
 
 POST = "app.bsky.feed.post"
 LIKE = "app.bsky.feed.like"

@@ -1,8 +1,9 @@
 """Collections of any size that take no memory: records rendered from templates when they are asked for.
 
-A block is 100 neighbouring records. Its template is written once per collection and variant, with holes for
-the account, the block's part of the rkeys, a salt and the hour; rendering fills the holes with one `bytes`
-format, which takes 20 µs. A page of the reference dialect is one block.
+A group is 100 neighbouring records. Its template is written once per collection and variant, as JSON and as DAG-CBOR,
+with holes for the account, the group's part of the rkeys, a salt, the hour and the CIDs; rendering fills the holes with
+one `bytes` format for each of the two. Most of the time goes into the CIDs, which are the true ones. A page of the
+reference dialect is one group.
 """
 
 # ruff: noqa: S311 -- sample content is drawn from a seeded generator on purpose
@@ -11,30 +12,34 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from parity_dagster.sample_network.accounts import read_base32, spell_base32
+from parity_dagster.sample_network.blocks import make_cids, to_block
 from parity_dagster.sample_network.content import encode, make_value
 
-BLOCK = 100
+GROUP = 100
 VARIANTS = 8
 
-# Holes while the template is made; afterwards each is a conversion of a bytes format.
-_DID, _KEY, _SALT, _HOUR = "<did>", "<blk>", "<salt>", "<hour>"
+# Holes while the template is made; afterwards each is a conversion of a bytes format. Those that occur in values are as
+# long as what fills them, because DAG-CBOR writes a text's length before it.
+_DID, _KEY, _SALT, _HOUR = "<did>", "<key>", "<16-letters-salt", "<date-to-hour"
 
-_NEWEST = 1_616_488  # block of 2025-01-01: blocks are 2**30 microseconds, about 18 minutes
-_SPREAD = 30_000  # accounts' newest blocks lie within a year before that
+_NEWEST = 1_616_488  # group of 2025-01-01: groups are 2**30 microseconds, about 18 minutes
+_SPREAD = 30_000  # accounts' newest groups lie within a year before that
 _HEX_TO_BASE32 = bytes.maketrans(b"0189", b"ghij")
 
 
 def _positions() -> tuple[tuple[str, str], ...]:
-    """Return (last 8 characters of the rkey, minutes and seconds) of a block's records, newest first."""
+    """Return (last 8 characters of the rkey, minutes and seconds) of a group's records, newest first."""
     rng = random.Random("positions")
     found = []
-    for position in range(BLOCK):
-        micros = 2**30 - 1 - position * (2**30 // BLOCK) - rng.randrange(2**22)
+    for position in range(GROUP):
+        micros = 2**30 - 1 - position * (2**30 // GROUP) - rng.randrange(2**22)
         seconds, fraction = divmod(micros // 1000, 1000)
         clock = f"{seconds // 60:02d}:{seconds % 60:02d}.{fraction:03d}Z"
         found.append((spell_base32(micros << 10 | rng.randrange(1024), 8), clock))
@@ -47,29 +52,34 @@ _POSITION_OF = {suffix: position for position, (suffix, _) in enumerate(_POSITIO
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A block with holes: its records one by one, and joined."""
+    """A group with holes: its records one by one and together, as JSON and as DAG-CBOR."""
 
-    cids: tuple[bytes, ...]
     values: tuple[bytes, ...]
     entries: tuple[bytes, ...]
     joined: bytes
+    blocks: bytes
+    spans: tuple[tuple[int, int], ...]
+    """Where each block begins and ends once the holes are filled."""
 
 
 @lru_cache(maxsize=256)
 def _template(nsid: str, variant: int) -> _Template:
     rng = random.Random(f"{nsid}/{variant}")
-    cids, values, entries = [], [], []
-    for suffix, clock in _POSITIONS:
+    values, entries, blocks = [], [], []
+    for (suffix, clock), hole in zip(_POSITIONS, _CID_HOLES, strict=True):
         subject = "did:plc:" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=8)) + _SALT
-        value = encode(make_value(nsid, rng, did=subject, created_at=f"{_HOUR}:{clock}"))
-        tail = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=34))
-        cid = f"bafyrei{'abcdefgh'[rng.randrange(8)]}{_SALT}{tail}{'aeimquy4'[rng.randrange(8)]}".encode()
-        entry = b'{"uri":"at://%b/%b/%b%b","cid":"%b","value":%b}'
-        cids.append(cid)
-        values.append(value)
-        entries.append(entry % (_DID.encode(), nsid.encode(), _KEY.encode(), suffix.encode(), cid, value))
-    formats = tuple(_format(entry) for entry in entries)
-    return _Template(tuple(map(_format, cids)), tuple(map(_format, values)), formats, b",".join(formats))
+        value = make_value(nsid, rng, did=subject, created_at=f"{_HOUR}:{clock}")
+        encoded = encode(value)
+        uri = f"at://{_DID}/{nsid}/{_KEY}{suffix}".encode()
+        values.append(_format(encoded))
+        entries.append(_format(b'{"uri":"%b","cid":"<cid>","value":%b}' % (uri, encoded)).replace(b"<cid>", hole))
+        blocks.append(to_block(value))
+    spans = tuple(pairwise(accumulate(map(len, blocks), initial=0)))
+    return _Template(tuple(values), tuple(entries), b",".join(entries), _format(b"".join(blocks)), spans)
+
+
+_CID_NAMES = tuple(b"cid%d" % position for position in range(GROUP))
+_CID_HOLES = tuple(b"%%(%b)b" % name for name in _CID_NAMES)
 
 
 def _format(text: bytes) -> bytes:
@@ -92,14 +102,14 @@ class Generated:
 
     def rkey(self, index: int) -> str:
         """Return the record key of a record."""
-        block, position = divmod(index, BLOCK)
-        return spell_base32(self._newest - block, 5) + _POSITIONS[position][0]
+        group, position = divmod(index, GROUP)
+        return spell_base32(self._newest - group, 5) + _POSITIONS[position][0]
 
     def rkeys(self) -> list[str]:
         """Return all record keys, newest (greatest) first."""
         keys: list[str] = []
-        for block in range((self.count + BLOCK - 1) // BLOCK):
-            prefix = spell_base32(self._newest - block, 5)
+        for group in range((self.count + GROUP - 1) // GROUP):
+            prefix = spell_base32(self._newest - group, 5)
             keys.extend(prefix + suffix for suffix, _ in _POSITIONS)
         return keys[: self.count]
 
@@ -109,7 +119,7 @@ class Generated:
         number = read_base32(rkey[:5])
         if position is None or number is None:
             return None
-        index = (self._newest - number) * BLOCK + position
+        index = (self._newest - number) * GROUP + position
         return index if 0 <= index < self.count else None
 
     def after(self, cursor: str) -> int:
@@ -134,42 +144,53 @@ class Generated:
         """Render list entries joined with commas, for a listRecords answer."""
         parts = []
         while start < stop:
-            block, first = divmod(start, BLOCK)
-            last = min(BLOCK, first + stop - start)
-            template = self._template(block)
-            whole = last - first == BLOCK
-            parts.append(self._fill(template.joined if whole else b",".join(template.entries[first:last]), block))
+            group, first = divmod(start, GROUP)
+            last = min(GROUP, first + stop - start)
+            template = self._template(group)
+            cids = make_cids(self._blocks(group, first, last))
+            named = zip(_CID_NAMES[first:last], (cid.encode() for cid in cids), strict=True)
+            whole = last - first == GROUP
+            text = template.joined if whole else b",".join(template.entries[first:last])
+            parts.append(text % (self._holes(group) | dict(named)))
             start += last - first
         return b",".join(parts)
 
     def record(self, index: int) -> tuple[str, bytes]:
         """Return the (cid, value) of one record."""
-        block, position = divmod(index, BLOCK)
-        template = self._template(block)
-        return (
-            self._fill(template.cids[position], block).decode(),
-            self._fill(template.values[position], block),
-        )
+        group, position = divmod(index, GROUP)
+        (cid,) = make_cids(self._blocks(group, position, position + 1))
+        return cid, self._template(group).values[position] % self._holes(group)
 
     def records(self) -> dict[str, tuple[str, bytes]]:
         """Return rkey → (cid, value) of all records, newest first."""
         found: dict[str, tuple[str, bytes]] = {}
         keys = self.rkeys()
-        for start in range(0, self.count, BLOCK):
-            block = start // BLOCK
-            template = self._template(block)
-            cids = self._fill(b"\n".join(template.cids), block).decode().split("\n")
-            values = self._fill(b"\n".join(template.values), block).split(b"\n")
-            found.update(zip(keys[start : start + BLOCK], zip(cids, values, strict=True), strict=False))
+        for start in range(0, self.count, GROUP):
+            group, stop = start // GROUP, min(GROUP, self.count - start)
+            values = (b"\n".join(self._template(group).values[:stop]) % self._holes(group)).split(b"\n")
+            cids = make_cids(self._blocks(group, 0, stop))
+            found.update(zip(keys[start : start + stop], zip(cids, values, strict=True), strict=True))
         return found
 
-    def _template(self, block: int) -> _Template:
-        return _template(self.nsid, (self._newest - block) % VARIANTS)
+    def blocks(self) -> Iterator[tuple[str, bytes]]:
+        """Render all records as the blocks of a repository: (rkey, block), newest first."""
+        keys = self.rkeys()
+        for start in range(0, self.count, GROUP):
+            stop = min(GROUP, self.count - start)
+            yield from zip(keys[start : start + stop], self._blocks(start // GROUP, 0, stop), strict=True)
 
-    def _fill(self, template: bytes, block: int) -> bytes:
-        number = self._newest - block
+    def _blocks(self, group: int, first: int, last: int) -> list[bytes]:
+        template = self._template(group)
+        filled = template.blocks % self._holes(group)
+        return [filled[start:stop] for start, stop in template.spans[first:last]]
+
+    def _template(self, group: int) -> _Template:
+        return _template(self.nsid, (self._newest - group) % VARIANTS)
+
+    def _holes(self, group: int) -> dict[bytes, bytes]:
+        number = self._newest - group
         seed = hashlib.blake2b(f"{self.did}/{self.nsid}/{number}".encode(), digest_size=8)
-        return template % {
+        return {
             b"did": self.did.encode(),
             b"key": spell_base32(number, 5).encode(),
             b"salt": seed.hexdigest().encode().translate(_HEX_TO_BASE32),
@@ -178,5 +199,5 @@ class Generated:
 
 
 @lru_cache(maxsize=65_536)
-def _hour(block: int) -> bytes:
-    return datetime.fromtimestamp(block * 2**30 / 1e6, UTC).strftime("%Y-%m-%dT%H").encode()
+def _hour(group: int) -> bytes:
+    return datetime.fromtimestamp(group * 2**30 / 1e6, UTC).strftime("%Y-%m-%dT%H").encode()

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from parity_dagster.sample_network.accounts import make_cid
 from parity_dagster.sample_network.behaviour import Behaviour
+from parity_dagster.sample_network.blocks import make_cid, record_block
 from parity_dagster.sample_network.content import PROFILE, encode, make_value
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.odd import ODD_KINDS, make_odd
@@ -90,7 +90,7 @@ class SampleNetwork(Population):
                 if value is None:
                     value = Generated(did, nsid, 10**6).record(int(make_cid(rkey.encode())[-6:], 36) % 10**6)[1]
                 encoded = value if isinstance(value, bytes) else encode(dict(value))
-                record = Record(rkey, make_cid(encoded), encoded)
+                record = Record(rkey, make_cid(record_block(encoded)), encoded)
             repo.put(nsid, record)
             return record.rkey
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parity_dagster.sample_network.accounts import make_cid
+from parity_dagster.sample_network.blocks import make_cid, record_block
 from parity_dagster.sample_network.content import POST, encode
 from parity_dagster.sample_network.repo import Record
 
@@ -53,7 +53,7 @@ def _value(nsid: str, /, **fields: Any) -> dict[str, Any]:
 
 
 def _record(rkey: str, value: bytes) -> Record:
-    return Record(rkey, make_cid(value), value)
+    return Record(rkey, make_cid(record_block(value)), value)
 
 
 def _kind(name: str, storable: bool | None) -> Callable[[Maker], Maker]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parity_dagster.sample_network.accounts import make_cid
 from parity_dagster.sample_network.behaviour import Behaviour
+from parity_dagster.sample_network.blocks import make_cid
 from parity_dagster.sample_network.content import encode
 from parity_dagster.sample_network.directory import did_document
 from parity_dagster.sample_network.faults import error

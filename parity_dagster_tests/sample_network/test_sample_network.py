@@ -36,7 +36,8 @@ from parity_dagster.sample_network import (
     demo_network,
     run_in_thread,
 )
-from parity_dagster.sample_network.accounts import make_cid, make_did, make_tid
+from parity_dagster.sample_network.accounts import make_did, make_tid
+from parity_dagster.sample_network.blocks import make_cid
 from parity_dagster.sample_network.content import make_value
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.paging import KeptPages
