@@ -1,4 +1,4 @@
-"""The outbox: endings that are committed and not yet delivered to the listeners."""
+"""The outbox: endings that are committed and that listeners, or Dagster, have not been told yet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from psycopg.rows import dict_row
 from parity_dagster.models import ImportState
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, state_from_row
+
+
+class Audience(NamedTuple):
+    """Who is told of endings."""
+
+    listeners: bool = True
+    dagster: bool = True
+
+
+EVERYBODY = Audience()
 
 
 class Delivered(NamedTuple):
@@ -32,29 +42,49 @@ class Pending(NamedTuple):
 
 # I15
 async def add_endings(
-    conn: AsyncConnection, table: str, importer_id: int, endings: Sequence[tuple[str, str, bool]]
+    conn: AsyncConnection,
+    table: str,
+    importer_id: int,
+    endings: Sequence[tuple[str, str, bool]],
+    audience: Audience,
 ) -> None:
     """Put the endings of pairs into the outbox, in the transaction that makes them true."""
+    if not any(audience):
+        return
     await conn.execute(
         sql.SQL(
-            "INSERT INTO parity_announcements (state_table, did, collection, importer_id, fetched)"
-            " SELECT {}, did, collection, %s, fetched FROM unnest(%s::text[], %s::text[], %s::bool[])"
+            "INSERT INTO parity_announcements AS a (state_table, did, collection, importer_id, fetched, deliver,"
+            " report) SELECT {}, did, collection, %s, fetched, %s, %s FROM unnest(%s::text[], %s::text[], %s::bool[])"
             " AS ended(did, collection, fetched) ON CONFLICT (state_table, did, collection) DO UPDATE"
-            " SET importer_id = EXCLUDED.importer_id, fetched = EXCLUDED.fetched, ended_at = EXCLUDED.ended_at"
+            " SET importer_id = EXCLUDED.importer_id, fetched = EXCLUDED.fetched, ended_at = EXCLUDED.ended_at,"
+            # whoever has not been told of the ending before is told of this one instead
+            " deliver = a.deliver OR EXCLUDED.deliver, report = a.report OR EXCLUDED.report"
         ).format(regclass(table)),
-        (importer_id, *(list(column) for column in zip(*endings, strict=True))),
+        (importer_id, *audience, *(list(column) for column in zip(*endings, strict=True))),
     )
 
 
-def drop_delivered(conn: Connection, table: str, delivered: Collection[Delivered]) -> None:
-    """Drop what listeners know of; a later ending of the same pair stays."""
+# I15
+def drop_told(conn: Connection, table: str, told: Collection[Delivered], audience: Audience) -> None:
+    """Note that an audience knows of endings, and drop those that everybody knows of; a later ending of a pair stays.
+
+    One statement that looks at each row as it is once it is locked, so that two audiences that are told at the same
+    moment leave nothing behind.
+    """
     conn.execute(
         sql.SQL(
-            "DELETE FROM parity_announcements a USING unnest(%s::text[], %s::text[], %s::timestamptz[])"
-            " AS d(did, collection, ended_at) WHERE a.state_table = {} AND a.did = d.did"
-            " AND a.collection = d.collection AND a.ended_at <= d.ended_at"
+            "MERGE INTO parity_announcements a USING unnest(%(did)s::text[], %(collection)s::text[],"
+            " %(ended_at)s::timestamptz[]) AS t(did, collection, ended_at)"
+            " ON a.state_table = {} AND a.did = t.did AND a.collection = t.collection"
+            " WHEN MATCHED AND a.ended_at <= t.ended_at AND (NOT a.deliver OR %(listeners)s)"
+            " AND (NOT a.report OR %(dagster)s) THEN DELETE"
+            " WHEN MATCHED AND a.ended_at <= t.ended_at THEN UPDATE"
+            " SET deliver = a.deliver AND NOT %(listeners)s, report = a.report AND NOT %(dagster)s"
         ).format(regclass(table)),
-        [list(column) for column in zip(*delivered, strict=True)],
+        {
+            **dict(zip(Delivered._fields, ([*column] for column in zip(*told, strict=True)), strict=True)),
+            **audience._asdict(),
+        },
     )
 
 
@@ -63,7 +93,8 @@ def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
     parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
     conn.execute(
         sql.SQL(
-            "DELETE FROM parity_announcements a WHERE a.state_table = {own} AND a.importer_id NOT IN ({live})"
+            "DELETE FROM parity_announcements a WHERE a.state_table = {own} AND a.deliver"
+            " AND a.importer_id NOT IN ({live})"
             " AND NOT EXISTS (SELECT FROM {table} s WHERE s.did = a.did AND s.collection = a.collection)"
         ).format(**parts)
     )
@@ -71,8 +102,9 @@ def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
         cursor.execute(
             sql.SQL(
                 "SELECT {columns}, fetched FROM (SELECT did, collection, importer_id AS importer, fetched, ended_at"
-                " FROM parity_announcements WHERE state_table = {own}) a JOIN {table} s USING (did, collection)"
-                " WHERE s.status IN ('completed', 'failed') AND importer NOT IN ({live}) ORDER BY ended_at, id LIMIT %s"
+                " FROM parity_announcements WHERE state_table = {own} AND deliver) a"
+                " JOIN {table} s USING (did, collection) WHERE s.status IN ('completed', 'failed')"
+                " AND importer NOT IN ({live}) ORDER BY ended_at, id LIMIT %s"
             ).format(**parts),
             (limit,),
         )

@@ -226,7 +226,7 @@ def described(url: str) -> list[tuple[object, ...]]:
         )
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_upgraded_tables_are_the_same_as_new_ones(revision: str, database_url: str, empty_database_url: str) -> None:
     bring_to(empty_database_url, revision, "parity_import_states")
     assert migrate(load_settings(database_url=empty_database_url)) == SCHEMA_REVISION

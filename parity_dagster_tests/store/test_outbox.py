@@ -1,0 +1,116 @@
+"""The outbox: what is owed to listeners and to Dagster, row by row."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from parity_dagster.sample_network import POST
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect, connection_url
+from parity_dagster.store.outbox import EVERYBODY, Audience, Delivered, add_endings, drop_told
+
+LISTENERS, DAGSTER = Audience(dagster=False), Audience(listeners=False)
+ALICE = "did:plc:alice"
+
+
+def end(settings: Settings, audience: Audience = EVERYBODY, did: str = ALICE) -> None:
+    """What a writer does at the end of a pair."""
+
+    async def add() -> None:
+        async with await psycopg.AsyncConnection.connect(connection_url(settings)) as conn:
+            await add_endings(conn, settings.state_table, 1, [(did, POST, True)], audience)
+
+    asyncio.run(add())
+
+
+def owed(settings: Settings) -> dict[str, tuple[bool, bool]]:
+    """Whom each account's ending has still to be told, listeners and Dagster."""
+    with connect(settings) as conn:
+        rows = conn.execute("SELECT did, deliver, report FROM parity_announcements ORDER BY did").fetchall()
+    return {did: (deliver, report) for did, deliver, report in rows}
+
+
+def tell(settings: Settings, audience: Audience, when: datetime | None = None) -> None:
+    with connect(settings) as conn:
+        told = [Delivered(ALICE, POST, when or datetime.now(UTC) + timedelta(hours=1))]
+        drop_told(conn, settings.state_table, told, audience)
+
+
+@pytest.mark.parametrize(("first", "second"), [(LISTENERS, DAGSTER), (DAGSTER, LISTENERS)])
+def test_an_ending_is_dropped_when_listeners_and_dagster_know(
+    settings: Settings, first: Audience, second: Audience
+) -> None:
+    end(settings)
+    end(settings, did="did:plc:bob")
+    tell(settings, first)
+    assert owed(settings) == {ALICE: (not first.listeners, not first.dagster), "did:plc:bob": (True, True)}
+    tell(settings, first)
+    assert ALICE in owed(settings)
+    tell(settings, second)
+    assert owed(settings) == {"did:plc:bob": (True, True)}
+
+
+@pytest.mark.parametrize("only", [LISTENERS, DAGSTER])
+def test_an_ending_that_one_side_waits_for_is_dropped_when_that_side_knows(settings: Settings, only: Audience) -> None:
+    end(settings, only)
+    tell(settings, Audience(not only.listeners, not only.dagster))
+    assert owed(settings) == {ALICE: tuple(only)}
+    tell(settings, only)
+    assert owed(settings) == {}
+
+
+def test_an_ending_for_nobody_is_not_noted(settings: Settings) -> None:
+    end(settings, Audience(listeners=False, dagster=False))
+    assert owed(settings) == {}
+
+
+@pytest.mark.parametrize("told", [LISTENERS, DAGSTER, EVERYBODY])
+def test_a_later_ending_of_the_pair_stays(settings: Settings, told: Audience) -> None:
+    before = datetime.now(UTC)
+    end(settings)
+    tell(settings, told, before)
+    assert owed(settings) == {ALICE: (True, True)}
+
+
+def test_whoever_was_owed_an_ending_is_owed_the_next_one(settings: Settings) -> None:
+    end(settings, DAGSTER)
+    end(settings, LISTENERS)
+    assert owed(settings) == {ALICE: (True, True)}
+
+
+def test_two_sides_that_are_told_at_the_same_moment_leave_nothing(settings: Settings) -> None:
+    """The second waits for the row, and looks at what the first has left of it."""
+    end(settings)
+    with connect(settings) as first:
+        drop_told(first, settings.state_table, [Delivered(ALICE, POST, datetime.now(UTC))], LISTENERS)
+        other = threading.Thread(target=tell, args=(settings, DAGSTER))
+        other.start()
+        _wait_until_blocked(settings)
+        first.commit()
+        other.join()
+    assert owed(settings) == {}
+
+
+def test_an_ending_that_is_committed_while_the_one_before_is_dropped_stays(settings: Settings) -> None:
+    end(settings)
+    before = datetime.now(UTC)
+    with connect(settings) as writer:
+        writer.execute("UPDATE parity_announcements SET ended_at = now() + interval '1 minute'")
+        other = threading.Thread(target=tell, args=(settings, EVERYBODY, before))
+        other.start()
+        _wait_until_blocked(settings)
+        writer.commit()
+        other.join()
+    assert owed(settings) == {ALICE: (True, True)}
+
+
+def _wait_until_blocked(settings: Settings) -> None:
+    with connect(settings, autocommit=True) as conn:
+        while conn.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is None:
+            time.sleep(0.01)
