@@ -1,7 +1,4 @@
-"""`python -m benchmarks`: run the workloads, print the table, and with `--write` update `docs/performance.md`.
-
-What lives here: the command line. What must not: measuring.
-"""
+"""`python -m benchmarks`: run the workloads, print the table, and with `--write` update `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from pathlib import Path
 import click
 
 from benchmarks.checking import cost_of_checks
+from benchmarks.environment import database, machine
 from benchmarks.report import summary, write_report
-from benchmarks.surroundings import database, machine
-from benchmarks.turns import Results, run_workload
+from benchmarks.rounds import Results, run_workload
 from benchmarks.workloads import WORKLOADS
 
 
@@ -39,7 +36,7 @@ def main(
             size = scale or (workload.quick_scale if quick else 1.0)
             times = rounds or (1 if quick else workload.rounds)
             until = began + 60 * minutes
-            results.append(run_workload(workload, db, rounds=times, scale=size, tell=_tell, until=until))
+            results.append(run_workload(workload, db, rounds=times, scale=size, say=_say, until=until))
     checks = cost_of_checks()
     click.echo(summary(results, machine()))
     click.echo(f"\n{checks}")
@@ -50,7 +47,7 @@ def main(
     click.echo(f"took {time.monotonic() - began:.0f} s")
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     click.echo(line, err=True)
 
 

@@ -1,7 +1,7 @@
 """How many pages per second the sample network can serve, asked in the cheapest way there is.
 
-What lives here: a raw client that pipelines requests on plain sockets and only counts status lines, so that nearly
-all of the time is the server's. What must not: HTTP as the product speaks it.
+A raw client pipelines requests on plain sockets and only counts status lines, so that nearly all of the time is the
+server's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,7 @@ _STATUS = b"HTTP/1.1 200 "
 
 
 def pages_per_second(pairs: list[tuple[str, str, str]], pages: int = 4000) -> float:
-    """Ask for first pages of 100 records, over and over.
-
-    Args:
-        pairs: (DID, collection, origin) to ask for in turn.
-        pages: how many answers to wait for in all.
-
-    Returns:
-        Answers per second.
-    """
+    """Ask for first pages of 100 records, over and over: (DID, collection, origin) in turn."""
     requests = []
     for did, nsid, pds in pairs:
         url = urlsplit(pds)

@@ -1,14 +1,11 @@
-"""The chart of `docs/performance.md`: records per second, a bar per side, a group per workload, as SVG.
-
-What lives here: drawing. What must not: numbers of its own.
-"""
+"""The chart of `docs/performance.md`: records per second, a bar per contender, a group per workload, as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from benchmarks.turns import Results
+from benchmarks.rounds import Results
 
 _WIDTH, _LEFT, _ROW, _BAR = 860, 300, 26, 16
 _COLOURS = {"floor": "#9aa4b2", "parity": "#1f6feb"}
@@ -16,16 +13,11 @@ _OTHER = "#d9822b"
 
 
 def bars(results: Sequence[Results]) -> str:
-    """Draw the workloads that compare sides.
-
-    Args:
-        results: of all workloads; those of parity alone are left out.
-
-    Returns:
-        An SVG document that is legible on light and dark pages.
-    """
-    groups = [one for one in results if len(one.turns) > 2 and any(label.startswith("floor") for label in one.turns)]
-    largest = max((one.rate(label) for one in groups for label in one.turns), default=1.0)
+    """Draw the workloads in which parity is compared with others, legible on light and dark pages."""
+    groups = [
+        one for one in results if len(one.measured) > 2 and any(label.startswith("floor") for label in one.measured)
+    ]
+    largest = max((one.rate(label) for one in groups for label in one.measured), default=1.0)
     parts: list[str] = []
     y = 44.0
     for one in groups:
@@ -33,7 +25,7 @@ def bars(results: Sequence[Results]) -> str:
             f'<text x="12" y="{y:.0f}" class="group">{escape(one.workload.name)}: {escape(one.workload.about)}</text>'
         )
         y += 10
-        for label in one.turns:
+        for label in one.measured:
             rate = one.rate(label)
             width = max(1.0, (_WIDTH - _LEFT - 110) * rate / largest)
             colour = _COLOURS.get(label.split(":")[0].split(",")[0], _OTHER)
@@ -46,7 +38,7 @@ def bars(results: Sequence[Results]) -> str:
         y += 30
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y:.0f}" width="{_WIDTH}" height="{y:.0f}"'
-        ' role="img" aria-label="records per second of every side">'
+        ' role="img" aria-label="records per second of every contender">'
         "<style>text{font:13px system-ui,sans-serif;fill:#24292f}.group{font-weight:600}"
         ".background{fill:#ffffff}</style>"
         f'<rect class="background" width="{_WIDTH}" height="{y:.0f}"/>'

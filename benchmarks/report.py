@@ -1,7 +1,4 @@
-"""The results as text: what the command prints, and the generated part of `docs/performance.md`.
-
-What lives here: tables and the ratios that the project promises. What must not: measuring.
-"""
+"""The results as text: tables, the ratios that the project promises, the generated part of `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -11,23 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.chart import bars
-from benchmarks.turns import Results
+from benchmarks.rounds import Results
 from benchmarks.workloads import RATE_LIMIT, RATE_WINDOW
 
 BEGIN, END = "<!-- results: written by `python -m benchmarks --write` -->", "<!-- end of results -->"
 HEAD = (
-    "side", "seconds", "records/s", "pages/s", "CPU s: side", "PostgreSQL", "server", "server busy",
+    "contender", "seconds", "records/s", "pages/s", "CPU s: own", "PostgreSQL", "server", "server busy",
     "peak MB", "rewritten",
 )  # fmt: skip
 
 
 def rows(results: Results) -> Iterator[tuple[str, ...]]:
-    """One row of cells per side, medians over the rounds.
-
-    Args:
-        results: of a workload.
-    """
-    for label, turns in results.turns.items():
+    """One row of cells per contender, medians over the rounds."""
+    for label, measured in results.measured.items():
         seconds = results.median(label)
         pages = results.median(label, "pages")
         busy = results.median(label, "server_cpu") / seconds
@@ -40,7 +33,7 @@ def rows(results: Results) -> Iterator[tuple[str, ...]]:
             f"{results.median(label, 'database_cpu'):.2f}",
             f"{results.median(label, 'server_cpu'):.2f}",
             f"{busy:.0%}",
-            f"{max(turn.memory for turn in turns):.0f}",
+            f"{max(one.memory for one in measured):.0f}",
             f"{results.median(label, 'rewritten'):,.0f}",
         )
     for label, failure in results.failures.items():
@@ -48,12 +41,8 @@ def rows(results: Results) -> Iterator[tuple[str, ...]]:
 
 
 def findings(results: Results) -> Iterator[str]:
-    """The ratios and limits that the project promises, as far as a workload shows them.
-
-    Args:
-        results: of a workload.
-    """
-    has = results.turns.keys()
+    """The ratios and limits that the project promises, as far as a workload shows them."""
+    has = results.measured.keys()
     parity = "parity, ImportService"
     if parity in has and {"floor: download", "floor: COPY"} <= has:
         floors = {label: results.median(label) for label in has if label.startswith("floor")}
@@ -68,19 +57,19 @@ def findings(results: Results) -> Iterator[str]:
             yield f"ImportService stores {ratio:.1f} × the records/s of the {peer} (wanted on wide: {asked})"
     dagster = "parity, Dagster run"
     if parity in has and dagster in has:
-        more = results.turns[dagster][-1].more
+        more = results.measured[dagster][-1].more
         beyond = results.median(dagster) - more["empty run s"]
         yield (
             f"a Dagster run takes {beyond / results.median(parity):.2f} × the service's time (wanted: 1.3), beyond the"
             f" {more['empty run s']:.2f} s of a run that imports nothing; before that, process, Dagster's import, code"
             f" location, storage and a first run take {more['start-up s']:.1f} s"
         )
-    for label, turns in results.turns.items():
-        more = turns[-1].more
+    for label, measured in results.measured.items():
+        more = measured[-1].more
         if "first half s" in more:
             yield (
                 f"{label}: first half {more['first half s']:.2f} s, second half {more['second half s']:.2f} s,"
-                f" peak {turns[-1].memory:.0f} MB"
+                f" peak {measured[-1].memory:.0f} MB"
             )
     if "first import" in has:
         for label in has:
@@ -92,19 +81,19 @@ def findings(results: Results) -> Iterator[str]:
                 )
     free, limited = "hosts without a limit", "hosts that allow 50 requests in 5 s"
     if free in has:
-        turn = results.turns[free][0]
+        one = results.measured[free][0]
         yield (
-            f"{free}: {turn.pages / turn.seconds:,.0f} pages/s; 64 requests in flight (PARITY_CONCURRENCY) at 50 ms"
+            f"{free}: {one.pages / one.seconds:,.0f} pages/s; 64 requests in flight (PARITY_CONCURRENCY) at 50 ms"
             " each would be 1,280"
         )
     if limited in has:
-        turn = results.turns[limited][0]
-        requests, hosts = turn.more["requests"], turn.more["hosts"]
+        one = results.measured[limited][0]
+        requests, hosts = one.more["requests"], one.more["hosts"]
         # The first window is open at once, so the last one opens after all others but one have passed.
         least = (math.ceil(requests / hosts / RATE_LIMIT) - 1) * RATE_WINDOW
         said = (
-            f"{limited}: {turn.seconds:.1f} s where the limits ask for {least:.0f} s at least:"
-            f" {requests / turn.seconds:,.0f} requests/s, {least / turn.seconds:.0%} of what is allowed (wanted: 80 %)"
+            f"{limited}: {one.seconds:.1f} s where the limits ask for {least:.0f} s at least:"
+            f" {requests / one.seconds:,.0f} requests/s, {least / one.seconds:.0%} of what is allowed (wanted: 80 %)"
         )
         yield said if least else f"{limited}: too few requests at this scale to reach a limit"
     if results.server_limit:
@@ -112,12 +101,7 @@ def findings(results: Results) -> Iterator[str]:
 
 
 def summary(results: Sequence[Results], machine: str) -> str:
-    """Everything, for a terminal.
-
-    Args:
-        results: of all workloads.
-        machine: one line.
-    """
+    """Everything, for a terminal."""
     parts = [machine]
     for one in results:
         cells = [HEAD, *rows(one)]
@@ -139,21 +123,10 @@ def _scaled(results: Results) -> str:
 
 
 def write_report(results: Sequence[Results], machine: str, command: str, checks: str, docs: Path) -> list[Path]:
-    """Write the generated part of performance.md, and its chart.
-
-    Args:
-        results: of all workloads.
-        machine: one line.
-        command: that produced them.
-        checks: a sentence about what validation costs.
-        docs: folder.
-
-    Returns:
-        The files written.
-    """
+    """Write the generated part of performance.md, and its chart, below the folder `docs`; the files written."""
     lines = ["", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
     for one in results:
-        rounds = max((len(turns) for turns in one.turns.values()), default=0)
+        rounds = max((len(measured) for measured in one.measured.values()), default=0)
         lines += [
             f"### {one.workload.name}",
             "",
@@ -175,13 +148,6 @@ def write_report(results: Sequence[Results], machine: str, command: str, checks:
 
 
 def replace_part(page: Path, begin: str, end: str, lines: Sequence[str]) -> None:
-    """Put lines between two marks of a page.
-
-    Args:
-        page: a text file that has both marks.
-        begin: a line before them.
-        end: a line after them.
-        lines: without line breaks.
-    """
+    """Put lines between two marks of a text file that has both."""
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     page.write_text("\n".join([before + begin, *lines, end]) + rest.partition(end)[2], encoding="utf-8")

@@ -1,7 +1,4 @@
-"""What is imported, by whom, and how often.
-
-What lives here: the workloads of the benchmark and their sizes. What must not: running them.
-"""
+"""What is imported, by whom, and how often: the workloads of the benchmark and their sizes."""
 
 from __future__ import annotations
 
@@ -11,20 +8,20 @@ POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One side's part in a round.
+class Contender:
+    """What is measured in a round: a program, on some or all of the accounts, from some state of network and database.
 
     Attributes:
-        side: name of a module function in `benchmarks.sides.SIDES`.
+        program: name of a function, a key of `benchmarks.contenders.__main__.CONTENDERS`.
         label: how results call it.
-        share: part of the accounts it imports; less than 1 for sides that would take minutes.
-        keep: leave the database as the turn before has left it.
-        network: control calls before the turn, as (method, arguments).
-        options: further keywords of the side.
+        share: part of the accounts it imports; less than 1 for those that would take minutes.
+        keep: leave the database as the contender before has left it.
+        network: control calls beforehand, as (method, arguments).
+        options: further keywords of the program.
         max_rounds: takes part in so many rounds at most.
     """
 
-    side: str
+    program: str
     label: str
     share: float = 1.0
     keep: bool = False
@@ -35,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A network and the turns of one round over it.
+    """A network and the contenders of one round over it.
 
     Attributes:
         name: as on the command line.
@@ -44,7 +41,7 @@ class Workload:
         collections: imported of every account.
         rounds: of the full benchmark; `--quick` runs one.
         quick_scale: scale of the network under `--quick`.
-        turns: in their order.
+        contenders: in their order.
     """
 
     name: str
@@ -53,13 +50,13 @@ class Workload:
     collections: tuple[str, ...]
     rounds: int
     quick_scale: float
-    turns: tuple[Turn, ...]
+    contenders: tuple[Contender, ...]
 
 
-DOWNLOAD = Turn("download", "floor: download")
-COPY = Turn("copy", "floor: COPY", options={"connections": 1})
-PARALLEL_COPY = Turn("copy", "floor: COPY over 2 connections", options={"connections": 2})
-SERVICE = Turn("service", "parity, ImportService")
+DOWNLOAD = Contender("download", "floor: download")
+COPY = Contender("copy", "floor: COPY", options={"connections": 1})
+PARALLEL_COPY = Contender("copy", "floor: COPY over 2 connections", options={"connections": 2})
+SERVICE = Contender("service", "parity, ImportService")
 Calls = tuple[tuple[str, dict[str, object]], ...]
 _NO_GATE: Calls = (("behave", {"sync_methods": False}),)
 _GATE: Calls = (("behave", {"sync_methods": True}),)
@@ -69,16 +66,11 @@ _LIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": RATE_LIM
 _UNLIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": 0}),)
 
 
-def peers(share: float, rounds: int = 99) -> tuple[Turn, Turn]:
-    """The two ways most people would take instead.
-
-    Args:
-        share: part of the accounts they import.
-        rounds: most rounds they take part in.
-    """
+def peers(share: float, rounds: int = 99) -> tuple[Contender, Contender]:
+    """The two ways most people would take instead, on a share of the accounts."""
     return (
-        Turn("sdk", "SDK loop (atproto)", share, max_rounds=rounds),
-        Turn("dlt", "dlt REST source", share, max_rounds=rounds),
+        Contender("sdk", "SDK loop (atproto)", share, max_rounds=rounds),
+        Contender("dlt", "dlt REST source", share, max_rounds=rounds),
     )
 
 
@@ -90,7 +82,7 @@ WORKLOADS = (
         (POST, LIKE, FOLLOW),
         5,
         0.1,
-        (DOWNLOAD, COPY, PARALLEL_COPY, SERVICE, Turn("dagster", "parity, Dagster run"), *peers(0.1)),
+        (DOWNLOAD, COPY, PARALLEL_COPY, SERVICE, Contender("dagster", "parity, Dagster run"), *peers(0.1)),
     ),
     Workload(
         "narrow",
@@ -108,7 +100,7 @@ WORKLOADS = (
         (POST,),
         1,
         0.06,
-        (DOWNLOAD, COPY, Turn("service", "parity, ImportService", options={"halves": True})),
+        (DOWNLOAD, COPY, Contender("service", "parity, ImportService", options={"halves": True})),
     ),
     Workload(
         "refresh",
@@ -118,10 +110,10 @@ WORKLOADS = (
         1,
         0.1,
         (
-            Turn("service", "first import", network=_GATE),
-            Turn("refresh", "unchanged", keep=True),
-            Turn("refresh", "unchanged, getLatestCommit answers 501", keep=True, network=_NO_GATE),
-            Turn("refresh", "2 % changed", keep=True, network=(*_GATE, ("change_records", {"percent": 2}))),
+            Contender("service", "first import", network=_GATE),
+            Contender("refresh", "unchanged", keep=True),
+            Contender("refresh", "unchanged, getLatestCommit answers 501", keep=True, network=_NO_GATE),
+            Contender("refresh", "2 % changed", keep=True, network=(*_GATE, ("change_records", {"percent": 2}))),
         ),
     ),
     Workload(
@@ -132,8 +124,8 @@ WORKLOADS = (
         1,
         0.2,
         (
-            Turn("service", "hosts without a limit", network=_UNLIMITED),
-            Turn("service", "hosts that allow 50 requests in 5 s", network=_LIMITED),
+            Contender("service", "hosts without a limit", network=_UNLIMITED),
+            Contender("service", "hosts that allow 50 requests in 5 s", network=_LIMITED),
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from benchmarks.chart import bars
 from benchmarks.checking import cost_of_checks
+from benchmarks.environment import Database, database
 from benchmarks.report import BEGIN, END, summary, write_report
-from benchmarks.surroundings import Database, database
-from benchmarks.turns import Results, run_workload
+from benchmarks.rounds import Results, run_workload
 from benchmarks.workloads import WORKLOADS
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
@@ -29,54 +30,54 @@ def bench_database():
 
 @pytest.fixture(scope="module")
 def results(bench_database: Database) -> dict[str, Results]:
-    """Three workloads once, by parity's own sides alone: the others take seconds to load."""
+    """Three workloads once, by parity's own contenders alone: the others take seconds to load."""
     found = {}
     for workload in WORKLOADS:
         if workload.name not in TINY:
             continue
-        turns = tuple(turn for turn in workload.turns if turn.side in OWN)
-        small = type(workload)(**{**{name: getattr(workload, name) for name in workload.__slots__}, "turns": turns})
+        contenders = tuple(one for one in workload.contenders if one.program in OWN)
+        small = type(workload)(
+            **{**{name: getattr(workload, name) for name in workload.__slots__}, "contenders": contenders}
+        )
         found[workload.name] = run_workload(
-            small, bench_database, rounds=1, scale=TINY[workload.name], tell=lambda line: None
+            small, bench_database, rounds=1, scale=TINY[workload.name], say=lambda line: None
         )
     return found
 
 
-def test_no_side_fails(results: dict[str, Results]) -> None:
+def test_no_contender_fails(results: dict[str, Results]) -> None:
     assert {name: one.failures for name, one in results.items() if one.failures} == {}
 
 
 @pytest.mark.parametrize("workload", ["wide", "whale"])
 def test_parity_stores_as_many_records_as_the_floor_copies(results: dict[str, Results], workload: str) -> None:
-    turns = results[workload].turns
-    stored = turns["parity, ImportService"][0].records
-    assert stored == turns["floor: COPY"][0].records == results[workload].records > 0
+    measured = results[workload].measured
+    stored = measured["parity, ImportService"][0].records
+    assert stored == measured["floor: COPY"][0].records == results[workload].records > 0
 
 
 def test_a_refresh_rewrites_what_changed_and_nothing_else(results: dict[str, Results]) -> None:
-    turns = results["refresh"].turns
-    total = turns["first import"][0].records
-    assert turns["unchanged"][0].rewritten == 0
-    assert turns["unchanged"][0].more["pairs read"] == 0
-    assert turns["unchanged, getLatestCommit answers 501"][0].rewritten == 0
-    assert turns["unchanged, getLatestCommit answers 501"][0].more["pairs read"] > 0
-    assert turns["2 % changed"][0].rewritten == total * 2 // 100
+    measured = results["refresh"].measured
+    total = measured["first import"][0].records
+    assert measured["unchanged"][0].rewritten == 0
+    assert measured["unchanged"][0].more["pairs read"] == 0
+    assert measured["unchanged, getLatestCommit answers 501"][0].rewritten == 0
+    assert measured["unchanged, getLatestCommit answers 501"][0].more["pairs read"] > 0
+    assert measured["2 % changed"][0].rewritten == total * 2 // 100
 
 
 def test_the_other_ways_store_the_same_records(bench_database: Database) -> None:
     wide = next(workload for workload in WORKLOADS if workload.name == "wide")
-    turns = tuple(
-        type(turn)(**{**{name: getattr(turn, name) for name in turn.__slots__}, "share": 1.0})
-        for turn in wide.turns
-        if turn.side in OTHERS
-    )
-    small = type(wide)(**{**{name: getattr(wide, name) for name in wide.__slots__}, "turns": turns})
-    found = run_workload(small, bench_database, rounds=1, scale=TINY["wide"], tell=lambda line: None)
+    contenders = tuple(dataclasses.replace(one, share=1.0) for one in wide.contenders if one.program in OTHERS)
+    small = dataclasses.replace(wide, contenders=contenders)
+    found = run_workload(small, bench_database, rounds=1, scale=TINY["wide"], say=lambda line: None)
     assert found.failures == {}
-    assert {one[0].records for one in found.turns.values()} == {found.records}
+    assert {one[0].records for one in found.measured.values()} == {found.records}
 
 
-def test_the_report_shows_every_side_and_keeps_the_words_around_it(results: dict[str, Results], tmp_path: Path) -> None:
+def test_the_report_shows_every_contender_and_keeps_the_words_around_it(
+    results: dict[str, Results], tmp_path: Path
+) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold figures\n{END}\nafter\n", encoding="utf-8")
     write_report(list(results.values()), "a machine", "python -m benchmarks", cost_of_checks(20), tmp_path)
@@ -85,13 +86,13 @@ def test_the_report_shows_every_side_and_keeps_the_words_around_it(results: dict
     assert text.endswith("\nafter\n")
     assert "old figures" not in text
     for one in results.values():
-        for label in one.turns:
+        for label in one.measured:
             assert f"| {label} |" in text
     assert "× the slower floor" in summary(list(results.values()), "a machine")
 
 
-def test_the_chart_has_a_bar_for_every_side_that_is_compared(results: dict[str, Results]) -> None:
+def test_the_chart_has_a_bar_for_every_contender_that_is_compared(results: dict[str, Results]) -> None:
     drawn = bars(list(results.values()))
-    compared = [one for one in results.values() if "floor: COPY" in one.turns]
-    assert len(re.findall("<rect x=", drawn)) == sum(len(one.turns) for one in compared)
+    compared = [one for one in results.values() if "floor: COPY" in one.measured]
+    assert len(re.findall("<rect x=", drawn)) == sum(len(one.measured) for one in compared)
     assert drawn.startswith("<svg ")

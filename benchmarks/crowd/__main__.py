@@ -1,7 +1,4 @@
-"""`python -m benchmarks.crowd`: measure, print, and with `--write` update `docs/performance.md`.
-
-What lives here: the command line. What must not: measuring.
-"""
+"""`python -m benchmarks.crowd`: measure, print, and with `--write` update `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.crowd.parts import PROJECT, measure
+from benchmarks.crowd.measurements import PROJECT, measure
 from benchmarks.crowd.report import BEGIN, END, lines
+from benchmarks.environment import machine
 from benchmarks.report import replace_part
-from benchmarks.surroundings import machine
 
 
 @click.command()

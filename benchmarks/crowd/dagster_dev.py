@@ -1,7 +1,4 @@
-"""`dagster dev` and other programs, started for a measurement and stopped after it; questions to the UI's GraphQL.
-
-What lives here: processes and ports. What must not: what is measured.
-"""
+"""`dagster dev` and other programs, started for a measurement and stopped after it; questions to the UI's GraphQL."""
 
 from __future__ import annotations
 

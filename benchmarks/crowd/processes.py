@@ -1,7 +1,4 @@
-"""What the processes of a whole installation need.
-
-What lives here: finding them and reading their clocks. What must not: starting them (`dagster_dev`).
-"""
+"""What the processes of a whole installation need, found by a mark in their environment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The crowd's figures as text: for a terminal, and for `docs/performance.md`.
-
-What lives here: the table and the sentences. What must not: measuring.
-"""
+"""The crowd's figures as text: for a terminal, and for `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -12,11 +9,7 @@ BEGIN, END = "<!-- crowd: written by `python -m benchmarks.crowd --write` -->", 
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The figures in Markdown.
-
-    Args:
-        found: what `parts.measure` returns.
-    """
+    """The figures that `measurements.measure` returns, in Markdown."""
     crowd, alone, query = found["crowd"], found["alone"], found["query"]
     pairs = crowd["pairs"]
     yield "| from the drop of the file to the last materialization | seconds |"

@@ -1,4 +1,4 @@
-"""One turn of one side: `python -m benchmarks.sides NAME`, the work as one line of JSON on standard input.
+"""One measurement: `python -m benchmarks.contenders NAME`, the task as one line of JSON on standard input.
 
 It prints a line when it is ready, waits for a line, works, and prints what came of it as JSON.
 """
@@ -15,9 +15,9 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.sides.work import Prepare, Work
+from benchmarks.contenders.task import Prepare, Task
 
-SIDES = {
+CONTENDERS = {
     "download": "floor",
     "copy": "floor",
     "service": "parity",
@@ -40,17 +40,12 @@ def peak_memory() -> float:
 
 
 def main(name: str, say: Callable[[str], None]) -> None:
-    """Prepare, wait, work.
-
-    Args:
-        name: of the side.
-        say: sends a line to the parent.
-    """
+    """Prepare, wait, work; `say` sends a line to the parent."""
     logging.disable(logging.WARNING)
-    work = Work(**json.loads(sys.stdin.readline()))
-    prepare: Prepare = getattr(import_module(f"benchmarks.sides.{SIDES[name]}"), name)
+    task = Task(**json.loads(sys.stdin.readline()))
+    prepare: Prepare = getattr(import_module(f"benchmarks.contenders.{CONTENDERS[name]}"), name)
     with ExitStack() as stack:
-        run = prepare(work, stack)
+        run = prepare(task, stack)
         say("ready")
         sys.stdin.readline()
         began, cpu = time.perf_counter(), time.process_time()

@@ -1,7 +1,4 @@
-"""The measurements: the crowd itself, the same without Dagster, stock Dagster, and the partition query.
-
-What lives here: one function each, and all of them together. What must not: how they are shown (`report`).
-"""
+"""The measurements: the crowd itself, the same without Dagster, stock Dagster, and the partition query."""
 
 from __future__ import annotations
 
@@ -186,17 +183,13 @@ def partition_query(environment: dict[str, str], folder: Path, dids: list[str]) 
     return {"first": seconds[0], "later": min(seconds[1:]), **found}
 
 
-def measure(folder: Path, scale: float, peer: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """All of it, in folders below `folder`.
+def measure(folder: Path, scale: float, peer: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """All of it, in folders below an empty `folder`.
 
     Args:
-        folder: an empty one.
         scale: 1.0 is 10,000 accounts.
         peer: pairs that stock Dagster imports; 0 for none.
-        tell: takes lines about the progress.
-
-    Returns:
-        What `report` shows.
+        say: takes lines about the progress.
     """
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import migrate
@@ -226,20 +219,20 @@ def measure(folder: Path, scale: float, peer: int, tell: Callable[[str], None]) 
         assert process.stdout is not None
         process.stdout.readline()
         dids = (folder / "all.txt").read_text().split()
-        tell(f"{len(dids):,} accounts × {len(COLLECTIONS)} collections by ImportService alone")
+        say(f"{len(dids):,} accounts × {len(COLLECTIONS)} collections by ImportService alone")
         _, own, place = prepared("alone")
         found["alone"] = without_dagster(own, place, dids)
         embedded.release(place / "home")
-        tell("the same, dropped into the inbox of a running `dagster dev`")
+        say("the same, dropped into the inbox of a running `dagster dev`")
         url, own, place = prepared("crowd")
         for file in ("dagster.yaml", "workspace.yaml"):
             (place / file).write_text((PROJECT / file).read_text())
         found["crowd"] = crowd(url, own, place, dids)
-        tell("the UI's partition query, with two more collections")
+        say("the UI's partition query, with two more collections")
         found["query"] = partition_query(own, place, dids)
         embedded.release(place / "home")
         if peer:
-            tell(f"stock Dagster, {peer} pairs, a run each")
+            say(f"stock Dagster, {peer} pairs, a run each")
             url, own, place = prepared("stock")
             found["stock"] = {"pairs": peer, "seconds per pair": stock(url, own, place, dids, peer)}
             embedded.release(place / "home")

@@ -1,7 +1,7 @@
 """The loop that most people write with the Python SDK.
 
-What lives here: the SDK's documented call, its models, and one upsert per record sent page by page. What must not:
-tricks that a reader of the SDK's and psycopg's documentation would not find.
+The SDK's documented call, its models, and one upsert per record sent page by page; no tricks that a reader of the
+SDK's and psycopg's documentation would not find.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import psycopg
 from atproto import Client, models  # type: ignore[import-untyped]
 from psycopg.types.json import Jsonb
 
-from benchmarks.sides.work import Done, Run, Work
+from benchmarks.contenders.task import Done, Run, Task
 
 
-def sdk(work: Work, stack: ExitStack) -> Run:
+def sdk(task: Task, stack: ExitStack) -> Run:
     """`client.com.atproto.repo.list_records` until there is no cursor, `executemany` per page."""
-    clients = {pds: Client(base_url=pds) for _, pds in work.accounts}
-    conn = stack.enter_context(psycopg.connect(work.database_url))
+    clients = {pds: Client(base_url=pds) for _, pds in task.accounts}
+    conn = stack.enter_context(psycopg.connect(task.database_url))
     conn.execute(
         "CREATE TABLE IF NOT EXISTS sdk_records (uri text PRIMARY KEY, did text NOT NULL, collection text NOT NULL,"
         " cid text, value jsonb NOT NULL)"
@@ -27,7 +27,7 @@ def sdk(work: Work, stack: ExitStack) -> Run:
 
     def run() -> Done:
         records = pages = 0
-        for did, nsid, pds in work.pairs:
+        for did, nsid, pds in task.pairs:
             cursor = None
             while True:
                 params = models.ComAtprotoRepoListRecords.Params(repo=did, collection=nsid, limit=100, cursor=cursor)

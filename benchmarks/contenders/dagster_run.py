@@ -1,7 +1,7 @@
 """Parity through a Dagster run: the job `import_records`, Dagster's storage in the same PostgreSQL.
 
-What lives here: a run in this process, as `dagster job execute` makes it, and what a run costs that imports nothing.
-What must not: daemons and sensors, whose intervals are waiting and no work.
+A run in this process, as `dagster job execute` makes it, and what a run costs that imports nothing. Daemons and sensors
+are not measured: their intervals are waiting.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import psutil
 
-from benchmarks.sides.parity import settings_for
-from benchmarks.sides.work import Done, Run, Work
+from benchmarks.contenders.parity import settings_for
+from benchmarks.contenders.task import Done, Run, Task
 
 
-def dagster(work: Work, stack: ExitStack) -> Run:
+def dagster(task: Task, stack: ExitStack) -> Run:
     """Import all pairs in one run, after a first run of one pair and one that finds it complete."""
-    folder = Path(work.home) / f"dagster-{os.getpid()}"
+    folder = Path(task.home) / f"dagster-{os.getpid()}"
     folder.mkdir()
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     shutil.copy(Path(__file__).parents[2] / "dagster.yaml", folder)
     os.environ["DAGSTER_HOME"] = str(folder)
-    os.environ["PARITY_DATABASE_URL"] = work.database_url
-    settings = settings_for(work).model_copy(update={"collections": tuple(work.collections)})
+    os.environ["PARITY_DATABASE_URL"] = task.database_url
+    settings = settings_for(task).model_copy(update={"collections": tuple(task.collections)})
 
     import dagster as dg
 
@@ -40,8 +40,8 @@ def dagster(work: Work, stack: ExitStack) -> Run:
         if not job.execute_in_process(instance=instance, run_config=config, raise_on_error=False).success:
             raise RuntimeError("the Dagster run failed")
 
-    dids = [did for did, _ in work.accounts]
-    one = {"dids": dids[:1], "collections": work.collections[:1]}
+    dids = [did for did, _ in task.accounts]
+    one = {"dids": dids[:1], "collections": task.collections[:1]}
     execute(one)
     until_here = time.time() - psutil.Process().create_time()
     began = time.perf_counter()
@@ -49,7 +49,7 @@ def dagster(work: Work, stack: ExitStack) -> Run:
     empty_run = time.perf_counter() - began
 
     def run() -> Done:
-        execute({"dids": dids, "collections": list(work.collections)})
+        execute({"dids": dids, "collections": list(task.collections)})
         return Done(0, more={"empty run s": empty_run, "start-up s": until_here})
 
     return run

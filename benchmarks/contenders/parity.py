@@ -1,8 +1,4 @@
-"""Parity's `ImportService`, as anybody would call it.
-
-What lives here: a first import and a refresh. What must not: settings that its users do not have by default, but
-for the pause between pages, which is no work.
-"""
+"""Parity's `ImportService`, as anybody would call it: its default settings but for the pause between pages."""
 
 from __future__ import annotations
 
@@ -11,41 +7,41 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.sides.work import Done, Run, Work
+from benchmarks.contenders.task import Done, Run, Task
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress
 from parity_dagster.models import Pair
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 
 
-def settings_for(work: Work) -> Settings:
-    """The settings of parity's sides."""
+def settings_for(task: Task) -> Settings:
+    """The settings of all of parity's contenders."""
     return load_settings(
-        database_url=work.database_url,
-        home=Path(work.home),
-        plc_url=work.plc_url,
+        database_url=task.database_url,
+        home=Path(task.home),
+        plc_url=task.plc_url,
         allow_private_hosts=True,
         page_delay=0,
     )
 
 
-def service(work: Work, stack: ExitStack) -> Run:
+def service(task: Task, stack: ExitStack) -> Run:
     """Import all pairs for the first time."""
-    return _import(work, stack, refresh=False)
+    return _import(task, stack, refresh=False)
 
 
-def refresh(work: Work, stack: ExitStack) -> Run:
+def refresh(task: Task, stack: ExitStack) -> Run:
     """Import all pairs, which are complete, again."""
-    return _import(work, stack, refresh=True)
+    return _import(task, stack, refresh=True)
 
 
-def _import(work: Work, stack: ExitStack, *, refresh: bool) -> Run:
-    importer = stack.enter_context(ImportService(settings_for(work), report=False))
+def _import(task: Task, stack: ExitStack, *, refresh: bool) -> Run:
+    importer = stack.enter_context(ImportService(settings_for(task), report=False))
     importer.find_states(did="did:web:nobody.example")  # now connections and loop are there
     import_module("parity_dagster.atproto.repo")  # loaded late by the service, as are these
     import_module("parity_dagster.atproto.identity")
     import_module("parity_dagster.importing.importer")
-    pairs = [Pair(did, nsid) for did, nsid, _ in work.pairs]
+    pairs = [Pair(did, nsid) for did, nsid, _ in task.pairs]
     progress: list[tuple[float, int]] = []
     pages = fetched = 0
 
@@ -53,7 +49,7 @@ def _import(work: Work, stack: ExitStack, *, refresh: bool) -> Run:
         nonlocal pages, fetched
         if isinstance(event, ImportProgress):
             pages += 1
-            if work.options.get("halves"):
+            if task.options.get("halves"):
                 progress.append((time.perf_counter(), event.records_synced))
         elif isinstance(event, ImportCompleted):
             fetched += event.fetched
@@ -64,9 +60,9 @@ def _import(work: Work, stack: ExitStack, *, refresh: bool) -> Run:
         failures = [result.error for result in results if not result.is_success]
         if failures:
             raise RuntimeError(f"{len(failures)} pairs failed, the first one: {failures[0]}")
-        hosts = {pds for _, pds in work.accounts}
+        hosts = {pds for _, pds in task.accounts}
         # each account's revision is asked for once
-        more: dict[str, object] = {"pairs read": fetched, "hosts": len(hosts), "requests": pages + len(work.accounts)}
+        more: dict[str, object] = {"pairs read": fetched, "hosts": len(hosts), "requests": pages + len(task.accounts)}
         records = sum(result.records_synced for result in results)
         if progress:
             half = next(at for at, synced in progress if synced * 2 >= records)

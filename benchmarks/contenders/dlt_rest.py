@@ -1,8 +1,4 @@
-"""dlt's REST source, merging on the URI.
-
-What lives here: the declarative source as dlt's documentation has it, with the hints that spare it work. What must
-not: custom sources and loaders.
-"""
+"""dlt's REST source, merging on the URI: declared as its documentation has it, with the hints that spare it work."""
 
 from __future__ import annotations
 
@@ -11,10 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides.work import Done, Run, Work
+from benchmarks.contenders.task import Done, Run, Task
 
 
-def dlt(work: Work, stack: ExitStack) -> Run:
+def dlt(task: Task, stack: ExitStack) -> Run:
     """A resource per PDS over its pairs, `write_disposition="merge"`, `primary_key="uri"`, the value as one column."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
@@ -22,7 +18,7 @@ def dlt(work: Work, stack: ExitStack) -> Run:
     from dlt.sources.rest_api import rest_api_resources
 
     by_host: dict[str, list[dict[str, str]]] = {}
-    for did, nsid, pds in work.pairs:
+    for did, nsid, pds in task.pairs:
         by_host.setdefault(pds, []).append({"did": did, "collection": nsid})
     resources: list[Any] = []
     for number, (pds, pairs) in enumerate(by_host.items()):
@@ -57,9 +53,9 @@ def dlt(work: Work, stack: ExitStack) -> Run:
         )
     pipeline = dlt_library.pipeline(
         "bench",
-        pipelines_dir=str(Path(work.home) / f"dlt-{os.getpid()}"),
+        pipelines_dir=str(Path(task.home) / f"dlt-{os.getpid()}"),
         # dlt insists on a host and a password; libpq goes by the options behind the question mark
-        destination=dlt_library.destinations.postgres(work.database_url.replace("@/", ":none@localhost/")),
+        destination=dlt_library.destinations.postgres(task.database_url.replace("@/", ":none@localhost/")),
         dataset_name="dlt_bench",
     )
 

@@ -1,7 +1,4 @@
-"""What a benchmark needs around it: a PostgreSQL server, a sample network, and clocks for their processes.
-
-What lives here: starting, resetting, measuring and stopping them. What must not: the sides that are compared.
-"""
+"""What a benchmark needs around it: a PostgreSQL server, a sample network, and clocks for their processes."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class Database:
         return row[0] if row else None
 
     def reset(self) -> None:
-        """Empty every table and write out what is left of the turn before, so that it costs the next one nothing."""
+        """Empty every table and write out what the contender before has left, so that it costs the next one nothing."""
         found = self.execute(
             "SELECT string_agg(format('DROP TABLE IF EXISTS %I.%I CASCADE', schemaname, tablename), ';') FROM pg_tables"
             " WHERE tablename IN ('floor_records', 'sdk_records') OR schemaname LIKE 'dlt%'"
@@ -111,12 +108,7 @@ class Network:
         return float(times.user + times.system)
 
     def control(self, method: str, arguments: dict[str, Any]) -> None:
-        """Call a method of the served network.
-
-        Args:
-            method: one of `SampleNetwork`, or `behave_all_hosts`, or `change_records`.
-            arguments: its keywords.
-        """
+        """Call a method of `SampleNetwork` in the served network, or `behave_all_hosts`, or `change_records`."""
         if method == "behave_all_hosts":
             for host in self.hosts:
                 self.control("behave", {"host": host, **arguments})
@@ -144,12 +136,7 @@ class Network:
 
 @contextmanager
 def network(shape: str, scale: float) -> Iterator[Network]:
-    """A sample network that is stopped afterwards.
-
-    Args:
-        shape: as `python -m parity_dagster.sample_network --shape`.
-        scale: multiplies its size.
-    """
+    """A sample network that is stopped afterwards; shape and scale are those of its command line."""
     with tempfile.TemporaryDirectory(prefix="parity-bench-") as folder:
         listing = Path(folder) / "dids"
         command = [sys.executable, "-m", "parity_dagster.sample_network", "--shape", shape, "--scale", str(scale)]

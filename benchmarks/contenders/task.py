@@ -1,7 +1,4 @@
-"""What every side is told, and what it answers.
-
-What lives here: plain values that travel as JSON. What must not: anything that only one side needs.
-"""
+"""What every contender is given, and what it answers, as plain values that travel as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Task:
     """What is to be imported, from where, to where.
 
     Attributes:
@@ -21,7 +18,7 @@ class Work:
         plc_url: the directory.
         accounts: (DID, origin of its PDS).
         collections: of each account.
-        options: of this side.
+        options: of this contender.
     """
 
     database_url: str
@@ -39,7 +36,7 @@ class Work:
 
 @dataclass(slots=True)
 class Done:
-    """What a side did.
+    """What a contender did.
 
     Attributes:
         records: stored (or downloaded).
@@ -53,4 +50,4 @@ class Done:
 
 
 Run = Callable[[], Done]
-Prepare = Callable[[Work, ExitStack], Run]
+Prepare = Callable[[Task, ExitStack], Run]

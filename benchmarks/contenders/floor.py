@@ -1,6 +1,6 @@
 """The floor: the same pages downloaded and dropped, the same rows copied into an identical table.
 
-What lives here: as little work as possible. What must not: anything that makes the floor look slower than it is.
+As little work as possible, and nothing that would make the floor look slower than it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import psycopg
 
-from benchmarks.sides.work import Done, Run, Work
+from benchmarks.contenders.task import Done, Run, Task
 from parity_dagster.atproto.network import open_network
 from parity_dagster.atproto.pages import parse_page
 from parity_dagster.importing.loop import new_event_loop
@@ -21,20 +21,20 @@ from parity_dagster.settings import Settings, load_settings
 _CURSOR = b'"cursor":"'
 
 
-def download(work: Work, stack: ExitStack) -> Run:
+def download(task: Task, stack: ExitStack) -> Run:
     """Fetch every page with the product's HTTP client, at its concurrency and on its event loop, and drop it."""
-    settings = load_settings(allow_private_hosts=True, plc_url=work.plc_url)
+    settings = load_settings(allow_private_hosts=True, plc_url=task.plc_url)
 
     def run() -> Done:
         sizes = asyncio.Runner(loop_factory=new_event_loop)
         stack.enter_context(sizes)
-        pages = sizes.run(_fetch_all(work, settings, None))
+        pages = sizes.run(_fetch_all(task, settings, None))
         return Done(records=0, pages=pages)
 
     return run
 
 
-async def _fetch_all(work: Work, settings: Settings, keep: dict[tuple[str, str], list[bytes]] | None) -> int:
+async def _fetch_all(task: Task, settings: Settings, keep: dict[tuple[str, str], list[bytes]] | None) -> int:
     client = open_network(settings).http
     everywhere = asyncio.Semaphore(settings.concurrency)
     hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(settings.host_concurrency))
@@ -57,21 +57,21 @@ async def _fetch_all(work: Work, settings: Settings, keep: dict[tuple[str, str],
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            for pair in work.pairs:
+            for pair in task.pairs:
                 tasks.create_task(fetch(*pair))
     finally:
         await client.aclose()
     return pages
 
 
-def copy(work: Work, stack: ExitStack) -> Run:
+def copy(task: Task, stack: ExitStack) -> Run:
     """COPY the rows, encoded beforehand: one statement per connection."""
-    settings = load_settings(allow_private_hosts=True, plc_url=work.plc_url)
+    settings = load_settings(allow_private_hosts=True, plc_url=task.plc_url)
     kept: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
-    asyncio.run(_fetch_all(work, settings, kept))
-    shares: list[list[bytes]] = [[] for _ in range(work.options["connections"])]
+    asyncio.run(_fetch_all(task, settings, kept))
+    shares: list[list[bytes]] = [[] for _ in range(task.options["connections"])]
     count = 0
-    for number, (did, nsid, _) in enumerate(work.pairs):
+    for number, (did, nsid, _) in enumerate(task.pairs):
         for body in kept.pop((did, nsid)):
             rows = parse_page(body, did, nsid).records
             count += len(rows)
@@ -83,7 +83,7 @@ def copy(work: Work, stack: ExitStack) -> Run:
                     for rkey, cid, value in rows
                 )
             )
-    connections = [stack.enter_context(psycopg.connect(work.database_url)) for _ in shares]
+    connections = [stack.enter_context(psycopg.connect(task.database_url)) for _ in shares]
     connections[0].execute("DROP TABLE IF EXISTS floor_records")
     connections[0].execute("CREATE TABLE floor_records (LIKE atproto_records INCLUDING ALL)")
     connections[0].commit()
