@@ -25,10 +25,8 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.typed import BLUESKY_VIEWS
+from parity_dagster_tests.stored_records import DID, EVENT, OTHER, events_view, raw, store, store_events
 
-DID = "did:plc:" + "a" * 24
-OTHER = "did:plc:" + "b" * 24
-EVENT = "community.lexicon.calendar.event"
 POSTS_TYPES = {
     **dict.fromkeys(("did", "rkey", "uri", "cid"), "string"),
     **dict.fromkeys(("text", "reply_root", "reply_parent", "embed_type", "quoted"), "string"),
@@ -42,18 +40,6 @@ POSTS_TYPES = {
 def conn(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
     with closing(connect(settings, autocommit=True)) as connection:
         yield connection
-
-
-def store(conn: psycopg.Connection[Any], value: Any, rkey: str = "one", collection: str = POST, did: str = DID) -> None:
-    given = value if isinstance(value, Jsonb) else Jsonb(value)
-    conn.execute(
-        "INSERT INTO atproto_records (did, collection, rkey, cid, value) VALUES (%s, %s, %s, 'bafy', %s)",
-        (did, collection, rkey, given),
-    )
-
-
-def raw(text: str) -> Jsonb:
-    return Jsonb(None, dumps=lambda _: text)
 
 
 def test_a_view_is_a_frame_of_its_columns_with_proper_types(settings: Settings, conn: psycopg.Connection[Any]) -> None:
@@ -242,46 +228,14 @@ def test_values_beyond_what_pythons_readers_take_come_whole(settings: Settings, 
     assert values["exact"] == {"a": 2**53 + 1, "b": 0.1}
 
 
-EVENTS = """
-from parity_dagster import Column, TypedView
-
-EVENTS = TypedView(
-    "events",
-    "community.lexicon.calendar.event",
-    (
-        Column("starts_at", "startsAt", "timestamp"),
-        Column("seats", "seats", "integer"),
-        Column("price", "price", "number"),
-        Column("is_open", "open", "boolean"),
-        Column("raw", "place", "json"),
-        Column("tags", "tags", "texts"),
-        Column("select", "select"),
-    ),
-)
-"""
-
-
 @pytest.fixture
 def events(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings with a view of the user's that was never materialized."""
-    (tmp_path / "frame_events.py").write_text(EVENTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield settings.model_copy(update={"collections": (POST, EVENT), "typed_views": ("frame_events:EVENTS",)})
-    sys.modules.pop("frame_events", None)
+    with events_view(settings, tmp_path, monkeypatch) as here:
+        yield here
 
 
 def test_a_view_of_the_users_has_every_kind_of_column(events: Settings, conn: psycopg.Connection[Any]) -> None:
-    store(
-        conn,
-        raw(
-            '{"startsAt": "9999-12-31T23:59:59.999999Z", "seats": 999999999999999999, "price": 1.10, "open": false,'
-            ' "place": {"a": [1]}, "tags": [], "select": ""}'
-        ),
-        "a",
-        EVENT,
-    )
-    store(conn, raw('{"startsAt": 1, "seats": 1e30, "price": 1e400, "open": 0, "tags": "x"}'), "b", EVENT)
-    store(conn, raw('{"startsAt": "0001-01-01T00:00:00Z", "seats": -9007199254740993, "price": -1e400}'), "c", EVENT)
+    store_events(conn)
     frame = read_records("events", settings=events).sort_values("rkey", ignore_index=True)
     dtypes = {name: str(dtype) for name, dtype in frame.dtypes.items()}
     assert (dtypes["seats"], dtypes["price"], dtypes["is_open"], dtypes["raw"]) == (

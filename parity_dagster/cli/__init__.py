@@ -17,6 +17,7 @@ from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
 from parity_dagster.cli.doctor import doctor
 from parity_dagster.cli.exits import ParityGroup, debugging
+from parity_dagster.cli.export import export
 from parity_dagster.cli.failed_records import failed_records
 from parity_dagster.cli.import_command import import_
 from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
@@ -58,6 +59,7 @@ def parity() -> None:
 for _command in (
     import_,
     import_status,
+    export,
     reset,
     failed_records,
     doctor,

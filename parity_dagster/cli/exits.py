@@ -32,6 +32,7 @@ READER_GONE = 141
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GOES_ON = "`parity import --resume` goes on from the last committed page"
+_WHEN_STOPPED = "parity_dagster.when_stopped"
 
 
 class Stopped(KeyboardInterrupt):
@@ -78,11 +79,12 @@ class ParityGroup(click.Group):
         except (click.exceptions.Exit, SystemExit):
             raise
         except BrokenPipeError:
-            _let_go_of_output()
+            let_go_of_output()
             ctx.exit(READER_GONE)
         except (KeyboardInterrupt, click.Abort) as exc:
             number = exc.number if isinstance(exc, Stopped) else signal.SIGINT
-            _say(f"{'interrupted' if number == signal.SIGINT else f'stopped by {number.name}'}; {_GOES_ON}")
+            what_now = ctx.meta.get(_WHEN_STOPPED, _GOES_ON)
+            _say(f"{'interrupted' if number == signal.SIGINT else f'stopped by {number.name}'}; {what_now}")
             ctx.exit(128 + number)
         except click.UsageError as exc:
             _say(usage_line(exc))
@@ -100,6 +102,11 @@ class ParityGroup(click.Group):
             _say(f"{type(exc).__name__}: {exc} (unexpected; PARITY_DEBUG=1 shows where)")
             ctx.exit(FAILED)
         ctx.exit(code if isinstance(code, int) else SUCCEEDED)
+
+
+def say_when_stopped(what_now: str) -> None:
+    """Have a signal to the command that runs answered with this, and not with how an import goes on."""
+    click.get_current_context().meta[_WHEN_STOPPED] = what_now
 
 
 def usage_line(exc: click.UsageError) -> str:
@@ -160,11 +167,11 @@ def _say(message: str) -> None:
     try:
         click.echo(f"error: {one_line(message)}", err=True)
     except OSError:  # nobody reads it any more, or its terminal is gone
-        _let_go_of_output()
+        let_go_of_output()
 
 
-def _let_go_of_output() -> None:
-    # otherwise the interpreter complains when it flushes them for the last time
+def let_go_of_output() -> None:
+    """Forget what standard output and error do not take, lest the interpreter complain when it flushes them."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

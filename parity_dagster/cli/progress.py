@@ -1,4 +1,4 @@
-"""What `--progress` shows while an import runs: bars on a terminal, a line now and then elsewhere."""
+"""What `--progress` shows while an import or an export runs: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from parity_dagster.models import Pair
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
+    from rich.progress import Progress, TaskID
     from rich.table import Table
 
 _LINE_EVERY = 5.0
@@ -227,6 +228,72 @@ class ProgressDisplay:
                 Text(""),
                 Text("accounts"),
             )
+
+
+class RowsProgress:
+    """How many rows are done, and of how many if that is known; a context manager around what does them.
+
+    Args:
+        name: what they are rows of.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._expected: int | None = None
+        self._rate = Rate()
+        self._began = time.monotonic()
+        self._next_line = self._began + _LINE_EVERY
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console(err=True),
+                refresh_per_second=5,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                transient=True,
+            )
+            self._task = self._bar.add_task(self._name, total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        else:
+            click.echo(self._line(time.monotonic()), err=True)
+
+    def expect(self, rows: int) -> None:
+        """Take how many rows there are."""
+        self._expected = rows
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=rows)
+
+    def advance(self, rows: int) -> None:
+        """Count rows that are done."""
+        now = time.monotonic()
+        self._rate.add(rows, now)
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, rows)
+        elif now >= self._next_line:
+            self._next_line = now + _LINE_EVERY
+            click.echo(self._line(now), err=True)
+
+    def _line(self, now: float) -> str:
+        done = plural(self._rate.total, "row")
+        if self._expected is not None:
+            done = f"{self._rate.total:,} of {plural(self._expected, 'row')}"
+        return f"{seconds_text(now - self._began)}: {done}, {self._rate.per_second(now):,.0f} rows/s"
 
 
 def _short(did: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -27,10 +27,12 @@ from parity_dagster.store.typed.view import COMMON, TRACKING
 VALUE = "value"
 """Column of a collection without a view: the whole record."""
 
+_RECORD = ("did", "collection", "rkey", "cid", "active", VALUE)
+
 _KINDS: Mapping[str, Kind] = {sql_type: kind for kind, sql_type in SQL_TYPES.items()}
 _WRITTEN = Column("created_at", "createdAt", "timestamp")
 
-Form = Literal["python", "csv"]
+Form = Literal["python", "csv", "json"]
 
 _FORMS: Mapping[Form, Mapping[Kind, str]] = {
     # Python's own dates and floats cannot hold all of it: microseconds and digits can.
@@ -44,6 +46,11 @@ _FORMS: Mapping[Form, Mapping[Kind, str]] = {
         "texts": "to_json({0})::text",
         "boolean": "({0})::text",
     },
+    "json": {
+        "text": "to_json({0})::text",
+        "timestamp": "to_json({0})::text",
+        "texts": "to_json({0})::text",
+    },
 }
 _TRANSFERRED: Mapping[Kind, str] = {
     "text": "text",
@@ -54,8 +61,8 @@ _TRANSFERRED: Mapping[Kind, str] = {
     "boolean": "bool",
     "json": "text",
 }
-# What a spreadsheet takes for a formula when a cell begins with it.
-_GUARDED = r"CASE WHEN {0} ~ '^[-=+@\t\r]' THEN '''' || {0} ELSE {0} END"
+# What a spreadsheet takes for a formula when a cell begins with it: some skip white space, some know wide characters.
+_GUARDED = r"regexp_replace({0}, '^(?:[\t\r\n]|\s*[-=+@＝＋－＠])', '''\&')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,14 @@ class Source:
                     f"{self.name} has no column {name!r}{_nearest(name, self.columns)}; there are"
                     f" {', '.join(self.columns)}"
                 )
-        chosen = {name: self.columns[name] for name in wanted}
-        return Source(self.name, self.collection, chosen)
+        return replace(self, columns={name: self.columns[name] for name in wanted})
+
+    def as_records(self) -> Source:
+        """The same with what makes a record that stands for itself; a view stays as it is."""
+        if self.name != self.collection:
+            return self
+        columns: dict[str, tuple[Kind, str]] = {"collection": ("text", "collection"), **self.columns}
+        return replace(self, columns={name: columns[name] for name in _RECORD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +204,16 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def find_absent(conn: psycopg.Connection[Any], source: Source, dids: Sequence[str]) -> list[str]:
+    """Which of these accounts have no record in the source's collection."""
+    rows = conn.execute(
+        "SELECT given FROM unnest(%s::text[]) given WHERE NOT EXISTS"
+        " (SELECT FROM atproto_records WHERE did = given AND collection = %s)",
+        (list(dids), source.collection),
+    )
+    return [did for (did,) in rows]
+
+
 def count_rows(conn: psycopg.Connection[Any], source: Source, selection: Selection) -> int:
     """Count what the streams below will bring."""
     row = conn.execute(sql.SQL("SELECT count(*) ") + _rows_of(source, selection)).fetchone()
@@ -224,12 +247,14 @@ def stream_csv(
 
 
 def stream_jsonl(conn: psycopg.Connection[Any], source: Source, selection: Selection) -> Generator[bytes]:
-    """Read records as they are, in no order, one JSON object a line: did, rkey, uri, cid, active, value."""
-    # concatenated, because json_build_object would read the value as JSON again
-    fields = {"did": "to_json(did)", "rkey": "to_json(rkey)", "uri": "to_json(uri)", "cid": "to_json(cid)"}
-    parts = [f"""'"{name}":' || coalesce({made}::text, 'null')""" for name, made in fields.items()]
-    parts += ["""'"active":' || active::text""", """'"value":' || value::text"""]
-    line = "'{' || " + " || ',' || ".join(parts) + " || '}'"
+    """Read rows as lines of one JSON object each, in no order."""
+    forms = _FORMS["json"]
+    # concatenated, because json_build_object would read a record as JSON again
+    fields = (
+        f"""'"{name}":' || coalesce({forms.get(kind, "({0})::text").format(expression)}, 'null')"""
+        for name, (kind, expression) in source.columns.items()
+    )
+    line = "'{' || " + " || ',' || ".join(fields) + " || '}'"
     with conn.cursor() as cursor, cursor.copy(_copy(line, source, selection, "")) as copy:
         for row in copy:
             # JSON as PostgreSQL writes it has no control characters: of what COPY escapes, only backslashes occur

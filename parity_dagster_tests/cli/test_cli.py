@@ -68,6 +68,7 @@ def test_every_command_of_the_mission_exists_by_its_words(words, tmp_path):
         ("reset did:plc:z72i7hdynmk6r22z27h6tvur --collection x", {}, 2, "NSID"),
         ("migrate", {"PARITY_DATABASE_URL": "mysql://x"}, 2, "postgresql://"),
         ("dev --port 70000", {}, 2, "65535"),
+        ("export posts --csv -", {}, 1, "Check that the server runs"),
         ("imprt", {}, 2, "Did you mean 'import'"),
         ("--nonsense", {}, 2, "parity --help"),
     ],
@@ -121,7 +122,8 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
     code = (
         "import sys\n"
         "from parity_dagster.cli import parity\n"
-        "heavy = {'dagster', 'httpx', 'aiohttp', 'pydantic', 'psycopg', 'sqlalchemy', 'rich', 'pandas', 'anyio'}\n"
+        "heavy = {'dagster', 'httpx', 'aiohttp', 'pydantic', 'psycopg', 'sqlalchemy', 'rich', 'pandas', 'anyio',"
+        " 'pyarrow', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,163 @@
+"""`parity export`: a view's or a collection's rows as files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from parity_dagster.cli.accounts import known_did
+from parity_dagster.cli.exits import let_go_of_output, say_when_stopped
+from parity_dagster.cli.output import plural, seconds_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from parity_dagster.exporting.exporter import Exported, LineFormat, Wanted
+    from parity_dagster.settings import Settings
+
+_CURES = {
+    errno.ENOSPC: "free some space, or name a place on another disk",
+    errno.EDQUOT: "free some of your quota, or name a place on another disk",
+    errno.EFBIG: "raise the limit (ulimit -f), or name a place on a file system that takes larger files",
+    errno.EPIPE: "whoever read it went away before the end",
+    errno.EEXIST: "something came there meanwhile; name another one",
+    errno.ENOTEMPTY: "something came there meanwhile; name another one",
+}
+_MOST_NAMED = 5
+"""Accounts without records that are named."""
+
+
+@click.command(short_help="Write records to files: CSV, JSON lines, Parquet.")
+@click.argument("name", metavar="COLLECTION_OR_VIEW")
+@click.option("--csv", metavar="FILE", help="Write CSV; - is standard output.")
+@click.option("--jsonl", metavar="FILE", help="Write one JSON object per line; - is standard output.")
+@click.option(
+    "--did",
+    "dids",
+    metavar="DID",
+    multiple=True,
+    help="Only this account; may be given several times. Default: all.",
+)
+@click.option("--since", metavar="TIME", help="Only records whose createdAt is this time or later, as 2024-07-01.")
+@click.option("--columns", metavar="NAMES", multiple=True, help="Only these, in this order, separated by commas.")
+@click.option("--spreadsheet", is_flag=True, help="With --csv: safe to open in a spreadsheet, and no longer exact.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as a JSON object: rows, files, bytes, seconds.")
+def export(
+    name: str,
+    csv: str | None,
+    jsonl: str | None,
+    dids: tuple[str, ...],
+    since: str | None,
+    columns: tuple[str, ...],
+    spreadsheet: bool,
+    overwrite: bool,
+    progress: bool | None,
+    as_json: bool,
+) -> None:
+    """Write imported records to files that other programs read, in bounded memory.
+
+    COLLECTION_OR_VIEW is a typed view (posts) for its columns, or an NSID (app.bsky.feed.post) for the
+    records as they are. All rows are of one moment of the database, and come in no order.
+
+    A file appears under its name when it is complete, and not before. One that exists is refused without
+    --overwrite; a pipe, a device and standard output get the rows as they come.
+
+    \b
+    Examples:
+      parity export posts --csv posts.csv
+      parity export posts --csv - --columns did,created_at,text | head
+      parity export posts --csv posts.csv --spreadsheet --since 2024-07-01
+      parity export app.bsky.feed.like --jsonl likes.jsonl --did alice.bsky.social
+
+    \b
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_COLLECTIONS,
+      PARITY_TYPED_VIEWS.
+    Exit code: 0; 1 if the database cannot be read, or the export not be written
+      to its end; 2 if it cannot begin: wrong usage, no such view, a file that
+      exists, no such folder.
+    """
+    targets = [each for each in (csv, jsonl) if each is not None]
+    if len(targets) != 1:
+        raise click.UsageError("Give one of --csv and --jsonl.")
+    if spreadsheet and csv is None:
+        raise click.UsageError("--spreadsheet goes with --csv.")
+    (path,) = targets
+    form: LineFormat = "jsonl" if jsonl is not None else "spreadsheet" if spreadsheet else "csv"
+
+    from parity_dagster.cli.progress import RowsProgress
+    from parity_dagster.exporting.destinations import OpenStream, find_destination
+    from parity_dagster.exporting.exporter import export_lines
+    from parity_dagster.settings import load_settings
+
+    began = time.monotonic()
+    settings = load_settings()
+    stdout = sys.stdout.buffer
+    destination = find_destination(path, stdout, overwrite=overwrite)
+    is_stdout = isinstance(destination, OpenStream) and destination.stream is stdout
+    if isinstance(destination, OpenStream):
+        say_when_stopped("what was written is not all")
+    else:
+        say_when_stopped("nothing half-written is left, start it again")
+    wanted = _wanted(name, dids, since, columns, settings)
+    if progress is None:
+        progress = sys.stderr.isatty() and not (is_stdout and sys.stdout.isatty())
+    try:
+        with RowsProgress(name) if progress else nullcontext() as watcher:
+            exported = export_lines(wanted, destination, form, settings, watcher)
+    except OSError as exc:
+        if is_stdout and isinstance(exc, BrokenPipeError):
+            raise  # as with every other command
+        if is_stdout:
+            let_go_of_output()
+        raise click.ClickException(_failure(path, exc)) from exc
+    _tell(name, exported, [path], time.monotonic() - began, as_json=as_json, err=is_stdout)
+
+
+def _wanted(
+    name: str, accounts: Sequence[str], since: str | None, columns: Sequence[str], settings: Settings
+) -> Wanted:
+    from parity_dagster.exporting.exporter import Wanted
+    from parity_dagster.store.database import connect
+    from parity_dagster.store.records import Selection, moment
+
+    start = None if since is None else moment(since)
+    dids = None
+    if accounts:
+        with connect(settings) as connection:
+            dids = list(dict.fromkeys(known_did(connection, account, settings) for account in accounts))
+    names = [part.strip() for given in columns for part in given.split(",")]
+    return Wanted(name, Selection(dids, start), [part for part in names if part] if columns else None)
+
+
+def _failure(path: str, exc: OSError) -> str:
+    cure = _CURES.get(exc.errno or 0)
+    return f"{path} could not be written: {exc.strerror or type(exc).__name__}{'; ' if cure else ''}{cure or ''}"
+
+
+def _tell(name: str, exported: Exported, files: Sequence[str], seconds: float, *, as_json: bool, err: bool) -> None:
+    """Sum up on stdout, or on stderr if the rows went to stdout."""
+    if exported.absent:
+        few = ", ".join(exported.absent[:_MOST_NAMED])
+        more = f" and {len(exported.absent) - _MOST_NAMED:,} more" if len(exported.absent) > _MOST_NAMED else ""
+        click.echo(f"Nothing of {few}{more} is in it; `parity import-status DID` shows how far an import is.", err=True)
+    if as_json:
+        summary = {"rows": exported.rows, "files": files, "bytes": exported.size, "seconds": round(seconds, 3)}
+        click.echo(json.dumps(summary), err=err)
+        return
+    click.echo(
+        f"Exported {plural(exported.rows, 'row')} of {name}: {plural(len(files), 'file')}, {_size_text(exported.size)},"
+        f" {seconds_text(seconds)}",
+        err=err,
+    )
+
+
+def _size_text(size: int) -> str:
+    return plural(size, "byte") if size < 100_000 else f"{size / 1_000_000:,.1f} MB"

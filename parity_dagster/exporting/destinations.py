@@ -1,0 +1,205 @@
+"""Where an export goes. A file has its name only when it is complete; a pipe gets the bytes as they come."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from parity_dagster.errors import SettingsError
+
+HIDDEN = ".parity-export-"
+"""What the name of something that is not complete yet begins with."""
+
+
+class NewFile:
+    """A file that is made under another name beside its own, and renamed when it is complete.
+
+    Args:
+        path: its name; of a symbolic link, what it leads to.
+        overwrite: whether it may be there already; if so, it is replaced and its permissions are kept.
+
+    Raises:
+        SettingsError: nothing can be written there.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        self._path, found = _look_at(path)
+        self._overwrite = overwrite
+        self._mode: int | None = None
+        if path.endswith("/") or (found and stat.S_ISDIR(found.st_mode)):
+            raise SettingsError(f"{path} is a folder; name a file")
+        if found is None:
+            return
+        if not overwrite:
+            raise SettingsError(f"{path} exists; --overwrite replaces it")
+        if not os.access(self._path, os.W_OK):
+            raise SettingsError(f"{path} may not be written; name another file, or permit it with chmod u+w")
+        self._mode = found.st_mode & 0o777
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Give the stream to write to; what it was given is under the file's name if nothing is raised.
+
+        Raises:
+            SettingsError: no file can be made in its folder.
+            OSError: it cannot be written to its end, or something has come under its name meanwhile.
+        """
+        hidden = self._path.with_name(hidden_name())
+        try:
+            with beginning(self._path.parent):
+                stream = hidden.open("xb")
+            with closing(stream):
+                if self._mode is not None:
+                    with suppress(PermissionError):  # a file system without permissions
+                        os.fchmod(stream.fileno(), self._mode)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            if self._overwrite:
+                hidden.replace(self._path)
+            else:
+                rename_to_free_name(hidden, self._path)
+        finally:
+            remove(hidden)
+        sync_folder(self._path.parent)
+
+
+class OpenStream:
+    """What takes bytes as they come: a pipe, a device, standard output.
+
+    Args:
+        path: of what there is and is no regular file.
+        stream: what it leads to, if this process has it open.
+    """
+
+    def __init__(self, path: str, stream: BinaryIO | None = None) -> None:
+        self._path = path
+        self.stream = stream
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Give the stream to write to; a FIFO is waited for until somebody reads it.
+
+        Raises:
+            SettingsError: it cannot be opened.
+            OSError: it takes no more.
+        """
+        if self.stream is not None:
+            yield self.stream
+            self.stream.flush()
+            return
+        with beginning(Path(self._path)):
+            # not created: what is gone by now is not to become a file
+            stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_NOCTTY), "wb")
+        with closing(stream):
+            yield stream
+
+
+def find_destination(path: str, stdout: BinaryIO, *, overwrite: bool = False) -> NewFile | OpenStream:
+    """Tell a file from what takes bytes as they come.
+
+    Args:
+        path: a name, or `-` for standard output.
+        stdout: standard output; whatever leads to it is it.
+        overwrite: see `NewFile`.
+
+    Raises:
+        SettingsError: nothing can be written there.
+    """
+    if path == "-":
+        return OpenStream(path, stdout)
+    _, found = _look_at(path)
+    if found is None or stat.S_ISDIR(found.st_mode):
+        return NewFile(path, overwrite=overwrite)
+    with suppress(OSError):  # a stream without a number is no file's
+        if os.path.samestat(found, os.fstat(stdout.fileno())):
+            return OpenStream(path, stdout)
+    return NewFile(path, overwrite=overwrite) if stat.S_ISREG(found.st_mode) else OpenStream(path)
+
+
+def _look_at(path: str) -> tuple[Path, os.stat_result | None]:
+    """What a name leads to, and what is there; None if the name is free and its folder is there."""
+    if not path:
+        raise SettingsError("an empty name is given for what is to be written")
+    try:
+        real = Path(os.path.realpath(path))
+        try:
+            return real, Path(path).stat()
+        except FileNotFoundError:
+            if real.parent.is_dir():
+                return real, None
+            raise SettingsError(
+                f"there is no folder {real.parent}; make it with mkdir -p, or name another one"
+            ) from None
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be written: {exc.strerror}") from None
+
+
+@contextmanager
+def beginning(place: Path) -> Iterator[None]:
+    """Say that it cannot be begun, and why."""
+    try:
+        yield
+    except OSError as exc:
+        raise SettingsError(f"{place} cannot be written: {exc.strerror}; name another place") from None
+
+
+@contextmanager
+def closing(stream: BinaryIO) -> Iterator[None]:
+    """Close a stream; what its buffer cannot be rid of is no news after another error."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            stream.close()
+        raise
+    stream.close()
+
+
+def hidden_name() -> str:
+    """A name for what is not complete; not made of the final one, which may be as long as a name can be."""
+    return HIDDEN + secrets.token_hex(8)
+
+
+def rename_to_free_name(old: Path, new: Path) -> None:
+    """Rename a file, and never over another one."""
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from None
+        old.rename(new)
+    else:
+        old.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove what may be there; whoever presses Ctrl-C twice does not keep it."""
+    while True:
+        try:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        except KeyboardInterrupt:
+            continue
+        return
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a crash of the machine, where the file system can."""
+    with suppress(PermissionError):  # it may be written and not read
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
