@@ -371,7 +371,7 @@ class Connections:
         return await self.network.identities.resolve_handle(handle)
 
     async def retry_failed_records(self, did: str | None) -> RetryResult:
-        """See `importing.retrying`."""
+        """See `importing.retry_failed`."""
         from parity_dagster.importing.mappers import Mappers
         from parity_dagster.importing.retry_failed import Retry
 

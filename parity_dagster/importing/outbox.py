@@ -21,7 +21,7 @@ from parity_dagster.events import (
     ImportStarted,
 )
 from parity_dagster.models import ImportResult, ImportStatus, Pair
-from parity_dagster.store.outbox import EVERYBODY, Delivered, Pending, drop_told, find_pending
+from parity_dagster.store.outbox import EVERYBODY, Delivered, Pending, drop_delivered, find_pending
 
 if TYPE_CHECKING:
     from parity_dagster.importing.listeners import Listeners
@@ -140,7 +140,7 @@ class Delivery:
         delivered = self._delivered
         try:
             self._session.run(
-                lambda conn: drop_told(conn, self._table, delivered, EVERYBODY), patience=CLEARING_PATIENCE
+                lambda conn: drop_delivered(conn, self._table, delivered, EVERYBODY), patience=CLEARING_PATIENCE
             )
         except ParityError as exc:
             logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(delivered), exc)

@@ -1,4 +1,4 @@
-"""The outbox: endings that are committed and that listeners, or Dagster, have not been told yet."""
+"""The outbox: endings that are committed and not yet delivered to listeners, or to Dagster."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, state_from_row
 
 
-class Audience(NamedTuple):
-    """Who is told of endings."""
+class Recipients(NamedTuple):
+    """Whom endings are delivered to."""
 
     listeners: bool = True
     dagster: bool = True
 
 
-EVERYBODY = Audience()
+EVERYBODY = Recipients()
 
 
 class Delivered(NamedTuple):
@@ -46,10 +46,10 @@ async def add_endings(
     table: str,
     importer_id: int,
     endings: Sequence[tuple[str, str, bool]],
-    audience: Audience,
+    recipients: Recipients,
 ) -> None:
     """Put the endings of pairs into the outbox, in the transaction that makes them true."""
-    if not any(audience):
+    if not any(recipients):
         return
     await conn.execute(
         sql.SQL(
@@ -57,19 +57,19 @@ async def add_endings(
             " report) SELECT {}, did, collection, %s, fetched, %s, %s FROM unnest(%s::text[], %s::text[], %s::bool[])"
             " AS ended(did, collection, fetched) ON CONFLICT (state_table, did, collection) DO UPDATE"
             " SET importer_id = EXCLUDED.importer_id, fetched = EXCLUDED.fetched, ended_at = EXCLUDED.ended_at,"
-            # whoever has not been told of the ending before is told of this one instead
+            # whoever has not had the ending before gets this one instead
             " deliver = a.deliver OR EXCLUDED.deliver, report = a.report OR EXCLUDED.report"
         ).format(regclass(table)),
-        (importer_id, *audience, *(list(column) for column in zip(*endings, strict=True))),
+        (importer_id, *recipients, *(list(column) for column in zip(*endings, strict=True))),
     )
 
 
 # I15
-def drop_told(conn: Connection, table: str, told: Collection[Delivered], audience: Audience) -> None:
-    """Note that an audience knows of endings, and drop those that everybody knows of; a later ending of a pair stays.
+def drop_delivered(conn: Connection, table: str, delivered: Collection[Delivered], recipients: Recipients) -> None:
+    """Note what was delivered to whom, and drop what everybody has; a later ending of a pair stays.
 
-    One statement that looks at each row as it is once it is locked, so that two audiences that are told at the same
-    moment leave nothing behind.
+    One statement that looks at each row as it is once it is locked, so that two deliveries at the same moment leave
+    nothing behind.
     """
     conn.execute(
         sql.SQL(
@@ -82,8 +82,8 @@ def drop_told(conn: Connection, table: str, told: Collection[Delivered], audienc
             " SET deliver = a.deliver AND NOT %(listeners)s, report = a.report AND NOT %(dagster)s"
         ).format(regclass(table)),
         {
-            **dict(zip(Delivered._fields, ([*column] for column in zip(*told, strict=True)), strict=True)),
-            **audience._asdict(),
+            **dict(zip(Delivered._fields, ([*column] for column in zip(*delivered, strict=True)), strict=True)),
+            **recipients._asdict(),
         },
     )
 

@@ -16,7 +16,7 @@ from parity_dagster.models import POSITION_COLUMNS, ImportState, Pair
 from parity_dagster.store.copy_text import encode_array, encode_rows
 from parity_dagster.store.live import ask_tombstones, drop_tombstones, lock_pairs, read_tombstones
 from parity_dagster.store.mapper_tables import MappedStore, MappedWrite
-from parity_dagster.store.outbox import EVERYBODY, Audience, add_endings
+from parity_dagster.store.outbox import EVERYBODY, Recipients, add_endings
 from parity_dagster.store.sessions import enlarge_send_buffer
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import COLUMNS, state_from_row
@@ -38,12 +38,12 @@ _VALUES = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _TYPES.i
 class PageStore:
     """Saves batches on a connection of its own."""
 
-    def __init__(self, table: str, mapped: MappedStore | None = None, audience: Audience = EVERYBODY) -> None:
+    def __init__(self, table: str, mapped: MappedStore | None = None, recipients: Recipients = EVERYBODY) -> None:
         self._name = table
         self._table = sql.Identifier(table)
         self._composed: dict[str, bytes] = {}
         self.mapped = mapped or MappedStore({})
-        self._audience = audience
+        self._recipients = recipients
 
     def _sql(self, text: str) -> bytes:
         if text not in self._composed:
@@ -231,7 +231,7 @@ class PageStore:
         if complete:
             await drop_tombstones(conn, complete)
         endings = [(write.did, write.collection, write.fetched) for write in writes]
-        await add_endings(conn, self._name, importer_id, endings, self._audience)
+        await add_endings(conn, self._name, importer_id, endings, self._recipients)
         if hidden := [
             Pair(write.did, write.collection) for write in writes if write.ending and write.ending.deactivate
         ]:

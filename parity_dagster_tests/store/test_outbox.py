@@ -13,18 +13,18 @@ import pytest
 from parity_dagster.sample_network import POST
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, connection_url
-from parity_dagster.store.outbox import EVERYBODY, Audience, Delivered, add_endings, drop_told
+from parity_dagster.store.outbox import EVERYBODY, Delivered, Recipients, add_endings, drop_delivered
 
-LISTENERS, DAGSTER = Audience(dagster=False), Audience(listeners=False)
+LISTENERS, DAGSTER = Recipients(dagster=False), Recipients(listeners=False)
 ALICE = "did:plc:alice"
 
 
-def end(settings: Settings, audience: Audience = EVERYBODY, did: str = ALICE) -> None:
+def end(settings: Settings, recipients: Recipients = EVERYBODY, did: str = ALICE) -> None:
     """What a writer does at the end of a pair."""
 
     async def add() -> None:
         async with await psycopg.AsyncConnection.connect(connection_url(settings)) as conn:
-            await add_endings(conn, settings.state_table, 1, [(did, POST, True)], audience)
+            await add_endings(conn, settings.state_table, 1, [(did, POST, True)], recipients)
 
     asyncio.run(add())
 
@@ -36,15 +36,15 @@ def owed(settings: Settings) -> dict[str, tuple[bool, bool]]:
     return {did: (deliver, report) for did, deliver, report in rows}
 
 
-def tell(settings: Settings, audience: Audience, when: datetime | None = None) -> None:
+def tell(settings: Settings, recipients: Recipients, when: datetime | None = None) -> None:
     with connect(settings) as conn:
         told = [Delivered(ALICE, POST, when or datetime.now(UTC) + timedelta(hours=1))]
-        drop_told(conn, settings.state_table, told, audience)
+        drop_delivered(conn, settings.state_table, told, recipients)
 
 
 @pytest.mark.parametrize(("first", "second"), [(LISTENERS, DAGSTER), (DAGSTER, LISTENERS)])
 def test_an_ending_is_dropped_when_listeners_and_dagster_know(
-    settings: Settings, first: Audience, second: Audience
+    settings: Settings, first: Recipients, second: Recipients
 ) -> None:
     end(settings)
     end(settings, did="did:plc:bob")
@@ -57,21 +57,23 @@ def test_an_ending_is_dropped_when_listeners_and_dagster_know(
 
 
 @pytest.mark.parametrize("only", [LISTENERS, DAGSTER])
-def test_an_ending_that_one_side_waits_for_is_dropped_when_that_side_knows(settings: Settings, only: Audience) -> None:
+def test_an_ending_that_one_side_waits_for_is_dropped_when_that_side_knows(
+    settings: Settings, only: Recipients
+) -> None:
     end(settings, only)
-    tell(settings, Audience(not only.listeners, not only.dagster))
+    tell(settings, Recipients(not only.listeners, not only.dagster))
     assert owed(settings) == {ALICE: tuple(only)}
     tell(settings, only)
     assert owed(settings) == {}
 
 
 def test_an_ending_for_nobody_is_not_noted(settings: Settings) -> None:
-    end(settings, Audience(listeners=False, dagster=False))
+    end(settings, Recipients(listeners=False, dagster=False))
     assert owed(settings) == {}
 
 
 @pytest.mark.parametrize("told", [LISTENERS, DAGSTER, EVERYBODY])
-def test_a_later_ending_of_the_pair_stays(settings: Settings, told: Audience) -> None:
+def test_a_later_ending_of_the_pair_stays(settings: Settings, told: Recipients) -> None:
     before = datetime.now(UTC)
     end(settings)
     tell(settings, told, before)
@@ -88,7 +90,7 @@ def test_two_sides_that_are_told_at_the_same_moment_leave_nothing(settings: Sett
     """The second waits for the row, and looks at what the first has left of it."""
     end(settings)
     with connect(settings) as first:
-        drop_told(first, settings.state_table, [Delivered(ALICE, POST, datetime.now(UTC))], LISTENERS)
+        drop_delivered(first, settings.state_table, [Delivered(ALICE, POST, datetime.now(UTC))], LISTENERS)
         other = threading.Thread(target=tell, args=(settings, DAGSTER))
         other.start()
         _wait_until_blocked(settings)
