@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from parity_dagster.atproto.pages import FailedEntry
@@ -165,6 +165,14 @@ class PairTask:
         if self.blank:
             self.here = self.before_blank
             self.blank.clear()
+
+    # I10
+    def forget_rev(self) -> None:
+        """Have the next refresh look again whatever the revision: the list has become empty, and an index that is being
+        rebuilt shows nothing, too."""
+        self.here = replace(self.here, rev=None)
+        for page in self.blank:
+            page.position = replace(page.position, rev=None)
 
     def return_to(self, position: WalkPosition) -> None:
         """Forget a walk that was begun and has not brought a single page, so that what came before is not lost."""

@@ -118,7 +118,12 @@ class Walker:
                     task.begin(account.pds, rev, known_rev)
                 if not is_read:
                     await self._read_pages(task)
+                if is_resumed and not is_read and await self._is_another_list(task):
+                    is_resumed = False
+                    continue
                 await self._believe_end(task, account, has_begun=not is_resumed)
+                if not (task.here.seen or task.claim.is_fresh):
+                    task.forget_rev()
                 await self._hand_on(task)
                 return True
             except _CursorRefused as exc:
@@ -192,6 +197,13 @@ class Walker:
                 f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
                 " pair and delete them"
             )
+
+    # I11
+    async def _is_another_list(self, task: PairTask) -> bool:
+        """Whether a walk that was resumed only to find its end has lost its list meanwhile: from the start it shows
+        nothing either, so that its first pages are evidence of nothing any more."""
+        is_mere_end = task.shows_nothing and task.here.seen == task.claim.state.position.seen
+        return is_mere_end and not await self._shows_records(task)
 
     async def _shows_records(self, task: PairTask) -> bool:
         """Whether the host, asked from the start again, shows any record."""

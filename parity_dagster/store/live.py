@@ -136,7 +136,8 @@ async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> str | Non
     cursor = await conn.execute(
         "SELECT greatest((SELECT max(rev) FROM atproto_records WHERE did = %(did)s AND collection = %(collection)s"
         " AND rev < %(limit)s), (SELECT max(rev) FROM parity_tombstones WHERE did = %(did)s"
-        " AND collection = %(collection)s AND rev < %(limit)s))",
+        " AND collection = %(collection)s AND rev < %(limit)s), (SELECT max(rev) FROM parity_failed_records"
+        " WHERE did = %(did)s AND collection = %(collection)s AND rev < %(limit)s))",
         {**pair._asdict(), "limit": limit},
     )
     row = await cursor.fetchone()

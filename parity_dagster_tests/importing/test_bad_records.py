@@ -238,3 +238,19 @@ def test_a_retry_asks_the_mapper_too(settings: Settings) -> None:
         assert service.retry_failed_records() == (1, 0)
         assert query(settings, "SELECT count(*) FROM articles") == [(before[0][0] + 1,)]
         assert query(settings, "SELECT title FROM articles WHERE rkey = 'kept'") == [("fine by now",)]
+
+
+# I9
+def test_what_failed_while_the_host_told_no_revision_is_dropped_when_the_list_no_longer_shows_it(
+    settings: Settings,
+) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 5})
+    (rkey,) = network.add_odd(did, POST, ["nul"])
+    with importing(settings, network) as (service, _):
+        network.behave(faults=[{"kind": "503", "method": "getLatestCommit"}])
+        assert service.import_user_collection(did, POST).records_failed == 1
+        network.behave_normally()
+        network.delete_record(did, POST, rkey)
+        assert service.import_user_collection(did, POST, refresh=True).records_failed == 0
+        assert service.find_failed_records() == []

@@ -172,6 +172,22 @@ def test_an_account_that_deleted_all_its_records_is_believed(settings: Settings)
         assert network.log.count(method="getRepoStatus") == 1
 
 
+# I10
+def test_a_list_that_was_empty_for_a_moment_is_read_again_though_the_revision_is_the_same(settings: Settings) -> None:
+    network, did = one_account(5)
+    with importing(settings, network) as (service, _):
+        assert service.import_user_collection(did, POST).completed
+        network.put_record(did, POST)
+        network.behave(faults=[{"kind": "no-records", "method": "listRecords"}])
+        assert service.import_user_collection(did, POST, refresh=True).completed
+        network.behave_normally()
+        assert service.import_user_collection(did, POST, refresh=True).completed
+        assert_equal(settings, network, did, POST)
+        requests = network.log.count(method="listRecords")
+        assert service.import_user_collection(did, POST, refresh=True).completed
+        assert network.log.count(method="listRecords") == requests
+
+
 def move_after(network: SampleNetwork, service: ImportService, did: str, old: Any) -> ImportResult:
     """Import three pages, move the account, and import again."""
     network.behave(did=did, faults=[{"kind": "503", "method": "listRecords", "skip": 3}])
