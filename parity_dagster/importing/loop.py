@@ -99,14 +99,7 @@ class BackgroundLoop(Generic[Served]):
     def start(
         self, work: Callable[[Served], Awaitable[Result]], when_done: Callable[[], None] | None = None
     ) -> Running[Result]:
-        """Begin something on the loop.
-
-        Args:
-            when_done: called on the loop's thread when it has ended in whatever way.
-
-        Raises:
-            Interrupted: closed at this moment.
-        """
+        """Begin something on the loop; `when_done` is called on the loop's thread when it has ended in whatever way."""
         with self._lock:
             if self._life is None or self._life.has_ended:
                 self._life = _Life(self._open, self._close, self._name)
@@ -118,11 +111,7 @@ class BackgroundLoop(Generic[Served]):
         return self.start(work).result()
 
     def must_not_be_inside(self) -> None:
-        """Refuse to wait on the loop's own thread.
-
-        Raises:
-            RuntimeError: called there.
-        """
+        """Refuse (`RuntimeError`) to wait on the loop's own thread."""
         if (life := self._life) is not None:
             life.must_not_be_inside()
 
@@ -341,12 +330,7 @@ class Connections:
         reread: bool = False,
         patience: float | None,
     ) -> None:
-        """Import pairs.
-
-        Args:
-            pairs: distinct, checked pairs.
-            patience: seconds after which walks make room, once only long ones are left.
-        """
+        """Import distinct, checked pairs; after `patience` seconds walks make room, once only long ones are left."""
         from parity_dagster.importing.accounts import Accounts
         from parity_dagster.importing.importer import Importer
 

@@ -90,11 +90,7 @@ class EventQueue:
             self._filled.notify()
 
     def get(self) -> ImportEvent | None:
-        """Wait for the next event.
-
-        Returns:
-            It; None when the queue was closed and is empty.
-        """
+        """Wait for the next event; None when the queue was closed and is empty."""
         with self._filled:
             while not self._items:
                 self._filled.wait()

@@ -10,11 +10,7 @@ _TID_DIGITS = {character: index for index, character in enumerate(TID_ALPHABET)}
 
 
 def make_did(seed: int, index: int) -> str:
-    """Name the `index`-th account of a network.
-
-    Returns:
-        A did:plc with 24 base32 characters, as https://web.plc.directory/spec/v0.1/did-plc describes.
-    """
+    """The `index`-th account of a network: a did:plc, as https://web.plc.directory/spec/v0.1/did-plc describes."""
     return "did:plc:" + base64.b32encode(hashlib.sha256(b"%d/%d" % (seed, index)).digest()).decode().lower()[:24]
 
 
@@ -24,15 +20,7 @@ def make_handle(did: str) -> str:
 
 
 def make_tid(micros: int, clock: int = 0) -> str:
-    """Spell a timestamp as a TID (https://atproto.com/specs/tid).
-
-    Args:
-        micros: microseconds since the epoch.
-        clock: clock identifier, 0 to 1023.
-
-    Returns:
-        13 characters that sort as the time does.
-    """
+    """Spell microseconds since the epoch, and a clock identifier of 0 to 1023, as a TID."""
     number = (micros & (1 << 53) - 1) << 10 | clock & 1023
     return spell_base32(number, 13)
 
@@ -43,11 +31,7 @@ def spell_base32(number: int, length: int) -> str:
 
 
 def read_base32(text: str) -> int | None:
-    """Read what `spell_base32` wrote.
-
-    Returns:
-        The number, or None if another character occurs.
-    """
+    """Read what `spell_base32` wrote; None if another character occurs."""
     number = 0
     for character in text:
         digit = _TID_DIGITS.get(character)

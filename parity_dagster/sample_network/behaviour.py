@@ -137,13 +137,9 @@ DIALECTS: dict[str, Behaviour] = {
 
 
 def change(behaviour: Behaviour, changes: dict[str, Any]) -> Behaviour:
-    """Return a behaviour with some fields changed.
+    """Return a behaviour with some fields changed; `ValueError` for a field or a value that does not exist.
 
-    Args:
-        changes: field → value; lists become tuples and mappings in `faults` become `Fault`, so JSON will do.
-
-    Raises:
-        ValueError: a field or a value that does not exist.
+    Lists become tuples and mappings in `faults` become `Fault`, so JSON will do.
     """
     known = {one.name for one in fields(Behaviour)}
     if unknown := changes.keys() - known:

@@ -66,15 +66,11 @@ def encode(value: Any) -> bytes:
 
 
 def make_value(nsid: str, rng: random.Random, *, did: str, created_at: str) -> Value:
-    """Write one record.
+    """Write one record, with `$type` first as the reference PDS has it.
 
     Args:
         nsid: the collection; one that is not known gets a small generic record.
         did: an account that the record may mention, like, repost, follow or answer.
-        created_at: time of the record, RFC 3339.
-
-    Returns:
-        The value, with `$type` first as the reference PDS has it.
     """
     return _WRITERS.get(nsid, _generic(nsid))(rng, did, created_at)
 

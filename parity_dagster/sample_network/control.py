@@ -80,11 +80,7 @@ def _counts(network: SampleNetwork, query: dict[str, str]) -> Any:
 
 
 def describe(network: SampleNetwork, *, dids: int | None = None) -> dict[str, Any]:
-    """Return where a network is served and who lives there.
-
-    Args:
-        dids: at most so many DIDs; None lists all.
-    """
+    """Return where a network is served and who lives there: all DIDs, or the first ones."""
     return {
         "plc_url": network.plc.url,
         "pds_urls": {name: host.url for name, host in network.hosts.items()},

@@ -123,11 +123,7 @@ class Generated:
         return index if 0 <= index < self.count else None
 
     def after(self, cursor: str) -> int:
-        """Return the index of the greatest record key below a cursor; `count` if there is none.
-
-        Args:
-            cursor: any string, compared as the reference PDS does (`rkey < cursor`).
-        """
+        """Index of the greatest record key below a cursor, as the reference PDS compares; `count` if there is none."""
         known = self.index(cursor)
         if known is not None:
             return known + 1

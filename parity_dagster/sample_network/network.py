@@ -102,11 +102,7 @@ class SampleNetwork(Population):
             return self.accounts[did].repo.delete(nsid, rkey)
 
     def add_odd(self, did: str, nsid: str, kinds: Iterable[str] | None = None) -> dict[str, str]:
-        """Add odd records to a collection.
-
-        Args:
-            kinds: keys of `odd.ODD_KINDS`; by default one of each.
-        """
+        """Add odd records to a collection: one of each of some kinds, or of all in `odd.ODD_KINDS`."""
         with self.lock:
             repo = self.accounts[did].repo
             made = {}
@@ -140,10 +136,9 @@ class SampleNetwork(Population):
             return self.accounts[did].repo.rev
 
     def set_clock(self, did: str, *, ahead: float = 0.0) -> str:
-        """Let an account's revisions go on from now, as its host's clock tells it; until then they are of a year ago.
+        """Let an account's revisions go on from now, as its host's clock, so many seconds ahead, has it.
 
-        Args:
-            ahead: seconds by which the host's clock is fast.
+        Until then they are of a year ago.
         """
         with self.lock:
             repo = self.accounts[did].repo

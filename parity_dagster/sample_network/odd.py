@@ -33,14 +33,7 @@ ODD_KINDS: dict[str, OddKind] = {}
 
 
 def make_odd(kind: str, did: str, nsid: str, rkey: str) -> Record:
-    """Make an odd record.
-
-    Args:
-        rkey: record key; kinds about record keys extend it.
-
-    Raises:
-        ValueError: no such kind.
-    """
+    """Make an odd record; kinds about record keys extend `rkey`."""
     if kind not in _MAKERS:
         raise ValueError(f"no odd record is called {kind!r}; there are {', '.join(ODD_KINDS)}")
     record = _MAKERS[kind](did, nsid, rkey)

@@ -45,11 +45,7 @@ class Population:
         return list(self.accounts)
 
     def add_host(self, name: str | None = None, behaviour: Behaviour | None = None) -> Host:
-        """Add a PDS; it is served at once if the network is.
-
-        Args:
-            name: its name, by default `pds-N`.
-        """
+        """Add a PDS, by default named `pds-N`; it is served at once if the network is."""
         with self.lock:
             host = Host(name or f"pds-{len(self.hosts) + 1}", {})
             self.hosts[host.name] = host
@@ -60,11 +56,7 @@ class Population:
         return host
 
     def take_down_host(self, host: str) -> None:
-        """Let a host refuse connections and cut the open ones; its port stays reserved.
-
-        Args:
-            host: its name; `plc` is the directory.
-        """
+        """Let a host (`plc` is the directory) refuse connections and cut the open ones; its port stays reserved."""
         if self.server is not None:
             self.server.close_host(self.host(host))
 
@@ -74,14 +66,7 @@ class Population:
             self.server.open_host(self.host(host))
 
     def host(self, name: str) -> Host:
-        """Return a host by name.
-
-        Args:
-            name: `plc` is the directory.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """Return a host by name; `plc` is the directory."""
         return self.plc if name == "plc" else self.hosts[name]
 
     def settle(

@@ -100,11 +100,7 @@ class Collection:
         return Record(rkey, cid, value, clock=self.base.count - index)
 
     def entries(self, rkeys: list[str]) -> list[bytes]:
-        """Return list entries, runs of generated neighbours rendered at once and joined with commas.
-
-        Args:
-            rkeys: keys of records held, in the order wanted.
-        """
+        """List entries in the order wanted; runs of generated neighbours are rendered at once, joined with commas."""
         found: list[bytes] = []
         start = 0
         while start < len(rkeys):
@@ -130,11 +126,7 @@ class Collection:
         return self._generated(rkeys[:half]) + self._generated(rkeys[half:])
 
     def put(self, record: Record) -> None:
-        """Create or replace a record.
-
-        Args:
-            record: what to hold; its `clock` is set here.
-        """
+        """Create or replace a record; its `clock` is set here."""
         old = self.own.get(record.rkey)
         known = old is not None or self.base.index(record.rkey) is not None
         if record.rkey in self.gone or not known:
@@ -227,11 +219,7 @@ class Repo:
         return held.base if held is not None and held.is_generated else held
 
     def writable(self, nsid: str) -> Collection:
-        """Return a collection for writing or for reading in an unusual order.
-
-        Args:
-            nsid: the collection; it is made if there is none.
-        """
+        """Return a collection for writing or for reading in an unusual order; it is made if there is none."""
         held = self._collections.get(nsid, 0)
         if isinstance(held, int):
             held = self._collections[nsid] = Collection(Generated(self.did, nsid, held))

@@ -51,13 +51,7 @@ class RequestLog:
         collection: str | None = None,
         status: int | None = None,
     ) -> list[LoggedRequest]:
-        """Return remembered requests, oldest first.
-
-        Args:
-            method: only this method's (`listRecords` or the whole NSID).
-            collection: only this collection's.
-            status: only those answered so.
-        """
+        """Return remembered requests, oldest first; a method is `listRecords` or the whole NSID."""
         return [
             entry
             for entry in self._entries.copy()
@@ -69,21 +63,12 @@ class RequestLog:
         ]
 
     def cursors(self, did: str, collection: str, *, status: int = 200) -> list[str | None]:
-        """Return the cursors with which pages of a pair were asked, in order; None is the first page.
-
-        Args:
-            status: only pages answered so.
-        """
+        """Return the cursors with which answered pages of a pair were asked, in order; None is the first page."""
         found = self.entries(method="listRecords", did=did, collection=collection, status=status)
         return [entry.cursor for entry in found]
 
     def count(self, *, host: str | None = None, method: str | None = None, status: int | None = None) -> int:
-        """Count requests, forgotten ones included.
-
-        Args:
-            method: only this method's (`listRecords` or the whole NSID).
-            status: only those answered so.
-        """
+        """Count requests, forgotten ones included; a method is `listRecords` or the whole NSID."""
         return sum(
             number
             for (a_host, a_method, a_status), number in self._counts.copy().items()

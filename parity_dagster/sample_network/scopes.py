@@ -30,11 +30,7 @@ class Scope:
         self._chance.seed(self.behaviour.seed)
 
     def fault(self, method: str, cursor: str | None) -> Fault | None:
-        """Decide which fault hits a request, and count it.
-
-        Args:
-            method: NSID of the XRPC method, or `did`.
-        """
+        """Decide which fault hits a request of an XRPC method, or `did`, and count it."""
         for number, fault in enumerate(self.behaviour.faults):
             if fault.method and fault.method != method and not method.endswith("." + fault.method):
                 continue

@@ -168,16 +168,9 @@ async def _serve(
 def run_in_thread(
     network: SampleNetwork | None = None, *, plc_port: int = 0, pds_port: int = 0, control_port: int = 0
 ) -> Iterator[Running]:
-    """Serve a network in a thread of this process.
+    """Serve a network, by default an empty one with one host, in a thread of this process.
 
-    Args:
-        network: what to serve; by default an empty one with one host.
-        plc_port: port of the directory; 0 takes a free one.
-        pds_port: port of the first PDS, the others follow; 0 takes free ones.
-        control_port: port of the control endpoint; 0 takes a free one.
-
-    Raises:
-        OSError: a port is taken.
+    A port 0 takes a free one, `pds_port` is the first PDS's and the others follow; `OSError` if a port is taken.
     """
     served = network or SampleNetwork()
     ready = threading.Event()
@@ -217,16 +210,9 @@ def serve(
     control_port: int = 0,
     on_start: Callable[[Running], None] = lambda running: None,
 ) -> None:
-    """Serve a network until SIGTERM or SIGINT.
+    """Serve a network until SIGTERM or SIGINT; `on_start` is called once all ports accept connections.
 
-    Args:
-        plc_port: port of the directory; 0 takes a free one.
-        pds_port: port of the first PDS, the others follow; 0 takes free ones.
-        control_port: port of the control endpoint; 0 takes a free one.
-        on_start: called once all ports accept connections.
-
-    Raises:
-        OSError: a port is taken.
+    A port 0 takes a free one, `pds_port` is the first PDS's and the others follow; `OSError` if a port is taken.
     """
 
     def started(running: Running, stop: Callable[[], None]) -> None:

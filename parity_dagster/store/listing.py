@@ -102,7 +102,7 @@ def count_records(connection: psycopg.Connection, dids: Collection[str]) -> list
 
 
 def find_claimants(connection: psycopg.Connection, handle: str, limit: int) -> list[str]:
-    """Look up whose DID documents claim a handle, among the accounts that were met before; the one met first first.
+    """The accounts whose DID documents claim a handle, among those that were met before; the one met first first.
 
     A DID document may claim any handle, and whether the handle's domain names the account back is not known here.
     """
