@@ -23,6 +23,8 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.restore import forget_states
 
 PARTITIONS_PER_STATEMENT = 1000
+ENDINGS = frozenset({dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION})
+"""Events that tell how a pair ended."""
 
 
 class ParityEventLogStorage(PostgresEventLogStorage):
@@ -32,14 +34,26 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
         self._settings = settings
 
+    def store_event(self, event: EventLogEntry) -> None:
+        """Write an event; one that tells how a pair ended, in one transaction."""
+        if event.dagster_event_type in ENDINGS:
+            self._store_endings([event])
+        else:
+            super().store_event(event)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Write a batch of events.
 
-        The stock storage is fast for materializations and observations, and writes planned events one by one:
-        several milliseconds for each partition of a run before the run can start.
+        The stock storage commits materializations and observations, and only then what finds them by dimension and
+        shows their asset; whoever is killed in between leaves events that look written and are half there. Planned
+        events it writes one by one: several milliseconds for each partition of a run before the run can start.
         """
         planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-        if not events or {event.dagster_event_type for event in events} != {planned}:
+        kinds = {event.dagster_event_type for event in events}
+        if len(kinds) == 1 and kinds <= ENDINGS:
+            self._store_endings(events)
+            return
+        if kinds != {planned}:
             super().store_event_batch(events)
             return
         statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
@@ -50,6 +64,16 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         with self.index_transaction() as connection:
             for event in latest.values():
                 self._store_asset_event(connection, event, ids[-1])
+
+    def _store_endings(self, events: Sequence[EventLogEntry]) -> None:
+        with self.index_transaction() as connection:
+            statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+            ids = [int(row[0]) for row in connection.execute(statement)]
+            self._store_asset_event_tags(connection, events, ids)
+            # the asset's row remembers the latest event only
+            latest = {str(event.get_dagster_event().asset_key): at for at, event in enumerate(events)}
+            for _, at in sorted(latest.items()):  # whoever writes of several takes turns
+                self._store_asset_event(connection, events[at], ids[at])
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Wipe an asset; pairs whose materialization is wiped are not imported any more."""

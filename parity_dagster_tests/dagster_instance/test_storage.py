@@ -13,8 +13,12 @@ import dagster as dg
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from parity_dagster.dagster_instance.events import write_without_run
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import TABLES_LOCK, ParityStorage, parity_instance
+from parity_dagster.models import Pair
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
@@ -195,3 +199,25 @@ def test_processes_that_start_at_once_make_the_tables_one_after_the_other(databa
     for process in racing:
         process.join()
     assert [process.exitcode for process in racing] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_endings_are_written_whole_or_not_at_all(instance: dg.DagsterInstance, database_url: str, count: int) -> None:
+    """Stock, the events are there and what shows them is not."""
+    pairs = [Pair(f"did:plc:{number:024}", "app.bsky.feed.post") for number in range(count)]
+    events = [dg.AssetMaterialization(RECORDS_KEY, partition=to_partition_key(pair)) for pair in pairs]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'as if killed here'; END$$"
+        )
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dagster.asset_keys FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        with pytest.raises(DBAPIError, match="as if killed here"):
+            write_without_run(instance, events, [])
+        assert connection.execute("SELECT count(*) FROM dagster.event_logs").fetchone() == (0,)
+        connection.execute("DROP TRIGGER refuse ON dagster.asset_keys")
+        write_without_run(instance, events, [])
+        assert connection.execute("SELECT count(*) FROM dagster.event_logs").fetchone() == (count,)
+    assert instance.get_materialized_partitions(RECORDS_KEY) == {str(to_partition_key(pair)) for pair in pairs}
+    assert instance.has_asset_key(RECORDS_KEY)
