@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant("emptied-is-known", "condition left out: a pair that became empty passes for read", WALK,
            "if not (task.here.seen or task.claim.is_fresh):", "if False:", ("test_walk_quirks",)),
     Mutant("contradiction-once", "condition left over: a host that lost its list is believed the second time", WALK,
-           "state.position.seen and here.rev and", "state.position.seen and state.completed_at and here.rev and",
+           "(state.position.seen and here.rev", "(state.position.seen and state.completed_at and here.rev",
            ("test_evidence",)),
     Mutant("new-walk-unmarked", "flag forgotten: page rows of the walk before stay", BATCH,
            "write.is_new_walk, write.is_counted, self._last_rkey = True, True, None",

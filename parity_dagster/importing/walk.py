@@ -32,7 +32,7 @@ from parity_dagster.importing.stragglers import GOES_ON, Stragglers
 from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row
-from parity_dagster.store.live import newest_rev
+from parity_dagster.store.live import is_seen_at, newest_rev
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 
@@ -178,10 +178,14 @@ class Walker:
             return
         state = task.claim.state
         here = task.here
-        if here.seen == 0 and state.position.seen and here.rev and here.rev == state.rev:
+        if (
+            here.seen == 0
+            and here.rev
+            and ((state.position.seen and here.rev == state.rev) or await self._was_seen_at(task, here.rev))
+        ):
             raise ServerFailure(
-                f"{account.pds} contradicts itself: {task.did} has the revision of the last import and none of its"
-                f" {state.position.seen:,} records; they are kept. Try again later"
+                f"{account.pds} contradicts itself: {task.did} has the revision of an earlier import and none of the"
+                " records that were seen then; they are kept. Try again later"
             )
         grace = VOUCHED_SECONDS if task.claim.is_fresh and has_begun else 0.0
         since = time.monotonic() - grace
@@ -197,6 +201,11 @@ class Walker:
                 f"{denial}; records that were imported before are kept. If they are really gone, `parity reset` the"
                 " pair and delete them"
             )
+
+    async def _was_seen_at(self, task: PairTask, rev: str) -> bool:
+        """Whether anything of the pair was seen at a revision, by whatever project, before or after a reset."""
+        pair = Pair(task.did, task.collection)
+        return not task.claim.is_fresh and await self._database.run(lambda conn: is_seen_at(conn, pair, rev))
 
     # I11
     async def _is_another_list(self, task: PairTask) -> bool:

@@ -144,6 +144,14 @@ async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> str | Non
     return None if row is None else row[0]
 
 
+async def is_seen_at(conn: AsyncConnection, pair: Pair, rev: str) -> bool:
+    """Whether a pair holds a record that was seen at a revision."""
+    cursor = await conn.execute(
+        "SELECT FROM atproto_records WHERE did = %s AND collection = %s AND rev = %s LIMIT 1", (*pair, rev)
+    )
+    return cursor.rowcount == 1
+
+
 class LiveBatch(NamedTuple):
     """What some events brought; each key at most once over the three lists of records."""
 

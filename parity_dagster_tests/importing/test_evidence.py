@@ -494,22 +494,25 @@ def test_a_host_whose_clock_was_ahead_once_is_still_read_right(
 
 
 # I1
-@pytest.mark.parametrize("again", ["refresh", "resume", "reread"])
+@pytest.mark.parametrize("again", ["refresh", "resume", "reread", "reset", "other project"])
 def test_an_empty_list_at_the_revision_of_a_full_one_is_not_believed_however_often_it_is_shown(
-    again: str, settings: Settings, network: Running, service: ImportService
+    again: str, settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:
     sample = network.network
     did = sample.add_account({POST: RECORDS})
     assert service.import_user_collection(did, POST).completed
-    if again != "reread":  # of which the first page is read
+    if again in ("refresh", "resume"):  # of which the first page is read
         sample.put_record(did, POST)
         break_off(sample, 1)
         assert service.import_user_collection(did, POST, refresh=True).is_partial
     sample.behave(faults=[{"kind": "refuse-cursor", "with_cursor": True}, EMPTY] if again == "refresh" else [EMPTY])
-    for _ in range(3):
-        result = service.import_user_collection(did, POST, refresh=True, reread=again == "reread")
-        assert result.error_code == "server_error"
-        assert len(stored(settings, did, POST)) >= RECORDS
+    if again == "reset":
+        service.reset_user(did)
+    with ImportService(other if again == "other project" else settings, report=False) as reading:
+        for _ in range(3):
+            result = reading.import_user_collection(did, POST, refresh=True, reread=again == "reread")
+            assert result.error_code == "server_error"
+            assert len(stored(settings, did, POST)) >= RECORDS
     sample.behave_normally()
     assert service.import_user_collection(did, POST).completed
     assert_equal(settings, sample, did, POST)
