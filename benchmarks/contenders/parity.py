@@ -37,7 +37,7 @@ def refresh(task: Task, stack: ExitStack) -> Run:
 
 def _import(task: Task, stack: ExitStack, *, refresh: bool) -> Run:
     importer = stack.enter_context(ImportService(settings_for(task), report=False))
-    importer.find_states(did="did:web:nobody.example")  # now connections and loop are there
+    importer.import_pairs([])  # now connections and loop are there
     import_module("parity_dagster.atproto.repo")  # loaded late by the service, as are these
     import_module("parity_dagster.atproto.identity")
     import_module("parity_dagster.importing.importer")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 THRESHOLDS = (50_000, 20, 100)
 """An import makes hundreds of objects per page, none of them in cycles, and frees them soon; looking for garbage after
-every 700 of them costs a fifth of the importing process's time (benchmark `wide`)."""
+every 700 of them costs a tenth of the importing process's CPU time (benchmark `wide`), after so many a hundredth."""
 
 _lock = threading.Lock()
 _users = 0

@@ -1,13 +1,13 @@
-"""What an error means for the pair: the one place that decides whether and when it is tried again.
-
-What lives here: error in, `Ending` out. What must not: detecting errors or writing rows.
-"""
+"""Whether and when something that failed is tried again: a pair, a handle of a list, and what a run left behind."""
 
 from __future__ import annotations
 
 from parity_dagster.errors import AccountUnavailable, Interrupted, ParityError, RateLimited
 from parity_dagster.settings import Settings
 from parity_dagster.store.writes import Ending
+
+LONGEST_WAIT = 3600.0
+"""Seconds after which what a run left behind, because it died, is given to another one, at the latest."""
 
 MAX_ERROR_TEXT = 500
 """Characters of an error kept on the row."""
@@ -43,6 +43,14 @@ def next_try(error: ParityError, attempts: int, settings: Settings) -> tuple[flo
     if error.retryable and attempts < settings.retry_attempts:
         return settings.retry_delay * 2 ** (attempts - 1), attempts
     return None, attempts
+
+
+def pause_after_run(failures: int, settings: Settings) -> float:
+    """Seconds until what a run was to do is asked for again: at once, then after pauses that grow.
+
+    Pairs of a batch have no such number; `store.queue.dissolve_batch` lets them wait as long as they have waited.
+    """
+    return min(settings.retry_delay * (2.0 ** min(failures, 20) - 1), LONGEST_WAIT)
 
 
 def after_failure(error: ParityError, attempts: int, settings: Settings) -> tuple[Ending, int]:

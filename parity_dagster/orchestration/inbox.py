@@ -21,6 +21,7 @@ import psycopg
 from pydantic import Field
 
 from parity_dagster.errors import TransientError
+from parity_dagster.importing.retry_policy import LONGEST_WAIT, pause_after_run
 from parity_dagster.inbox.files import (
     FileChanged,
     Found,
@@ -68,9 +69,6 @@ UNFINISHED_QUIET = 10.0
 LISTS_PER_RUN = 500
 RUNS_AT_ONCE = 4
 """Runs that read lists, at most; further lists wait for one of them to end."""
-
-LONGEST_WAIT = 3600.0
-"""Seconds until lists whose run died are asked for again, at most."""
 
 HANDLE_TIMEOUT = 5
 """Seconds that one request for a handle may take."""
@@ -235,8 +233,7 @@ class _Inbox:
                 self._ask_again(name, entry, ended[entry.run_key])
 
     def _ask_again(self, name: str, entry: Seen, run: dg.DagsterRun) -> None:
-        # once more at once, then after pauses that grow
-        pause = min(self._settings.retry_delay * (2 ** min(entry.failures, 20) - 1), LONGEST_WAIT)
+        pause = pause_after_run(entry.failures, self._settings)
         failures = entry.failures + 1
         self.seen[name] = Seen(
             entry.signature, entry.first_seen, failures=failures, not_before=self._now + pause if pause else 0

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import dagster as dg
 
+from parity_dagster.importing.retry_policy import LONGEST_WAIT
 from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -44,7 +45,7 @@ def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunR
             if batch not in runs:
                 unlaunched[batch] = 0
             elif runs[batch].is_finished:
-                dissolve_batch(connection, table, batch, settings.retry_delay)
+                dissolve_batch(connection, table, batch, least=settings.retry_delay, most=LONGEST_WAIT)
                 ended += 1
         room = OPEN_BATCHES - len(waiting) + ended
         new = make_batches(connection, table, settings.collections, size=PAIRS_PER_RUN, count=room)

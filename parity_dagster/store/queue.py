@@ -21,9 +21,6 @@ from parity_dagster.store.states import FROM_THE_START, LIVE_IMPORTERS, LOCK_CLA
 LOCK = 2**31 - 1
 """Second key of the advisory lock under which batches are made; importers' numbers never get there."""
 
-LONGEST_WAIT = 3600
-"""Seconds after which a pair whose run died without touching it is launched again, at the latest."""
-
 _OLD = "s.error_code = 'interrupted'"
 _NEW = "s.error_code IS DISTINCT FROM 'interrupted'"
 
@@ -121,18 +118,18 @@ def pairs_of_batch(connection: psycopg.Connection, table: str, batch: str) -> li
     return [Pair(pair.did, pair.collection) for account in spread(DuePair(*row) for row in rows) for pair in account]
 
 
-def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, wait: float) -> int:
+def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, *, least: float, most: float) -> int:
     """Give back the pairs that a batch's run ended without taking up.
 
-    They are due again after as long as they have waited already, at least `wait` seconds, so that a run that dies each
-    time is started less and less often.
+    They are due again after as long as they have waited already, within these bounds in seconds, so that a run that
+    dies each time is started less and less often.
     """
     return connection.execute(
         sql.SQL(
             "UPDATE {table} SET batch = NULL, next_attempt_at = now() + make_interval(secs =>"
             " least(greatest(extract(epoch FROM now() - updated_at), %s), %s)) WHERE batch = %s"
         ).format(table=sql.Identifier(table)),
-        (wait, LONGEST_WAIT, batch),
+        (least, most, batch),
     ).rowcount
 
 
