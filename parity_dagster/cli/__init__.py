@@ -1,7 +1,7 @@
-"""The command `parity`.
+"""The command `parity`: a command parses, makes one call, prints.
 
- A command parses, makes one call, prints. Nothing heavy is imported
-at the top of these modules: `parity --help` and `parity import-status` are expected to answer at once.
+Add here words and tables for people; what a program could want, too, is the service's. Nothing heavy is imported at
+the top of these modules: `parity --help` and `parity import-status` are expected to answer at once.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The checks of `atproto/records`: whether what is there is whole, and if not, where.
 
- Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads
-them.
-
 Executed by itself, or by the job `refresh_overview`, a check looks at everything. Dagster also runs an asset's checks
 in each run of a backfill; there they look at what that run has read, so that a backfill of many runs does not count
-the whole table many times.
+the whole table many times. Annotations here are evaluated (no `from __future__ import annotations`), because Dagster
+reads them.
 """
 
 from collections import Counter
@@ -13,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from random import SystemRandom
+from typing import Protocol
 
 import dagster as dg
 from pydantic import Field
@@ -55,7 +54,7 @@ class FreshnessConfig(dg.Config):
     stale_days: int = Field(30, ge=1, description="how old the last complete reading of a pair may be")
 
 
-def scope(context: dg.AssetCheckExecutionContext) -> str | None:
+def run_to_check(context: dg.AssetCheckExecutionContext) -> str | None:
     """Which pairs a check looks at: those of its run if the run also imports, else (None) all."""
     selected = context.run.asset_selection
     is_import = selected is not None and RECORDS_KEY in selected
@@ -70,7 +69,7 @@ def consistency_queries(settings: Settings, run_id: str | None) -> Iterator[Cons
         yield ConsistencyQueries(conn, settings.state_table, run_id)
 
 
-def result(
+def check_result(
     run_id: str | None,
     *,
     passed: bool,
@@ -92,8 +91,15 @@ def result(
     return dg.AssetCheckResult(passed=passed, description=said, metadata=metadata, severity=severity)
 
 
-def named(pairs: Sequence[Pair], most: int = 3) -> str:
-    """Pairs for a sentence."""
+class _OfPair(Protocol):
+    @property
+    def did(self) -> str: ...
+    @property
+    def collection(self) -> str: ...
+
+
+def some_of(pairs: Sequence[_OfPair], most: int = 3) -> str:
+    """Some of the pairs, for a sentence."""
     names = ", ".join(f"{pair.collection}|{pair.did}" for pair in pairs[:most])
     return names + (f" and {len(pairs) - most:,} more" if len(pairs) > most else "")
 
@@ -118,7 +124,7 @@ Service = dg.ResourceParam[ImportService]
 @dg.asset_check(asset=RECORDS_KEY)
 def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """There are no failed records."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     with consistency_queries(import_service.settings, run_id) as queries:
         found = queries.failed_records()
     total = sum(count.records for count in found)
@@ -127,11 +133,11 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
     for count in found:
         reasons[count.reason] += count.records
     by_reason = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
-    return result(
+    return check_result(
         run_id,
         passed=not found,
         said=(
-            f"{total:,} records of {len(pairs):,} pairs could not be stored: {by_reason}; in {named(pairs)}. `parity "
+            f"{total:,} records of {len(pairs):,} pairs could not be stored: {by_reason}; in {some_of(pairs)}. `parity "
             "failed-records` shows them byte for byte, `parity failed-records --retry` tries them again."
             if found
             else "Every record that was read is stored."
@@ -155,18 +161,18 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
 @dg.asset_check(asset=RECORDS_KEY)
 def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """No pair's last import ended with an error."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     with consistency_queries(import_service.settings, run_id) as queries:
         found = queries.failed_pairs()
         looked_at = queries.count_pairs()
     codes = Counter(pair.error_code or "unknown" for pair in found)
     by_code = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
-    return result(
+    return check_result(
         run_id,
         passed=not found,
         said=(
             f"{len(found):,} of {looked_at:,} pairs failed: {by_code};"
-            f" {named([Pair(p.did, p.collection) for p in found])}. Those with a next attempt are tried again by"
+            f" {some_of(found)}. Those with a next attempt are tried again by"
             " themselves; `parity import --resume` tries all of them now."
             if found
             else f"None of {looked_at:,} pairs has failed."
@@ -187,16 +193,16 @@ def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Se
 @dg.asset_check(asset=RECORDS_KEY)
 def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """The table holds as many records of each pair as its import counted."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     with consistency_queries(import_service.settings, run_id) as queries:
         found = queries.miscounts()
         looked_at = queries.count_pairs()
-    return result(
+    return check_result(
         run_id,
         passed=not found,
         said=(
             f"{len(found):,} of {looked_at:,} pairs have another number of rows than their import counted: "
-            f"{named([Pair(p.did, p.collection) for p in found])}. Somebody has changed the table by hand; `parity "
+            f"{some_of(found)}. Somebody has changed the table by hand; `parity "
             "import DID --collection NSID --reread` corrects one, `parity doctor --mend` all of them."
             if found
             else f"Rows and counts agree for {looked_at:,} pairs."
@@ -214,7 +220,7 @@ def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service
 @dg.asset_check(asset=RECORDS_KEY)
 def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """Each pair's row equals the metadata of its last materialization."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     settings = import_service.settings
     active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=UNDER_WAY))) - {context.run.run_id}
     # The events are read before the rows: what ends in between is newer in the table, and its run will report it.
@@ -248,11 +254,11 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
         known = {state.pair for state in now} | busy
         rows += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items() if pair not in known]
     pairs = list(dict.fromkeys(pair for pair, *_ in rows))
-    return result(
+    return check_result(
         run_id,
         passed=not rows,
         said=(
-            f"{len(pairs):,} pairs differ between the state table and Dagster: {named(pairs)}. Importing them again "
+            f"{len(pairs):,} pairs differ between the state table and Dagster: {some_of(pairs)}. Importing them again "
             "reports them anew (complete ones are not read again); `parity rebuild-states` restores missing rows."
             if rows
             else f"State table and metadata agree for {len(now):,} pairs."
@@ -269,7 +275,7 @@ def sample_audit(
     context: dg.AssetCheckExecutionContext, config: AuditConfig, import_service: Service
 ) -> dg.AssetCheckResult:
     """Accounts drawn by chance are read again from their PDSes; uri, cid and value of each record agree."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     with plain_failures():
         report = audit(
             import_service.settings,
@@ -285,7 +291,7 @@ def sample_audit(
     if bad:
         said = (
             f"{report.lost:,} of {report.compared:,} records are missing or different ({report.loss_rate:.4%}) and "
-            f"{surplus:,} are surplus, in {named([Pair(p.did, p.collection) for p in bad])}. `parity import --reread` "
+            f"{surplus:,} are surplus, in {some_of(bad)}. `parity import --reread` "
             "with these accounts reads them again."
         )
     elif unread:
@@ -297,7 +303,7 @@ def sample_audit(
         said = f"{report.compared:,} records of {accounts:,} accounts were read again and agree with the table."
     else:
         said = "There is nothing to audit yet."
-    return result(
+    return check_result(
         run_id,
         passed=not bad and not unread,
         said=said,
@@ -325,7 +331,7 @@ def no_suspicious_copies(
     context: dg.AssetCheckExecutionContext, config: SuspectsConfig, import_service: Service
 ) -> dg.AssetCheckResult:
     """No complete pair bears the traces of an earlier version's faults."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     settings = import_service.settings
     with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
         report = find_suspects(
@@ -339,11 +345,11 @@ def no_suspicious_copies(
         found[pair, "few"] = Suspect(*pair, "few", 0, detail)
     pairs = list(dict.fromkeys(pair for pair, _ in found))
     rest = "" if report.is_whole else f"; the others had to wait after {config.seconds} s, the next execution goes on"
-    return result(
+    return check_result(
         run_id,
         passed=not found,
         said=(
-            f"The copies of {len(pairs):,} pairs may be wrong: {named(pairs)}. `parity import DID --collection NSID "
+            f"The copies of {len(pairs):,} pairs may be wrong: {some_of(pairs)}. `parity import DID --collection NSID "
             f"--reread` reads one again and corrects it, `parity doctor --mend` all of them{rest}."
             if found
             else f"Nothing suspicious in {report.records:,} records of {report.pairs:,} complete pairs{rest}."
@@ -367,7 +373,7 @@ def import_freshness(
     context: dg.AssetCheckExecutionContext, config: FreshnessConfig, import_service: Service
 ) -> dg.AssetCheckResult:
     """No pair waits for ever, and none was read too long ago."""
-    run_id = scope(context)
+    run_id = run_to_check(context)
     with consistency_queries(import_service.settings, run_id) as queries:
         stuck = queries.stuck(timedelta(minutes=config.stuck_minutes))
         stale = queries.stale(timedelta(days=config.stale_days))
@@ -376,16 +382,16 @@ def import_freshness(
     if stuck:
         said.append(
             f"{len(stuck):,} pairs have waited for more than {config.stuck_minutes} minutes: "
-            f"{named([Pair(p.did, p.collection) for p in stuck])}. Is the daemon running and retry_sensor on? `parity "
+            f"{some_of(stuck)}. Is the daemon running and retry_sensor on? `parity "
             "import --resume` imports them now."
         )
     if stale:
         said.append(
             f"{len(stale):,} pairs were read more than {config.stale_days} days ago: "
-            f"{named([Pair(p.did, p.collection) for p in stale])}. `parity import --refresh` reads them again; an "
+            f"{some_of(stale)}. `parity import --refresh` reads them again; an "
             "account that has not changed costs one request."
         )
-    return result(
+    return check_result(
         run_id,
         passed=not stuck and not stale,
         said=" ".join(said) or f"All of {looked_at:,} pairs are done, and read within {config.stale_days} days.",
