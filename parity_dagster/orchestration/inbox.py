@@ -187,7 +187,7 @@ def look_into_inbox(
     found = {entry.name: entry for entry in find_lists(settings.inbox)}
     before = {name: entry for name, entry in load_cursor(cursor).items() if name in found}
     inbox = _Inbox(instance, settings, found, before)
-    inbox.settle()
+    inbox.follow_up()
     inbox.notice()
     inbox.ask(deadline)
     return Look(dump_cursor(inbox.seen), inbox.requests(), inbox.events(), inbox.summary())
@@ -210,7 +210,7 @@ class _Inbox:
         self._running: set[str] = set()  # keys of runs that are under way
         self._told: list[tuple[str, str]] = []  # files that are not read, and why
 
-    def settle(self) -> None:
+    def follow_up(self) -> None:
         """See what became of the runs that were asked for."""
         asked = {name: entry for name, entry in self.seen.items() if entry.stage is Stage.ASKED}
         keys = sorted({entry.run_key for entry in asked.values()})
