@@ -161,7 +161,7 @@ def _repeated_key(repository: Repository) -> bytes:
     """A record is in its node twice."""
     tree = repository.tree()
     last = tree.entries[-1]
-    tree.entries.append(Entry(last.key, last.value))
+    tree.entries.insert(-1, Entry(last.key, last.value))
     return repository.signed(tree)
 
 
