@@ -201,6 +201,13 @@ def test_keys_on_a_layer_that_is_not_theirs():
             _walk_blocks(_node(_entry(one), _entry(other[shared:], p=head(0, shared))))
 
 
+def test_a_collection_in_capitals_is_another_one():
+    """Otherwise a collection could hold a record key twice."""
+    root, blocks = _blocks(["Com.example.record/1", "com.example.record/1", "com.example.reCord/1"])
+    found = [(leaf.collection, leaf.rkey) for leaf in walk_tree(root, blocks.__getitem__)]
+    assert found == [("Com.example.record", "1"), ("com.example.reCord", "1"), ("com.example.record", "1")]
+
+
 def test_an_empty_node_below_a_key():
     empty = _node()
     with pytest.raises(ArchiveWrong, match="empty node"):
