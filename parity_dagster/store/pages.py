@@ -264,11 +264,11 @@ class PageStore:
         """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to prove it.
 
         What a live event wrote after the walk began stays: the walk may have passed the place where it would have been
-        seen.
+        seen. So does what was seen at the very revision that the walk reads, as a list that lags behind it must show.
         """
         keys = {
             "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.position.walk,
-            "rev": write.position.fence_rev,
+            "rev": write.position.fence_rev, "told": None if write.is_reread else write.position.rev,
         }  # fmt: skip
         proof = (
             "WITH proof AS (SELECT s.id, s.walk FROM {table} s WHERE s.id = %(id)s AND s.walk = %(walk)s"
@@ -281,6 +281,9 @@ class PageStore:
                 f"{proof} DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
                 " AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"
                 " AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey FROM seen) k WHERE k.rkey = r.rkey)"
+                " AND (rev IS DISTINCT FROM %(told)s OR %(told)s IS NULL OR EXISTS (SELECT FROM seen"
+                " WHERE r.rkey = ANY(skipped_rkeys)) OR EXISTS (SELECT FROM parity_failed_records f WHERE"
+                " (f.did, f.collection, f.rkey) = (r.did, r.collection, r.rkey)))"
             ),
             keys,
         )

@@ -14,6 +14,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportStatus, Pair, WalkPosition
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import launch_due
@@ -239,7 +240,7 @@ def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
         query(
             settings,
             "INSERT INTO atproto_records (did, collection, rkey, value, rev) VALUES (%s, %s, %s, '{}', %s)",
-            *pair, rkey, REV,
+            *pair, rkey, "3kaaaaaaaaa2a",
         )  # fmt: skip
     query(
         settings,
@@ -572,3 +573,21 @@ def test_a_deletion_told_by_a_clock_that_was_ahead_does_not_keep_the_record_out_
     sample.put_record(did, POST, rkey="self")
     assert service.import_user_collection(did, POST, refresh=True).completed
     assert_equal(settings, sample, did, POST)
+
+
+# I1
+@pytest.mark.parametrize("reread", [False, True])
+def test_what_a_live_event_told_of_the_very_revision_survives_a_list_that_lags_behind_it(
+    reread: bool, settings: Settings, network: Running, service: ImportService
+) -> None:
+    sample = network.network
+    did = sample.add_account({POST: RECORDS})
+    assert service.import_user_collection(did, POST).completed
+    rkey = sample.put_record(did, POST)
+    cid, value = sample.records(did, POST)[rkey]
+    service.upsert_records([LiveRecord(f"at://{did}/{POST}/{rkey}", sample.rev(did), cid, value)])
+    sample.accounts[did].repo.writable(POST).delete(rkey)  # of which the revision tells nothing
+    assert service.import_user_collection(did, POST, refresh=True, reread=reread).completed
+    assert (rkey in stored(settings, did, POST)) is not reread, (
+        "whoever rereads a copy that may be wrong believes the list"
+    )
