@@ -1,5 +1,8 @@
 """The public names, each with its home: the only list of them, for type checkers and for `__init__.py` alike."""
 
+from .atproto.transport import (
+    GuardedTransport as GuardedTransport,
+)
 from .errors import (
     AccountDeactivated as AccountDeactivated,
     AccountDeleted as AccountDeleted,
@@ -39,6 +42,7 @@ from .errors import (
     SignatureWrong as SignatureWrong,
     TooManyPages as TooManyPages,
     TransientError as TransientError,
+    TransportFailed as TransportFailed,
     UnsupportedServer as UnsupportedServer,
 )
 from .events import (

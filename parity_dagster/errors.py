@@ -15,6 +15,7 @@
     │   ├── ServerFailure            server_error         5xx
     │   ├── RateLimited              rate_limited         429, for longer than an import waits
     │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
+    │   ├── TransportFailed          transport_failed     a transport of yours raised what httpx's do not
     │   ├── PagesMissing             pages_missing        what a walk has seen is not all known; it begins again
     │   ├── ArchiveTruncated         archive_truncated    a repository's archive ends in the middle
     │   ├── ArchiveIncomplete        archive_incomplete   it lacks blocks: cut, or written while it was sent
@@ -190,6 +191,12 @@ class MalformedAnswer(TransientError):
     """The body is not what the lexicon promises: cut, not JSON, wrong shape, or over the size cap."""
 
     code = "malformed_answer"
+
+
+class TransportFailed(TransientError):
+    """The transport that was given to `ImportService` did something that httpx's transports do not do."""
+
+    code = "transport_failed"
 
 
 class PagesMissing(TransientError):

@@ -38,6 +38,7 @@ from parity_dagster.store.sessions import SyncSession
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from parity_dagster.atproto.network import Transport
     from parity_dagster.importing.live import LiveRecord
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class ImportService:
         run_id: the Dagster run on whose behalf the service works, noted on the rows.
         report: whether imports are reported to the Dagster instance (by what the entry point group
             `parity_dagster.reporters` names). A Dagster run reports by itself.
+        transport: what requests go through: an `httpx.AsyncBaseTransport` in the place of `GuardedTransport`, which
+            then has to refuse private addresses itself, or a function or class that is called with ours and returns
+            what wraps it; what `PARITY_TRANSPORT` names if not given. See docs/transport.md.
     """
 
     def __init__(
@@ -69,11 +73,12 @@ class ImportService:
         *,
         run_id: str | None = None,
         report: bool = True,
+        transport: Transport | None = None,
     ) -> None:
         self.settings = settings or load_settings()
         self._table = self.settings.state_table
         self._session = SyncSession(self.settings)
-        self._loop = BackgroundLoop(partial(Connections.open, self.settings), Connections.aclose)
+        self._loop = BackgroundLoop(partial(Connections.open, self.settings, transport), Connections.aclose)
         self._listeners = tuple(listeners)
         self._run_id = run_id
         self._report = report

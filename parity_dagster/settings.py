@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     mappers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="record mappers, one per collection at most, comma-separated `package.module:Class`"
     )
+    transport: str | None = Field(
+        None, description="httpx transport around or in the place of ours, for every request: `package.module:name`"
+    )
     typed_views: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="typed views of your own collections, comma-separated `package.module:NAME`"
     )
@@ -149,6 +152,13 @@ class Settings(BaseSettings):
             if not _PYTHON_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not of the form package.module:name")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("transport")
+    @classmethod
+    def _check_transport(cls, value: str | None) -> str | None:
+        if value is not None and not _PYTHON_NAME.fullmatch(value):
+            raise ValueError("is not of the form package.module:name")
+        return value
 
     @field_validator("alert_webhook")
     @classmethod

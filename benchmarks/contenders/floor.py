@@ -35,7 +35,7 @@ def download(task: Task, stack: ExitStack) -> Run:
 
 
 async def _fetch_all(task: Task, settings: Settings, keep: dict[tuple[str, str], list[bytes]] | None) -> int:
-    client = open_network(settings).http
+    client = open_network(settings).xrpc.http
     everywhere = asyncio.Semaphore(settings.concurrency)
     hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(settings.host_concurrency))
     pages = 0

@@ -38,8 +38,7 @@ def refresh(task: Task, stack: ExitStack) -> Run:
 def _import(task: Task, stack: ExitStack, *, refresh: bool) -> Run:
     importer = stack.enter_context(ImportService(settings_for(task), report=False))
     importer.import_pairs([])  # now connections and loop are there
-    import_module("parity_dagster.atproto.repo")  # loaded late by the service, as are these
-    import_module("parity_dagster.atproto.identity")
+    import_module("parity_dagster.atproto.transport")  # loaded late by the service, as is this
     import_module("parity_dagster.importing.importer")
     pairs = [Pair(did, nsid) for did, nsid, _ in task.pairs]
     progress: list[tuple[float, int]] = []

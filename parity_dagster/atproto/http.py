@@ -1,48 +1,32 @@
-"""GET requests to servers nobody vouches for.
+"""Requests whose answers are bounded, whatever transport they go through: bytes, inflated bytes and seconds.
 
-It is aiohttp with everything switched off that could follow a redirect, keep a cookie, read a proxy from the
-environment or decompress without a limit.
+Every request is an `httpx.Request` that is handed to the transport itself: httpx's client would cost as much again, for
+redirects, cookies and authentication that are not wanted here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
-from yarl import URL
 
 from parity_dagster.atproto.gunzip import Gunzip
-from parity_dagster.atproto.ssrf import SystemResolver, check_address, check_url
-from parity_dagster.errors import BlockedEndpoint, HostUnreachable, MalformedAnswer
-from parity_dagster.settings import Settings
-
-logger = logging.getLogger(__name__)
+from parity_dagster.atproto.ssrf import check_url
+from parity_dagster.errors import BlockedEndpoint, HostUnreachable, MalformedAnswer, ParityError, TransportFailed
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for one TCP connection with its TLS handshake."""
 IDLE_TIMEOUT = 30.0
 """Seconds without a byte after which a body is given up."""
-KEEP_ALIVE = 4.0
-"""Seconds an idle connection is kept: less than the 5 s after which Node servers close theirs."""
-MOST_REFUSED = 10
-"""Connections refused for one request because something unread waits in them."""
-MAX_HEADERS = 100
-"""Header fields of one answer, each of at most 8,190 bytes (aiohttp's default)."""
-
-# Outcome of the address check for each connection attempt of the current request. The sockets are made in
-# tasks that aiohttp starts, which inherit this context; their exceptions do not always come through.
-_attempts: ContextVar[list[BlockedEndpoint | None]] = ContextVar("_attempts")
+CLOSING_SECONDS = 1.0
+"""Seconds that giving up an answer may take."""
+CHUNKS_AT_ONCE = 1024
+"""Chunks of a body after which others get their turn, should a transport never wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +44,50 @@ class HttpResponse:
     body: bytes
 
 
+class PlainRequest(httpx.Request):
+    """A GET request whose URL is taken apart by whoever looks at it: that takes half as long as sending it does."""
+
+    _url: httpx.URL | None = None
+
+    def __init__(self, url: str, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method = "GET"
+        self.text = url
+        self.headers = httpx.Headers(headers)
+        self.extensions = {"timeout": _TIMEOUTS}
+        self.stream = httpx.ByteStream(b"")
+        self.read()
+
+    @property
+    def url(self) -> httpx.URL:
+        """Where to; may be set, as that of any request."""
+        if self._url is None:
+            self._url = httpx.URL(self.text)
+        return self._url
+
+    @url.setter
+    def url(self, url: httpx.URL) -> None:
+        self._url, self.text = url, str(url)
+
+
+_TIMEOUTS = {"connect": CONNECT_TIMEOUT, "read": IDLE_TIMEOUT, "write": IDLE_TIMEOUT, "pool": None}
+
+
 class HttpClient:
-    """Sends GET requests under the policy of `endpoints`; used inside one running event loop.
+    """Sends requests through a transport and reads their whole answers; used inside one running event loop.
 
     Args:
-        settings: `allow_private_hosts`, `request_timeout` and `user_agent` are read.
-        resolver: where addresses of names come from, the system's resolver if None; whatever it answers,
-            an address that is not public is not connected to.
+        transport: closed with the client.
+        allow_private: what `ssrf.check_url` lets through. It is asked here, too, because a transport that somebody has
+            put in the place of ours may not ask.
+        timeout: wall-clock seconds of a request, its answer's body included.
     """
 
-    def __init__(self, settings: Settings, *, resolver: AbstractResolver | None = None) -> None:
-        self._allow_private = settings.allow_private_hosts
-        self._timeout = settings.request_timeout
-        self._headers = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": settings.user_agent}
-        self._resolver = resolver
-        self._tls = httpx.create_ssl_context()  # certifi's authorities, or those of SSL_CERT_FILE
-        self._session: aiohttp.ClientSession | None = None
-        if self._allow_private:
-            logger.warning(
-                "PARITY_ALLOW_PRIVATE_HOSTS is on: any account's DID document can make this machine contact"
-                " loopback and internal addresses over plain http; for demos and tests only"
-            )
+    def __init__(self, transport: httpx.AsyncBaseTransport, *, allow_private: bool, timeout: float, agent: str) -> None:
+        self._transport = transport
+        self._allow_private = allow_private
+        self._timeout = timeout
+        self._headers = [(b"Accept", b"*/*"), (b"Accept-Encoding", b"gzip"), (b"User-Agent", agent.encode())]
 
-    # I17
     async def get(
         self,
         url: str,
@@ -94,115 +99,105 @@ class HttpClient:
         """Send one GET request and read the entire answer.
 
         Args:
-            url: absolute URL; its origin is checked by `endpoints.parse_endpoint`.
+            url: absolute URL; its origin is checked by `ssrf.parse_endpoint`.
             max_bytes: largest body accepted, counted after decompression.
-            timeout: wall-clock seconds for everything, the body included; `request_timeout` if None.
+            timeout: wall-clock seconds for everything, the body included; the client's if None.
 
         Raises:
             BlockedEndpoint: the URL, or every address its host has, must not be contacted.
             HostUnreachable: no connection, a cut one, or no complete answer in time.
             MalformedAnswer: not HTTP, a body over `max_bytes`, or one that does not decompress.
+            TransportFailed: a transport that was given to us does not do what httpx's do.
         """
+        target = f"{url}?{urlencode(params)}" if params else url
+        host = check_url(target, allow_private=self._allow_private)
+        return await self._send(PlainRequest(target, self._fields(host)), host, max_bytes, timeout)
+
+    async def post(
+        self, url: str, json: Any, headers: Mapping[str, str], *, max_bytes: int, timeout: float | None = None
+    ) -> HttpResponse:
+        """Send a JSON body; the rest is as with `get`."""
         host = check_url(url, allow_private=self._allow_private)
-        seconds = self._timeout if timeout is None else timeout
-        attempts: list[BlockedEndpoint | None] = []
-        _attempts.set(attempts)
+        fields = [*self._fields(host), *((name.encode(), value.encode()) for name, value in headers.items())]
         try:
-            # `encoded`: checked above, and sent as it was checked
-            target = URL(f"{url}?{urlencode(params)}" if params else url, encoded=True)
-            session = self._session or self._open_session()
-            async with asyncio.timeout(seconds), session.get(target, allow_redirects=False) as response:
-                return HttpResponse(response.status, response.headers, await _read(response, max_bytes))
-        except MalformedAnswer as exc:
-            raise MalformedAnswer(f"{host}: {exc}") from None
-        except aiohttp.ConnectionTimeoutError:
-            raise HostUnreachable(f"{host}: no connection within {CONNECT_TIMEOUT:g} s") from None
-        except aiohttp.ServerTimeoutError:
-            raise HostUnreachable(f"{host}: silent for {IDLE_TIMEOUT:g} s") from None
-        except TimeoutError:
-            raise HostUnreachable(f"{host}: no complete answer within {seconds:g} s") from None
-        except aiohttp.ClientResponseError as exc:
-            raise MalformedAnswer(_one_line(f"{host}: not an HTTP answer: {exc.message}")) from exc
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            refused = [attempt for attempt in attempts if attempt]
-            if refused and len(refused) == len(attempts):
-                raise BlockedEndpoint(_one_line(f"{host}: {refused[0]}")) from exc
-            what = str(exc) or type(exc).__name__
-            if isinstance(exc, aiohttp.ServerDisconnectedError):
-                what = "the server closed the connection"  # aiohttp's text may be the repr of half an answer
-            raise HostUnreachable(_one_line(f"{host}: {what}")) from exc
+            request = httpx.Request("POST", url, headers=fields, json=json, extensions={"timeout": _TIMEOUTS})
+        except httpx.InvalidURL as exc:
+            raise BlockedEndpoint(f"{host}: {exc}") from exc
+        return await self._send(request, host, max_bytes, timeout)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        await self._transport.aclose()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        connector = _Connector(
-            limit=0,  # callers limit how many requests are in flight
-            keepalive_timeout=KEEP_ALIVE,
-            ttl_dns_cache=300,
-            resolver=self._resolver or SystemResolver(),
-            ssl=self._tls,
-            socket_factory=self._open_socket,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=IDLE_TIMEOUT),
-            auto_decompress=False,
-            max_headers=MAX_HEADERS,
-        )
-        return self._session
+    def _fields(self, host: str) -> list[tuple[bytes, bytes]]:
+        return [(b"Host", host.encode()), *self._headers]
 
-    def _open_socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
-        # The last moment before a connection: what is checked here is what is connected to, so a name that
-        # changes its address between two look-ups gains nothing.
-        family, kind, protocol, _, address = addr_info
-        if not self._allow_private:
-            try:
-                check_address(address[0])
-            except BlockedEndpoint as exc:
-                _attempts.get().append(exc)
-                raise OSError(str(exc)) from exc
-        _attempts.get().append(None)
-        return socket.socket(family=family, type=kind, proto=protocol)
+    # I17
+    async def _send(self, request: httpx.Request, host: str, max_bytes: int, timeout: float | None) -> HttpResponse:
+        seconds = self._timeout if timeout is None else timeout
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                response = await self._transport.handle_async_request(request)
+                try:
+                    body = await _read(response, max_bytes)
+                except BaseException:
+                    with suppress(Exception):
+                        async with asyncio.timeout(CLOSING_SECONDS):
+                            await response.aclose()
+                    raise
+                await response.aclose()
+            return HttpResponse(response.status_code, response.headers, body)
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                raise
+            if clock.expired():
+                raise HostUnreachable(f"{host}: no complete answer within {seconds:g} s") from None
+            raise _failure(exc, host) from exc
 
 
-class _Connector(aiohttp.TCPConnector):
-    """A pool whose connections have nothing to say before they are asked.
-
-    What a server sends while its connection is idle would be taken for the answer to the next question, and every
-    later answer for the one after it; on a host of many accounts that mixes them up.
-    """
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        for _ in range(MOST_REFUSED):
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
-        raise aiohttp.ClientConnectionError("answers before it is asked")
+def _is_cancelled() -> bool:
+    """Whether somebody wants this task to end; a transport can raise the same exception on its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    if response.is_stream_consumed:  # a transport has read it already, as httpx's own mock does, and decoded it
+        if len(response.content) > max_bytes:
+            raise MalformedAnswer(f"the body is larger than {max_bytes} bytes")
+        return response.content
+    if not isinstance(response.stream, httpx.AsyncByteStream) or not isinstance(response.status_code, int):
+        raise TypeError("the response has no asynchronous stream, or no status")
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise MalformedAnswer(f"content encoding {encoding[:40]!a}, though only gzip was asked for")
     gunzip = Gunzip(max_bytes) if encoding.endswith("gzip") else None
     chunks: list[bytes] = []
     left = max_bytes
-    async for chunk in response.content.iter_any():
+    async for chunk in response.stream:
         chunks.append(gunzip.feed(chunk) if gunzip else chunk)
         left -= len(chunks[-1])
         if left < 0:
             raise MalformedAnswer(f"the body is larger than {max_bytes} bytes")
+        if len(chunks) == CHUNKS_AT_ONCE:
+            chunks = [b"".join(chunks)]
+            await asyncio.sleep(0)
     if gunzip:
         gunzip.finish()
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 and type(chunks[0]) is bytes else b"".join(chunks)
+
+
+def _failure(exc: BaseException, host: str) -> ParityError:
+    """What a transport's exception means for the request."""
+    text = _one_line(f"{host}: {str(exc) or type(exc).__name__}")
+    if isinstance(exc, BlockedEndpoint):
+        return BlockedEndpoint(text)
+    if isinstance(exc, MalformedAnswer | httpx.DecodingError | httpx.InvalidURL):
+        return MalformedAnswer(text)
+    if isinstance(exc, HostUnreachable | httpx.TransportError | OSError):
+        return HostUnreachable(text)
+    return TransportFailed(_one_line(f"{host}: the transport fails with {type(exc).__name__}: {exc}"))
 
 
 def _one_line(text: str) -> str:

@@ -10,8 +10,6 @@ import asyncio
 import time
 from urllib.parse import unquote
 
-import dns.asyncresolver
-import dns.exception
 import msgspec
 
 from parity_dagster.atproto.ssrf import parse_endpoint
@@ -134,6 +132,9 @@ class IdentityResolver:
         return did
 
     async def _handle_by_dns(self, handle: str) -> str | None:
+        import dns.asyncresolver  # a DID needs none of it
+        import dns.exception
+
         try:
             answer = await dns.asyncresolver.resolve(f"_atproto.{handle}", "TXT", lifetime=3.0)
         except (dns.exception.DNSException, OSError):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from parity_dagster.atproto.http import HttpClient, HttpResponse
 from parity_dagster.atproto.ratelimit import FairSemaphore, HostLimiters, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
+
+if TYPE_CHECKING:
+    from parity_dagster.atproto.http import HttpClient, HttpResponse
 
 TRIES = 3
 """Requests made for one question before the failure is the caller's: connection failures and 5xx."""
@@ -41,13 +44,30 @@ class _ErrorBody(msgspec.Struct):
 
 
 class XrpcClient:
-    """Asks any host, each at its own pace, and no more than so many at once over all of them."""
+    """Asks any host, each at its own pace, and no more than so many at once over all of them.
 
-    def __init__(self, http: HttpClient, limiters: HostLimiters, concurrency: int = 64) -> None:
-        self._http = http
+    Args:
+        open_http: makes the client when the first question is asked.
+    """
+
+    def __init__(self, open_http: Callable[[], HttpClient], limiters: HostLimiters, concurrency: int = 64) -> None:
+        self._open_http = open_http
+        self._http: HttpClient | None = None
         self.limiters = limiters
         # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
         self._in_flight = FairSemaphore(concurrency)
+
+    @property
+    def http(self) -> HttpClient:
+        """What sends the requests."""
+        if self._http is None:
+            self._http = self._open_http()
+        return self._http
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._http is not None:
+            await self._http.aclose()
 
     async def get(
         self,
@@ -79,7 +99,7 @@ class XrpcClient:
             async with limiter.slot():
                 try:
                     async with self._in_flight.place(origin):
-                        answer = await self._http.get(origin + path, params, max_bytes=max_bytes)
+                        answer = await self.http.get(origin + path, params, max_bytes=max_bytes)
                 except HostUnreachable as exc:
                     limiter.failed()
                     failure: HostUnreachable | ServerFailure = exc

@@ -110,7 +110,7 @@ def _environment(running: Running) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     # the warning is for those who set the variable; here nobody did
-    client = logging.getLogger("parity_dagster.atproto.http")
+    client = logging.getLogger("parity_dagster.atproto.network")
     level = client.level
     client.setLevel(logging.ERROR)
     try:

@@ -29,7 +29,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.sessions import Database
 
 if TYPE_CHECKING:
-    from parity_dagster.atproto.network import Network
+    from parity_dagster.atproto.network import Network, Transport
     from parity_dagster.importing.live import LiveWriter
     from parity_dagster.importing.writer import Emit
 
@@ -286,21 +286,22 @@ os.register_at_fork(after_in_child=_forget_in_fork)
 class Connections:
     """What a service has open on its loop, and what is done with it there."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, transport: Transport | None = None) -> None:
         self._database = database
         self._settings = settings
+        self._transport = transport
         self._live: LiveWriter | None = None
         self._network: Network | None = None
 
     @classmethod
-    def open(cls, settings: Settings) -> Connections:
+    def open(cls, settings: Settings, transport: Transport | None = None) -> Connections:
         """Make sure that there is a database to work with; blocks.
 
         Raises:
             DatabaseError: no database, or one without this version's tables.
         """
         connect(settings).close()
-        return cls(settings, Database(settings))
+        return cls(settings, Database(settings), transport)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -317,7 +318,7 @@ class Connections:
             # Loaded when the network is first needed: asking for a status must stay quick.
             from parity_dagster.atproto.network import open_network
 
-            self._network = open_network(self._settings)
+            self._network = open_network(self._settings, self._transport)
         return self._network
 
     async def import_pairs(

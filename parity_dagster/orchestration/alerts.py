@@ -6,20 +6,27 @@ a secret: it is in no log, no error and no metadata.
 
 from __future__ import annotations
 
-import logging
 import time
+from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import dagster as dg
-import httpx
 
+from parity_dagster.atproto.http import HttpClient
+from parity_dagster.atproto.network import open_http
+from parity_dagster.errors import ParityError
+from parity_dagster.importing.loop import BackgroundLoop
 from parity_dagster.settings import Settings
 
 TRIES = 3
 """Posts of one alert before it is given up."""
 TIMEOUT = 10.0
 """Seconds for one post."""
+MAX_ANSWER = 2**16
+"""Bytes read of what the webhook answers."""
 EVENTS_PER_TICK = 200
 """Check results looked at by one tick."""
 _TEXT_LENGTH = 1500
@@ -40,23 +47,36 @@ def post_alert(settings: Settings, text: str, facts: Mapping[str, Any]) -> bool:
     if settings.alert_webhook is None:
         return False
     url = settings.alert_webhook.get_secret_value().strip()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every URL
     body = {"text": for_slack(text[:_TEXT_LENGTH]), "unfurl_links": False, "source": "parity_dagster", **facts}
     reason = ""
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(attempt)
-        try:
-            answer = httpx.post(url, json=body, timeout=TIMEOUT)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            reason = type(exc).__name__
-            continue
-        if answer.is_success:
-            return True
-        reason = f"status {answer.status_code}"
-        if answer.is_client_error and answer.status_code not in (408, 429):
-            break
+    with closing(BackgroundLoop(lambda: _open(settings), HttpClient.aclose, name="parity-alert")) as loop:
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(attempt)
+            try:
+                status = loop.call(lambda http: _post(http, url, body))
+            except (ParityError, ValueError) as exc:  # ValueError: of a URL that is none
+                reason = type(exc).__name__
+                continue
+            if status < 300:
+                return True
+            reason = f"status {status}"
+            if 400 <= status < 500 and status not in (408, 429):
+                break
     raise AlertFailed(f"the webhook in PARITY_ALERT_WEBHOOK did not take the alert ({reason}); check its URL")
+
+
+def _open(settings: Settings) -> HttpClient:
+    # Whoever set the webhook may well mean a machine in his own network.
+    return open_http(settings, allow_private=True)
+
+
+async def _post(http: HttpClient, url: str, body: Mapping[str, Any]) -> int:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    headers = {"Authorization": "Basic " + b64encode(unquote_to_bytes(user)).decode()} if user else {}
+    bare = parts._replace(netloc=host).geturl()
+    return (await http.post(bare, body, headers=headers, max_bytes=MAX_ANSWER, timeout=TIMEOUT)).status
 
 
 def for_slack(text: str) -> str:

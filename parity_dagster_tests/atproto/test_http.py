@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from parity_dagster.atproto.gunzip import MAX_MEMBERS, Gunzip
-from parity_dagster.atproto.http import MAX_HEADERS, HttpClient, HttpResponse
+from parity_dagster.atproto.http import HttpClient, HttpResponse
+from parity_dagster.atproto.network import open_network
+from parity_dagster.atproto.transport import MAX_HEADERS
 from parity_dagster.errors import HostUnreachable, MalformedAnswer
 from parity_dagster.settings import load_settings
 
@@ -65,7 +67,7 @@ async def talking(
     raw = RawServer(fixed if isinstance(answer, bytes) else answer)
     server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
     raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = HttpClient(load_settings(allow_private_hosts=True, **overrides))
+    client = open_network(load_settings(allow_private_hosts=True, **overrides)).xrpc.http
     try:
         yield client, raw
     finally:
@@ -480,7 +482,7 @@ def test_nobody_listening_and_no_such_name_say_so_in_one_line() -> None:
     async def scenario() -> None:
         async with talking(b"") as (_, raw):
             gone = raw.url
-        client = HttpClient(load_settings(allow_private_hosts=True))
+        client = open_network(load_settings(allow_private_hosts=True)).xrpc.http
         for url, host in ((gone, "127.0.0.1"), ("http://no-such-name.invalid", "no-such-name.invalid")):
             with pytest.raises(HostUnreachable, match=f"^{host}") as caught:
                 await client.get(url + "/x", max_bytes=LIMIT, timeout=10)

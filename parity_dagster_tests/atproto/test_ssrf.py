@@ -12,7 +12,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given, strategies as st
 
-from parity_dagster.atproto.http import HttpClient
+from parity_dagster.atproto.network import open_network
 from parity_dagster.atproto.ssrf import check_address, check_url, parse_endpoint
 from parity_dagster.errors import BlockedEndpoint, HostUnreachable
 from parity_dagster.settings import load_settings
@@ -253,7 +253,7 @@ def test_the_tables_are_as_long_as_promised() -> None:
 def test_no_hostile_endpoint_costs_a_connection() -> None:
     async def scenario() -> None:
         async with counting_server() as server:
-            client = HttpClient(load_settings(), resolver=FixedResolver(["127.0.0.1"], port=server.port))
+            client = open_network(load_settings(), resolver=FixedResolver(["127.0.0.1"], port=server.port)).xrpc.http
             for endpoint in HOSTILE_ENDPOINTS:
                 origin = endpoint.replace("{port}", str(server.port))
                 for url in (origin, f"{origin}/xrpc/com.atproto.repo.listRecords"):
@@ -381,7 +381,7 @@ def test_no_text_passes_but_an_https_origin(text: str) -> None:
 def test_a_public_name_with_private_addresses_is_refused_before_a_byte_is_sent(addresses: list[str]) -> None:
     async def scenario() -> None:
         async with counting_server() as server:
-            client = HttpClient(load_settings(), resolver=FixedResolver(addresses, port=server.port))
+            client = open_network(load_settings(), resolver=FixedResolver(addresses, port=server.port)).xrpc.http
             with pytest.raises(BlockedEndpoint, match=r"^pds\.example\.com: .* is not"):
                 await client.get("https://pds.example.com/xrpc/x", max_bytes=100)
             await client.aclose()
@@ -395,7 +395,7 @@ def test_the_same_name_is_contacted_when_private_hosts_are_allowed() -> None:
     async def scenario() -> None:
         async with counting_server() as server:
             settings = load_settings(allow_private_hosts=True)
-            client = HttpClient(settings, resolver=FixedResolver(["127.0.0.1"], port=server.port))
+            client = open_network(settings, resolver=FixedResolver(["127.0.0.1"], port=server.port)).xrpc.http
             answer = await client.get("http://pds.example.com/xrpc/x", max_bytes=100)
             with pytest.raises(HostUnreachable):  # TLS with a server that speaks none
                 await client.get("https://pds.example.com/xrpc/x", max_bytes=100)
@@ -412,7 +412,7 @@ def test_the_address_checked_is_the_one_connected_to() -> None:
     async def scenario() -> None:
         async with counting_server() as server:
             resolver = FixedResolver([], ["127.0.0.1"], port=server.port)
-            client = HttpClient(load_settings(), resolver=resolver)
+            client = open_network(load_settings(), resolver=resolver).xrpc.http
             with pytest.raises(HostUnreachable):
                 await client.get("https://pds.example.com/", max_bytes=100)
             assert resolver.lookups == 1
@@ -432,7 +432,7 @@ def test_proxy_variables_do_not_lead_around_the_address_check(monkeypatch: pytes
             for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
                 monkeypatch.setenv(name, f"http://127.0.0.1:{server.port}")
                 monkeypatch.setenv(name.lower(), f"http://127.0.0.1:{server.port}")
-            client = HttpClient(load_settings(), resolver=FixedResolver(["10.0.0.1"], port=server.port))
+            client = open_network(load_settings(), resolver=FixedResolver(["10.0.0.1"], port=server.port)).xrpc.http
             with pytest.raises(BlockedEndpoint):
                 await client.get("https://pds.example.com/", max_bytes=100)
             await client.aclose()
@@ -443,8 +443,8 @@ def test_proxy_variables_do_not_lead_around_the_address_check(monkeypatch: pytes
 
 def test_allowing_private_hosts_is_loud_and_off_by_default(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        HttpClient(load_settings())
+        open_network(load_settings())
         assert not caplog.records
-        HttpClient(load_settings(allow_private_hosts=True))
+        open_network(load_settings(allow_private_hosts=True))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "PARITY_ALLOW_PRIVATE_HOSTS" in caplog.text

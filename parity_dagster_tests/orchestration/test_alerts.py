@@ -29,12 +29,14 @@ class Listener:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.answers: list[int] = []
+        self.authorizations: list[str | None] = []
         listener = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 assert self.headers["Content-Type"] == "application/json"
+                listener.authorizations.append(self.headers["Authorization"])
                 status = listener.answers.pop(0) if listener.answers else 200
                 if status == 200:
                     listener.bodies.append(json.loads(body))
@@ -199,6 +201,14 @@ def test_a_webhook_that_stumbles_gets_the_alert_all_the_same(settings: Settings,
     listener.answers = [500, 429]
     assert alerts.post_alert(settings, "hello", {"event": "test"})
     assert listener.bodies == [{"text": "hello", "unfurl_links": False, "source": "parity_dagster", "event": "test"}]
+
+
+def test_name_and_password_in_the_webhooks_url_are_sent_as_a_header(settings: Settings, listener: Listener) -> None:
+    url = listener.url.replace("://", "://me:pa%20ss@")
+    assert alerts.post_alert(settings.model_copy(update={"alert_webhook": SecretStr(url)}), "hello", {})
+    assert listener.authorizations == ["Basic bWU6cGEgc3M="]
+    assert alerts.post_alert(settings, "hello", {})
+    assert listener.authorizations[1:] == [None]
 
 
 @pytest.mark.parametrize("url", ["{listener}", "http://127.0.0.1:9/hooks/s3cret", "http://[::bad/hooks/s3cret"])
