@@ -22,10 +22,10 @@ from parity_dagster.cli.failed_records import failed_records
 from parity_dagster.cli.import_command import import_
 from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
 from parity_dagster.cli.metrics import metrics
-from parity_dagster.cli.output import one_line
 from parity_dagster.cli.psql import psql
 from parity_dagster.cli.sample import sample_network
 from parity_dagster.cli.status import import_status
+from parity_dagster.text import one_line
 
 
 @click.group(

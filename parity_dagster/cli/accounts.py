@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from parity_dagster.cli.output import one_line, plural
+from parity_dagster.cli.output import plural
 from parity_dagster.errors import ParityError
 from parity_dagster.identifiers import parse_account, parse_nsid
 from parity_dagster.inbox.did_list import read_did_list
 from parity_dagster.models import ALL_COLLECTIONS, ImportResult
+from parity_dagster.text import escaped
 from parity_dagster.threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class AccountFile:
                 yield line.account
 
     def _name(self) -> str:
-        return "<stdin>" if self.path == "-" else one_line(self.path)
+        return "<stdin>" if self.path == "-" else escaped(self.path)
 
 
 class ResolvedAccounts:

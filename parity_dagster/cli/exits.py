@@ -22,8 +22,8 @@ from typing import Any
 
 import click
 
-from parity_dagster.cli.output import one_line
 from parity_dagster.errors import InvalidIdentifier, ParityError, SettingsError
+from parity_dagster.text import one_line
 
 SUCCEEDED = 0
 FAILED = 1

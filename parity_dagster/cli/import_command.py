@@ -13,11 +13,12 @@ import click
 
 from parity_dagster.cli.accounts import AccountFile, ResolvedAccounts, checked_accounts, checked_collections
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
-from parity_dagster.cli.output import one_line, plural, write_json
+from parity_dagster.cli.output import plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.errors import PairBusy
 from parity_dagster.events import ImportCompleted, ImportEvent, Listener
 from parity_dagster.models import ImportStatus, Pair
+from parity_dagster.text import one_line
 
 if TYPE_CHECKING:
     from parity_dagster.models import ImportResult

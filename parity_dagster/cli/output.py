@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
@@ -12,6 +11,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
+
+from parity_dagster.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,19 +53,6 @@ def console(*, err: bool = False) -> Console:
             raise BrokenPipeError
 
     return PlainConsole(stderr=err, highlight=False, soft_wrap=False)
-
-
-def one_line(text: str, limit: int = 2000) -> str:
-    """Make text safe for a terminal: control characters escaped, on one line, of bounded length."""
-    text = " ".join(text.split("\n")) if "\n" in text else text
-    if not text.isprintable():
-        text = "".join(
-            char
-            if char.isprintable() or unicodedata.category(char) == "Zs"
-            else char.encode("unicode_escape").decode("ascii")
-            for char in text
-        )
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:

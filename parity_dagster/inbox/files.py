@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from parity_dagster.errors import SettingsError
+from parity_dagster.text import escaped
 
 SUFFIX = ".txt"
 REPORT_SUFFIX = ".errors"
@@ -138,10 +139,7 @@ def digest_of(stream: BinaryIO) -> str:
 
 def printable(name: str) -> str:
     """A file's name, which may hold any bytes, as text that can be shown and stored anywhere."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return escaped(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def quoted(name: str) -> str:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import traceback
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
+
+from parity_dagster.text import escaped
 
 FIELDS = (
     "did", "collection", "pds", "run_id", "event", "error_code", "pages",
     "records_synced", "records_skipped", "records_failed",
 )  # fmt: skip
 """Attributes of a log record that become fields of the JSON object."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def escape(text: str) -> str:
-    """Make control characters, line ends and direction marks visible, so that a stranger's text stays on its line.
-
-    Args:
-        text: what may come from a server or a record.
-
-    Returns:
-        The text with such characters as `\\xNN` or `\\uNNNN`.
-    """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -78,7 +65,7 @@ class TextFormatter(logging.Formatter):
             One line, or several if there is a traceback.
         """
         first, *trace = super().format(record).split("\nTraceback", 1)
-        return escape(first) + "".join(f"\nTraceback{part}" for part in trace)
+        return escaped(first) + "".join(f"\nTraceback{part}" for part in trace)
 
 
 def configure_logging(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from parity_dagster.models import Pair
+from parity_dagster.text import one_line
 
 PROFILE_URL = "https://bsky.app/profile/{did}"
 EXPLORER_URL = "https://pdsls.dev/at://{path}"
@@ -15,7 +16,6 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~!&$])")
 # Where Dagster's UI (remark-gfm) makes a link by itself, even of what is escaped; an invisible joiner keeps it text.
 _AUTOMATIC_LINK = re.compile(r"(?<=://)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
 _JOINER = "\u2060"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 def text(value: object, limit: int = 120) -> str:
@@ -33,9 +33,7 @@ def text(value: object, limit: int = 120) -> str:
         return f"{value:,.1f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    plain = _CONTROL.sub(" ", str(value)).strip()
-    if len(plain) > limit:
-        plain = plain[: limit - 1] + "…"
+    plain = one_line(str(value), limit)
     if " " in plain:  # a sentence, such as an error; an identifier or an address alone can still be copied as it is
         plain = _AUTOMATIC_LINK.sub(_JOINER, plain)
     return _SPECIAL.sub(r"\\\1", plain)

@@ -32,13 +32,14 @@ def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
     scope = network.scopes.find(host.name, did, collection)
     # A rate limit belongs to the host whatever a narrower scope says about its answers.
     limited = scope if not (did or collection) else network.scopes.find(host.name)
-    answer, rate_headers = _rate_limited(limited, host.name) if limited.behaviour.rate_limit else (None, [])
+    answer, rate_headers = _rate_limited(limited, host.name, method)
     if answer is None:
         fault = scope.fault(method, cursor)
         answer = _answer(network, host, request, method, scope)
         if fault is not None:
             answer = spoil(answer, fault)
-        if scope.behaviour.gzip and answer.length is None and "gzip" in request.header("accept-encoding"):
+        is_whole = answer.length is None and answer.stream is None
+        if scope.behaviour.gzip and is_whole and "gzip" in request.header("accept-encoding"):
             answer = compressed(answer)
     answer.headers.extend(rate_headers)
     answer.delay += scope.delay()
@@ -72,22 +73,21 @@ def _answer(network: SampleNetwork, host: Host, request: Request, method: str, s
     return Answer(404, b"Not Found", "text/plain")
 
 
-def _rate_limited(scope: Scope, host: str) -> tuple[Answer | None, list[bytes]]:
-    left, ends = scope.take(host)
+def _rate_limited(scope: Scope, host: str, method: str) -> tuple[Answer | None, list[bytes]]:
     behaviour = scope.behaviour
+    bucket, limit = host, behaviour.rate_limit
+    if behaviour.repo_rate_limit and method == "com.atproto.sync.getRepo":
+        bucket, limit = f"{host}/getRepo", behaviour.repo_rate_limit
+    if not limit:
+        return None, []
+    left, ends = scope.take(bucket, limit)
     seconds = max(1, round(ends - time.time()))
     headers = []
     if behaviour.rate_headers:
         headers.append(
             b"RateLimit-Limit: %d\r\nRateLimit-Remaining: %d\r\n"
             b"RateLimit-Reset: %d\r\nRateLimit-Policy: %d;w=%d\r\n"
-            % (
-                behaviour.rate_limit,
-                max(0, left),
-                round(ends),
-                behaviour.rate_limit,
-                round(behaviour.rate_window),
-            )
+            % (limit, max(0, left), round(ends), limit, round(behaviour.rate_window))
         )
     if left >= 0:
         return None, headers

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 from parity_dagster.sample_network.blocks import block_cid, link, to_block
 from parity_dagster.sample_network.signing import PrivateKey
 from parity_dagster.sample_network.tree import Node, build_tree, write_tree
+
+_PIECE = 2**16
 
 
 @dataclass(slots=True)
@@ -51,6 +54,43 @@ def sign_tree(did: str, rev: str, tree: Node, records: Iterable[bytes], key: Pri
     archive.blocks.update(reversed(nodes.items()))
     archive.blocks.update((block_cid(block), block) for block in records)
     return archive
+
+
+def stream_archive(
+    did: str, rev: str, blocks: Callable[[], Iterable[tuple[bytes, bytes]]], key: PrivateKey
+) -> Iterator[bytes]:
+    """Make the archive of a repository piece by piece; a million records need a few hundred megabytes for their tree.
+
+    Args:
+        blocks: renders (collection/rkey, block) as the paths sort; it is called twice.
+    """
+    nodes: dict[bytes, bytes] = {}
+    root = write_tree(build_tree((path, block_cid(block)) for path, block in blocks()), nodes.__setitem__)
+    commit = make_commit(did, rev, root, key)
+    yield car_header(block_cid(commit)) + car_section(block_cid(commit), commit)
+    pieces: list[bytes] = []
+    size = 0
+    records = ((block_cid(block), block) for _, block in blocks())
+    for cid, block in chain(reversed(nodes.items()), records):
+        pieces.append(car_section(cid, block))
+        size += len(block)
+        if size > _PIECE:
+            yield b"".join(pieces)
+            pieces.clear()
+            size = 0
+    if pieces:
+        yield b"".join(pieces)
+
+
+def surplus(size: int) -> Iterator[bytes]:
+    """Make blocks that nothing links to, as they may follow in an archive.
+
+    Args:
+        size: bytes, rounded to half megabytes; below zero they never end.
+    """
+    block = to_block({"stray": bytes(2**19)})
+    section = car_section(block_cid(block), block)
+    return repeat(section) if size < 0 else repeat(section, -(-size // 2**19))
 
 
 def make_commit(did: str, rev: str, root: bytes, key: PrivateKey, *, high_s: bool = False, version: int = 3) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
+
 FaultKind = Literal[
-    "500", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
+    "500", "501", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
     "truncated-json", "html", "short-length", "long-length", "drip", "hang", "latency", "padded", "redirect",
     "refuse-cursor", "many-headers", "gzip-bomb", "bad-utf8", "wrong-shape", "empty-body", "no-records", "headers",
 ]  # fmt: skip
@@ -28,7 +30,7 @@ class Fault:
         seconds: Retry-After of a 429, added wait of a latency, whole duration of a drip.
         size: bytes of padding, of a bomb, or sent before a cut (0: half of the answer).
         location: target of a redirect.
-        name: XRPC error name of a 400, 404, 500 or 503.
+        name: XRPC error name of a 400, 404, 500, 501 or 503.
         message: text of a 400, 404 or 5xx; the header lines that `headers` adds.
     """
 
@@ -72,7 +74,10 @@ class Behaviour:
             `honour`. Q10
         unknown_repo: answer of listRecords for a repo the host does not serve: `400`, `404`, `500`, `plain`
             text 400, `empty` list. Q11
-        sync_methods: whether getRepoStatus and getLatestCommit exist; otherwise 501.
+        sync_methods: whether getRepoStatus, getLatestCommit and getRepo exist; otherwise 501.
+        archive: what is wrong with the archives of getRepo, one of `wrong_archives.WRONG_ARCHIVES`; "" is nothing. Some
+            ways to be wrong need ten records.
+        archive_surplus: bytes of blocks that nothing links to and that follow in an archive; -1 never ends.
         rev_ahead: seconds by which the revision that getLatestCommit tells is ahead of the true one (or behind, if less
             than 0).
         echo_repo: URIs carry the `repo` parameter as it was asked. Q14
@@ -85,6 +90,8 @@ class Behaviour:
         jitter: up to that many seconds more, by chance.
         rate_limit: requests allowed per host and window, whatever narrower scopes say; 0 is no limit and no
             RateLimit headers. Q27
+        repo_rate_limit: the same for getRepo alone, which then does not count among the others; 0 is no limit of its
+            own.
         rate_window: seconds of the window.
         rate_headers: whether RateLimit-* headers are sent at all.
         retry_after: whether a 429 of the limit carries Retry-After.
@@ -103,6 +110,8 @@ class Behaviour:
     over_limit: Literal["refuse", "plain", "fail", "clamp", "honour"] = "refuse"
     unknown_repo: Literal["400", "404", "500", "plain", "empty"] = "400"
     sync_methods: bool = True
+    archive: str = ""
+    archive_surplus: int = 0
     rev_ahead: float = 0.0
     echo_repo: bool = False
     listed_collections: tuple[str, ...] | None = None
@@ -113,11 +122,16 @@ class Behaviour:
     latency: float = 0.0
     jitter: float = 0.0
     rate_limit: int = 0
+    repo_rate_limit: int = 0
     rate_window: float = 300.0
     rate_headers: bool = True
     retry_after: bool = True
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.archive and self.archive not in WRONG_ARCHIVES:
+            raise ValueError(f"no archive is {self.archive!r}; they are {', '.join(WRONG_ARCHIVES)}")
 
 
 REFERENCE = Behaviour()

@@ -20,7 +20,7 @@ from parity_dagster.sample_network.wire import Answer, Handler, Request
 
 _CHANGES = frozenset(
     {
-        *("add_account", "drop_repo", "migrate", "set_document", "set_status", "tombstone"),
+        *("add_account", "drop_repo", "migrate", "rotate_key", "set_document", "set_status", "tombstone"),
         *("add_host", "bring_up_host", "take_down_host"),
         *("add_odd", "delete_record", "put_record", "update_record"),
         *("behave", "behave_normally"),

@@ -27,7 +27,7 @@ def did_document(account: Account) -> dict[str, Any]:
                 "id": f"{account.did}#atproto",
                 "type": "Multikey",
                 "controller": account.did,
-                "publicKeyMultibase": "zQ3shQo6TF2moaqMTrUZEM1jeuYRQXeHEx4evX9751y2qPqRA",
+                "publicKeyMultibase": account.key.multibase,
             }
         ],
         "service": [{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": account.host.url}],

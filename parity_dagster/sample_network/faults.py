@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,9 +14,11 @@ from email.utils import format_datetime
 from parity_dagster.sample_network.behaviour import Fault, FaultKind
 from parity_dagster.sample_network.wire import Answer
 
+_SPOILT = 2**24
 _BAD_GATEWAY = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>nginx</body>\r\n</html>\r\n"
 _STATUS_ERRORS: dict[FaultKind, tuple[int, str, str]] = {
     "500": (500, "InternalServerError", "Internal Server Error"),
+    "501": (501, "MethodNotImplemented", "Method Not Implemented"),
     "503": (503, "UpstreamFailure", "Service Unavailable"),
     "400": (400, "InvalidRequest", "Invalid request"),
     "404": (404, "NotFound", "Not found"),
@@ -29,8 +32,10 @@ def error(status: int, name: str, message: str) -> Answer:
 
 
 def spoil(answer: Answer, fault: Fault) -> Answer:
-    """Return what the client gets instead."""
+    """Return what the client gets instead; of an answer that is streamed, faults of the body take the beginning."""
     kind = fault.kind
+    if answer.stream is not None and kind not in ("latency", "headers", "many-headers"):
+        answer = replace(answer, body=_beginning(answer.stream), stream=None)
     body = answer.body
     if kind in _STATUS_ERRORS:
         status, name, message = _STATUS_ERRORS[kind]
@@ -84,6 +89,17 @@ def spoil(answer: Answer, fault: Fault) -> Answer:
         case "redirect":
             return Answer(302, b"", "text/plain", [b"Location: %b\r\n" % fault.location.encode()])
     raise AssertionError(f"the fault {kind!r} has no effect")
+
+
+def _beginning(stream: Iterator[bytes]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    for piece in stream:
+        pieces.append(piece)
+        size += len(piece)
+        if size > _SPOILT:
+            break
+    return b"".join(pieces)
 
 
 def _too_many(fault: Fault) -> Answer:

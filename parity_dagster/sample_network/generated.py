@@ -169,11 +169,12 @@ class Generated:
         return found
 
     def blocks(self) -> Iterator[tuple[str, bytes]]:
-        """Render all records as the blocks of a repository: (rkey, block), newest first."""
-        keys = self.rkeys()
-        for start in range(0, self.count, GROUP):
-            stop = min(GROUP, self.count - start)
-            yield from zip(keys[start : start + stop], self._blocks(start // GROUP, 0, stop), strict=True)
+        """Render all records as the blocks of a repository: (rkey, block), oldest (least rkey) first."""
+        for group in reversed(range((self.count + GROUP - 1) // GROUP)):
+            stop = min(GROUP, self.count - group * GROUP)
+            prefix = spell_base32(self._newest - group, 5)
+            blocks = self._blocks(group, 0, stop)
+            yield from ((prefix + _POSITIONS[at][0], blocks[at]) for at in reversed(range(stop)))
 
     def _blocks(self, group: int, first: int, last: int) -> list[bytes]:
         template = self._template(group)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from parity_dagster.sample_network.accounts import make_handle
 from parity_dagster.sample_network.repo import Repo
+from parity_dagster.sample_network.signing import PrivateKey, key_of
 
 
 @dataclass(slots=True)
@@ -33,17 +34,23 @@ class Host:
 
 @dataclass(slots=True)
 class Account:
-    """Who a DID is: where its document points and which repository is the true one."""
+    """Who a DID is: where its document points, which repository is the true one and how often its key has changed."""
 
     did: str
     host: Host
     repo: Repo
     handle: str | None = None
+    rotations: int = 0
 
     @property
     def shown_handle(self) -> str:
         """The handle in the DID document."""
         return self.handle or make_handle(self.did)
+
+    @property
+    def key(self) -> PrivateKey:
+        """The key that the DID document names and that commits are signed with."""
+        return key_of(self.did, self.rotations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from parity_dagster.sample_network.accounts import make_tid, read_base32
@@ -35,7 +36,9 @@ class Page:
 
 
 class KeptPages:
-    """Pages of generated records that were rendered before: what a benchmark asks for again and again costs little.
+    """Pages of generated records and archives that were rendered before.
+
+    What a benchmark asks for again and again costs little.
 
     Args:
         most: bytes; what comes beyond is rendered each time.
@@ -43,18 +46,21 @@ class KeptPages:
 
     def __init__(self, most: int) -> None:
         self._left = most
-        self._pages: dict[tuple[str, str, int, int], bytes] = {}
+        self._pages: dict[tuple[object, ...], bytes] = {}
 
-    def entries(self, held: Generated, start: int, stop: int) -> bytes:
-        """Return what `held.entries` does."""
-        key = held.did, held.nsid, start, stop
+    def get(self, key: tuple[object, ...], render: Callable[[], bytes]) -> bytes:
+        """Return what `render` returned for a key when it was first asked for, or returns now."""
         page = self._pages.get(key)
         if page is None:
-            page = held.entries(start, stop)
+            page = render()
             if len(page) <= self._left:
                 self._left -= len(page)
                 self._pages[key] = page
         return page
+
+    def entries(self, held: Generated, start: int, stop: int) -> bytes:
+        """Return what `held.entries` does."""
+        return self.get((held.did, held.nsid, start, stop), lambda: held.entries(start, stop))
 
 
 def list_page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from parity_dagster.sample_network.archive_answer import archive_answer
 from parity_dagster.sample_network.behaviour import Behaviour
 from parity_dagster.sample_network.blocks import make_cid
 from parity_dagster.sample_network.content import encode
@@ -170,6 +171,7 @@ def get_latest_commit(network: SampleNetwork, host: Host, query: Query, scope: S
 
 
 def _head(repo: Repo, rev_ahead: float = 0.0) -> dict[str, str]:
+    # The true commit would cost the whole tree for an answer of which nobody reads more than the revision.
     return {"cid": make_cid(f"{repo.did}/{repo.rev}".encode()), "rev": repo.rev_shifted(rev_ahead)}
 
 
@@ -184,6 +186,21 @@ def list_repos(network: SampleNetwork, host: Host, query: Query, scope: Scope) -
         for repo in repos
     ]
     return Answer(200, encode({"repos": rows} | ({"cursor": str(start + limit)} if len(repos) == limit else {})))
+
+
+def get_repo(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:
+    """Answer com.atproto.sync.getRepo; `since` is ignored, as some servers do."""
+    if not scope.behaviour.sync_methods:
+        return error(501, "MethodNotImplemented", "Method Not Implemented")
+    if not query.get("did"):
+        return _missing("did")
+    repo = _available(network, host, query["did"])
+    if isinstance(repo, Answer):
+        return repo
+    try:
+        return archive_answer(repo, network.accounts[repo.did].key, scope.behaviour, network.kept_pages)
+    except ValueError as exc:
+        return error(500, "InternalServerError", str(exc))
 
 
 def describe_server(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:
@@ -209,6 +226,7 @@ METHODS: dict[str, Callable[[SampleNetwork, Host, Query, Scope], Answer]] = {
     "com.atproto.repo.describeRepo": describe_repo,
     "com.atproto.sync.getRepoStatus": get_repo_status,
     "com.atproto.sync.getLatestCommit": get_latest_commit,
+    "com.atproto.sync.getRepo": get_repo,
     "com.atproto.sync.listRepos": list_repos,
     "com.atproto.server.describeServer": describe_server,
     "com.atproto.identity.resolveHandle": resolve_handle,

@@ -113,6 +113,11 @@ class Population:
             account.host = self.hosts[new_host]
             account.host.repos[did] = account.repo
 
+    def rotate_key(self, did: str) -> None:
+        """Give an account another key; its document names it and its archives are signed with it from now on."""
+        with self.lock:
+            self.accounts[did].rotations += 1
+
     def drop_repo(self, did: str) -> None:
         """Let the PDS forget an account that its DID document still points to."""
         with self.lock:

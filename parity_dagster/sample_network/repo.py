@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 
 from parity_dagster.sample_network.accounts import make_tid
+from parity_dagster.sample_network.blocks import record_block
 from parity_dagster.sample_network.generated import Generated
 
 _FIRST_REV = 1_750_000_000_000_000
 _PER_WRITE = 1_000_000
 _FIRST_WRITE = 1_600_000_000_000_000
+_RKEY = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._:~-]{1,512}")
 
 
 @dataclass(slots=True)
@@ -157,6 +161,12 @@ class Collection:
         shadowed = sum(1 for rkey in self.own if self.base.index(rkey) is not None)
         return self.base.count - len(self.gone) - shadowed + len(self.own)
 
+    def blocks(self) -> Iterator[tuple[str, bytes]]:
+        """Render what is held as the blocks of a repository: (rkey, block), least rkey first."""
+        base = (pair for pair in self.base.blocks() if pair[0] not in self.gone and pair[0] not in self.own)
+        own = ((rkey, record_block(record.value)) for rkey, record in sorted(self.own.items()))
+        return merge(base, own)
+
     def records(self) -> dict[str, tuple[str | None, bytes]]:
         """Return rkey → (cid, value bytes) of everything held."""
         found: dict[str, tuple[str | None, bytes]] = dict(self.base.records())
@@ -217,6 +227,18 @@ class Repo:
         if isinstance(held, int):
             return Generated(self.did, nsid, held)
         return held.base if held is not None and held.is_generated else held
+
+    def blocks(self) -> Iterator[tuple[bytes, bytes]]:
+        """Render the records as blocks: (collection/rkey, block), as their paths sort.
+
+        Odd records are what is in the repository, however a list shows them. One whose record key is none is in no
+        repository.
+        """
+        for nsid in sorted(self._collections, key=lambda nsid: nsid + "/"):
+            held = self.collection(nsid)
+            for rkey, block in held.blocks() if held is not None else ():
+                if _RKEY.fullmatch(rkey):
+                    yield f"{nsid}/{rkey}".encode(), block
 
     def writable(self, nsid: str) -> Collection:
         """Return a collection for writing or for reading in an unusual order; it is made if there is none."""

@@ -52,21 +52,22 @@ class Scope:
         behaviour = self.behaviour
         return behaviour.latency + (self._chance.uniform(0, behaviour.jitter) if behaviour.jitter else 0.0)
 
-    def take(self, host: str) -> tuple[int, float]:
-        """Count a request against the rate limit.
+    def take(self, bucket: str, limit: int) -> tuple[int, float]:
+        """Count a request against a rate limit.
 
         Args:
-            host: name of the host asked; each has a window of its own.
+            bucket: what has a window of its own: a host, or one method of it.
+            limit: requests in a window.
 
         Returns:
             Requests left in this window (negative: refuse this one) and the epoch second at which it ends.
         """
         now = time.time()
-        ends, used = self._windows.get(host, (0.0, 0))
+        ends, used = self._windows.get(bucket, (0.0, 0))
         if now >= ends:
             ends, used = now + self.behaviour.rate_window, 0
-        self._windows[host] = ends, used + 1
-        return self.behaviour.rate_limit - used - 1, ends
+        self._windows[bucket] = ends, used + 1
+        return limit - used - 1, ends
 
 
 class Scopes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -27,18 +28,15 @@ _ALGORITHM = ec.ECDSA(SHA256(), deterministic_signing=True)
 class PrivateKey:
     """A key of an account; a seed and a curve always make the same one, and it signs the same way each time."""
 
-    __slots__ = ("_key", "_order", "_prefix")
+    __slots__ = ("_key", "_order", "multibase")
 
     def __init__(self, seed: str, curve: CurveName = "secp256k1") -> None:
-        kind, self._order, self._prefix = _CURVES[curve]
+        kind, self._order, prefix = _CURVES[curve]
         number = int.from_bytes(sha256(seed.encode()).digest()) % (self._order - 1) + 1
         self._key = ec.derive_private_key(number, kind())
-
-    @property
-    def multibase(self) -> str:
-        """The public key as a DID document has it: a Multikey."""
         point = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        return "z" + base58(self._prefix + point)
+        self.multibase = "z" + base58(prefix + point)
+        """The public key as a DID document has it: a Multikey."""
 
     def sign(self, message: bytes, *, high_s: bool = False) -> bytes:
         """Sign a message: 64 bytes, r and the lower of the two values of s.
@@ -50,6 +48,22 @@ class PrivateKey:
         if (s > self._order // 2) != high_s:
             s = self._order - s
         return r.to_bytes(32) + s.to_bytes(32)
+
+
+def key_of(did: str, rotations: int = 0) -> PrivateKey:
+    """Return the key that an account signs with.
+
+    A key takes a millisecond to make, so that a hundred thousand accounts share 64 of them, of both curves.
+
+    Args:
+        rotations: how often the account has changed its key.
+    """
+    return _shared_key((sha256(did.encode()).digest()[0] + rotations) % 64)
+
+
+@lru_cache(maxsize=64)
+def _shared_key(number: int) -> PrivateKey:
+    return PrivateKey(f"account/{number}", "p256" if number % 2 else "secp256k1")
 
 
 def base58(data: bytes) -> str:

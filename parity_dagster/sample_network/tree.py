@@ -45,8 +45,7 @@ class Node:
 
 def layer_of(key: bytes) -> int:
     """Return the layer of a key: the zero bits that its SHA-256 begins with, counted in pairs."""
-    bits = f"{int.from_bytes(sha256(key).digest()):0256b}"
-    return (len(bits) - len(bits.lstrip("0"))) // 2
+    return (256 - int.from_bytes(sha256(key).digest()).bit_length()) // 2
 
 
 def build_tree(records: Iterable[tuple[bytes, bytes]]) -> Node:
@@ -89,7 +88,7 @@ def write_tree(node: Node, put: Callable[[bytes, bytes], None]) -> bytes:
     before = b""
     left = b"".join((b"\x61l", _link(node.left, put)))
     for entry in node.entries:
-        shared = _shared(before, entry.key) if entry.shared is None else entry.shared
+        shared = shared_prefix(before, entry.key) if entry.shared is None else entry.shared
         rest = entry.key[shared:]
         parts += (
             b"\xa4\x61k",
@@ -113,7 +112,8 @@ def _link(node: Node | None, put: Callable[[bytes, bytes], None]) -> bytes:
     return NULL if node is None else link(write_tree(node, put))
 
 
-def _shared(before: bytes, key: bytes) -> int:
+def shared_prefix(before: bytes, key: bytes) -> int:
+    """Return how many bytes a key has in common with the one before."""
     length = 0
     for one, other in zip(before, key, strict=False):
         if one != other:

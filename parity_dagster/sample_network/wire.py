@@ -7,7 +7,7 @@ drip and hang, and to be so cheap that a benchmark measures its client. So HTTP 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
@@ -59,6 +59,7 @@ class Answer:
         drip: seconds over which the body is spread, in 50 pieces.
         hang: nothing more is ever sent, and the connection stays open.
         close: the connection is closed afterwards.
+        stream: pieces, none of them empty, that are sent one by one as they are taken, instead of the body.
     """
 
     status: int
@@ -71,17 +72,18 @@ class Answer:
     drip: float = 0.0
     hang: bool = False
     close: bool = False
+    stream: Iterator[bytes] | None = None
 
     def head(self) -> bytes:
         """Return the status line and headers."""
         kind = b"Content-Type: %b\r\n" % self.content_type.encode() if self.content_type else b""
-        length = len(self.body) if self.length is None else self.length
-        return b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\n\r\n" % (
+        size = b"Content-Length: %d" % (len(self.body) if self.length is None else self.length)
+        return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n\r\n" % (
             self.status,
             _REASONS.get(self.status, b"Status"),
             kind,
             b"".join(self.headers),
-            length,
+            size if self.stream is None else b"Transfer-Encoding: chunked",
         )
 
 
@@ -110,6 +112,8 @@ class HttpProtocol(asyncio.Protocol):
         self._connections = connections
         self._received = b""
         self._busy = False
+        self._stream: Iterator[bytes] | None = None
+        self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport
 
@@ -121,6 +125,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection and what was still to be sent."""
         self._connections.discard(self)
+        self._stream = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -178,6 +183,11 @@ class HttpProtocol(asyncio.Protocol):
             self._busy = True
         elif answer.status == 0:
             self.transport.abort()
+        elif answer.stream is not None:
+            self.transport.write(answer.head())
+            self._busy = True
+            self._stream = answer.stream
+            self._send_piece()
         elif answer.drip:
             self.transport.write(answer.head())
             self._drip(answer, 0, max(1, len(answer.body) // 50))
@@ -188,6 +198,28 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.write(answer.head() + body)
             if answer.close or cut is not None:
                 self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Hold a stream until the client has read more of it."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on with a stream."""
+        self._is_paused = False
+        self._send_piece()
+
+    def _send_piece(self) -> None:
+        if self._stream is None or self._is_paused:
+            return
+        piece = next(self._stream, b"")
+        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))  # an empty chunk is the end
+        if piece:
+            if not self._is_paused:  # other connections have their turn
+                asyncio.get_running_loop().call_soon(self._send_piece)
+            return
+        self._stream = None
+        self._busy = False
+        self._proceed()
 
     def _drip(self, answer: Answer, sent: int, piece: int) -> None:
         self.transport.write(answer.body[sent : sent + piece])

@@ -20,7 +20,7 @@ from parity_dagster.sample_network.archive import (
 )
 from parity_dagster.sample_network.blocks import block_cid, to_block
 from parity_dagster.sample_network.signing import PrivateKey
-from parity_dagster.sample_network.tree import Entry, Node, build_tree, write_tree
+from parity_dagster.sample_network.tree import Entry, Node, build_tree, layer_of, write_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _repeated_key(repository: Repository) -> bytes:
     """A record is in its node twice."""
     tree = repository.tree()
     last = tree.entries[-1]
-    tree.entries.append(Entry(last.key, last.value))
+    tree.entries.insert(-1, Entry(last.key, last.value))
     return repository.signed(tree)
 
 
@@ -207,8 +207,12 @@ def _short_keys(repository: Repository) -> bytes:
 def _empty_node(repository: Repository) -> bytes:
     """Where there is nothing below a key, there is a node that holds nothing."""
     tree = repository.tree()
-    next(node for node in _nodes(tree) if node.left is None).left = Node()
-    return repository.signed(tree)
+    for node in _nodes(tree):
+        for entry in node.entries:
+            if entry.right is None and layer_of(entry.key) > 0:  # below layer 0 there must be nothing anyhow
+                entry.right = Node()
+                return repository.signed(tree)
+    raise ValueError("too few records for a key with nothing below it")
 
 
 @_wrong("high-root")

@@ -180,11 +180,46 @@ def test_a_node_that_is_too_big_is_not_read():
         list(walk_tree(block_cid(block), {block_cid(block): block}.__getitem__))
 
 
+def _walk_blocks(*blocks: bytes) -> list[str]:
+    """Walk a tree whose root is the last of these nodes."""
+    return [leaf.rkey for leaf in walk_tree(block_cid(blocks[-1]), {block_cid(b): b for b in blocks}.__getitem__)]
+
+
+def _key_on(layer: int, after: bytes = b"") -> bytes:
+    keys = (b"com.example.record/%05d" % number for number in range(100_000))
+    return next(key for key in keys if key > after and layer_of(key) == layer)
+
+
+def test_keys_on_a_layer_that_is_not_theirs():
+    high = _key_on(1)
+    low = _key_on(0, after=high)
+    below = _node(_entry(low))
+    assert len(_walk_blocks(below, _node(_entry(high, t=link(block_cid(below)))))) == 2
+    for one, other in ((high, low), (_key_on(0), high)):  # too high, too low
+        shared = sample_tree.shared_prefix(one, other)
+        with pytest.raises(ArchiveWrong, match="on the wrong layer"):
+            _walk_blocks(_node(_entry(one), _entry(other[shared:], p=head(0, shared))))
+
+
+def test_a_collection_in_capitals_is_another_one():
+    """Otherwise a collection could hold a record key twice."""
+    root, blocks = _blocks(["Com.example.record/1", "com.example.record/1", "com.example.reCord/1"])
+    found = [(leaf.collection, leaf.rkey) for leaf in walk_tree(root, blocks.__getitem__)]
+    assert found == [("Com.example.record", "1"), ("com.example.reCord", "1"), ("com.example.record", "1")]
+
+
+def test_an_empty_node_below_a_key():
+    empty = _node()
+    with pytest.raises(ArchiveWrong, match="empty node"):
+        _walk_blocks(empty, _node(_entry(_key_on(1), t=link(block_cid(empty)))))
+    with pytest.raises(ArchiveWrong, match="empty node"):
+        _walk_blocks(empty, _node(_entry(_key_on(1)), left=link(block_cid(empty))))
+    assert _walk_blocks(empty) == []
+
+
 def test_a_node_below_the_lowest_layer():
-    high = next(f"com.example.record/{n}".encode() for n in range(999) if layer_of(b"com.example.record/%d" % n) == 1)
-    bottom = _node(left=link(block_cid(_node(_entry(b"com.example.record/0")))))
-    blocks = {block_cid(block): block for block in (_node(_entry(b"com.example.record/0")), bottom)}
-    block = _node(_entry(high), left=link(block_cid(bottom)))
-    blocks[block_cid(block)] = block
+    high = _key_on(1)
+    lowest = _node(_entry(b"com.example.record/0"))
+    between = _node(left=link(block_cid(lowest)))
     with pytest.raises(ArchiveWrong, match="below its lowest layer"):
-        list(walk_tree(block_cid(block), blocks.__getitem__))
+        _walk_blocks(lowest, between, _node(_entry(high), left=link(block_cid(between))))
