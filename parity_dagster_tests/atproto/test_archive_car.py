@@ -100,6 +100,7 @@ def test_a_header_with_several_roots_names_the_commit_first():
     "section",
     [
         car_section(RAW, b"raw"),
+        car_section(RAW[:4] + block_cid(b"raw")[4:], b"raw"),
         car_section(b"\x12\x20" + bytes(32), b"version 0"),
         car_section(block_cid(b"a"), b"b"),
         car_section(b"", b""),

@@ -87,7 +87,18 @@ def test_a_signature_holds_for_its_key_and_message_only(curve):
     assert not key.is_signature(signature, MESSAGE + b"\x00")
     assert not key.is_signature(other.sign(MESSAGE), MESSAGE)
     assert not key.is_signature(private.sign(MESSAGE, high_s=True), MESSAGE)
-    for wrong in (b"", signature[:-1], signature + b"\x00", bytes(64), signature[:32] + bytes(32), b"\xff" * 64):
+    r, s = signature[:32], signature[32:]
+    # the last one says the same numbers in another way
+    for wrong in (
+        b"",
+        r + s[:-1],
+        bytes(64),
+        r + bytes(32),
+        bytes(32) + s,
+        b"\xff" * 64,
+        signature + b"\x00",
+        r + b"\x00" + s,
+    ):
         assert not key.is_signature(wrong, MESSAGE)
 
 
