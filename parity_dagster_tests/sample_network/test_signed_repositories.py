@@ -278,3 +278,16 @@ def test_archives_are_kept_by_revision(network: SampleNetwork, served: Running, 
     assert get_repo(served, client, did).content == first
     network.put_record(did, POST, {"text": "more"})
     assert verify(served, client, did, get_repo(served, client, did).content)[0].counts == {POST: 6}
+
+
+def test_another_process_makes_archives_wrong_and_changes_keys(
+    network: SampleNetwork, served: Running, client: httpx.Client
+) -> None:
+    did = network.add_account({POST: 40})
+    right, key = get_repo(served, client, did).content, network.accounts[did].key
+    assert client.post(f"{served.control_url}/control/behave", json={"archive": "forged"}).is_success
+    assert get_repo(served, client, did).content != right
+    assert client.post(f"{served.control_url}/control/rotate_key", json={"did": did}).is_success
+    assert network.accounts[did].key is not key
+    refused = client.post(f"{served.control_url}/control/behave", json={"archive": "rotten"})
+    assert refused.status_code == 400
