@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import parity_dagster
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
 
 if TYPE_CHECKING:
@@ -93,8 +94,6 @@ def dev(port: int) -> int:
 
 def _project(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """Environment and target arguments of `dagster dev` for the current folder."""
-    from parity_dagster.cli.dagster_home import package_dagster_home
-
     environment = dict(os.environ)
     # `dagster dev` recommends another command at each start; this one is the project's
     quiet = "ignore:Function `dev_command` is superseded"
@@ -106,8 +105,29 @@ def _project(settings: Settings) -> tuple[dict[str, str], list[str]]:
         target = ["-m", "parity_dagster.definitions"]
         has_configuration = False
     if not environment.get("DAGSTER_HOME") and not has_configuration:
-        environment["DAGSTER_HOME"] = str(package_dagster_home(settings))
+        environment["DAGSTER_HOME"] = str(_dagster_home(settings))
     return environment, target
+
+
+def _dagster_home(settings: Settings) -> Path:
+    """The folder under PARITY_HOME that serves as DAGSTER_HOME outside of a project; it holds this version's
+    dagster.yaml."""
+    from parity_dagster.errors import SettingsError
+
+    package = Path(parity_dagster.__file__).parent
+    installed, checkout = package / "dagster.yaml", package.parent / "dagster.yaml"
+    content = (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
+    home = settings.home.expanduser().resolve() / "dagster"
+    target = home / "dagster.yaml"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or target.read_text(encoding="utf-8") != content:
+            target.write_text(content, encoding="utf-8")
+    except OSError as exc:
+        raise SettingsError(
+            f"PARITY_HOME cannot be written: {exc.strerror}: {exc.filename}; choose another folder"
+        ) from None
+    return home
 
 
 def _refuse_used_port(port: int) -> None:
