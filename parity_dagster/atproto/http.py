@@ -18,6 +18,7 @@ import httpx
 from parity_dagster.atproto.gunzip import Gunzip
 from parity_dagster.atproto.ssrf import check_url
 from parity_dagster.errors import BlockedEndpoint, HostUnreachable, MalformedAnswer, ParityError, TransportFailed
+from parity_dagster.text import one_line
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for one TCP connection with its TLS handshake."""
@@ -190,16 +191,11 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
 
 def _failure(exc: BaseException, host: str) -> ParityError:
     """What a transport's exception means for the request."""
-    text = _one_line(f"{host}: {str(exc) or type(exc).__name__}")
+    text = one_line(f"{host}: {str(exc) or type(exc).__name__}", 300)
     if isinstance(exc, BlockedEndpoint):
         return BlockedEndpoint(text)
     if isinstance(exc, MalformedAnswer | httpx.DecodingError | httpx.InvalidURL):
         return MalformedAnswer(text)
     if isinstance(exc, HostUnreachable | httpx.TransportError | OSError):
         return HostUnreachable(text)
-    return TransportFailed(_one_line(f"{host}: the transport fails with {type(exc).__name__}: {exc}"))
-
-
-def _one_line(text: str) -> str:
-    """Text from a server made fit for a log line: control characters escaped, at most 300 characters."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:300]
+    return TransportFailed(one_line(f"{host}: the transport fails with {type(exc).__name__}: {exc}", 300))

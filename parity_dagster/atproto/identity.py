@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from parity_dagster.atproto.ssrf import parse_endpoint
-from parity_dagster.atproto.xrpc import XrpcClient, XrpcError, escape
+from parity_dagster.atproto.xrpc import XrpcClient, XrpcError
 from parity_dagster.errors import (
     AccountDeleted,
     BlockedEndpoint,
@@ -25,6 +25,7 @@ from parity_dagster.errors import (
     TransientError,
 )
 from parity_dagster.identifiers import parse_did, parse_handle
+from parity_dagster.text import one_line
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 """A PLC operation is at most 7.5 kB; did:web documents have no bound of their own."""
@@ -177,7 +178,7 @@ def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise MalformedAnswer(f"the document of {did} is not a DID document") from exc
     if document.id != did:
-        raise MalformedAnswer(f"asked for the document of {did}, got the one of {escape(document.id, 80)}")
+        raise MalformedAnswer(f"asked for the document of {did}, got the one of {one_line(document.id, 80)}")
     endpoint = next(filter(None, (_pds_endpoint(raw, did) for raw in document.service)), None)
     if endpoint is None:
         raise NoPds(f"the document of {did} names no PDS, so there is nothing to import from")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from parity_dagster.atproto.pages import Page, parse_page
-from parity_dagster.atproto.xrpc import XrpcClient, XrpcError, escape
+from parity_dagster.atproto.xrpc import XrpcClient, XrpcError
 from parity_dagster.errors import (
     AccountDeactivated,
     AccountDeleted,
@@ -20,6 +20,7 @@ from parity_dagster.errors import (
     ServerFailure,
 )
 from parity_dagster.identifiers import is_valid_tid, tid_time
+from parity_dagster.text import one_line
 from parity_dagster.threads import DaemonThreads
 
 USUAL_BYTES = 2 * 2**20
@@ -162,7 +163,7 @@ class RepoClient:
         if not status.active:
             word = (status.status or "").lower()
             kind = _ACCOUNT_ERRORS.get(word, AccountUnavailable)
-            shown = escape(word, 40) or "inactive"
+            shown = one_line(word, 40) or "inactive"
             raise kind(f"{origin} says that {did} is {shown}; it is not imported while that lasts")
         return True
 
@@ -170,7 +171,7 @@ class RepoClient:
 def _check_did(answered: str | None, asked: str, origin: str) -> None:
     """An answer about somebody else, as of a host that mixes its answers up, says nothing about this account."""
     if answered is not None and answered != asked:
-        raise MalformedAnswer(f"{origin} was asked about {asked} and answered about {escape(answered, 80)}")
+        raise MalformedAnswer(f"{origin} was asked about {asked} and answered about {one_line(answered, 80)}")
 
 
 def account_error(refusal: XrpcError, origin: str, did: str) -> AccountUnavailable | RepoNotFound | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from parity_dagster.atproto.ratelimit import FairSemaphore, HostLimiters, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
+from parity_dagster.text import one_line
 
 if TYPE_CHECKING:
     from parity_dagster.atproto.http import HttpClient, HttpResponse
@@ -145,11 +146,4 @@ def error_of(answer: HttpResponse) -> tuple[str, str]:
         name, text = body.error, body.message
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         name, text = "", answer.body[:600].decode("utf-8", "replace")
-    return escape(name, 60), escape(text, 300)
-
-
-def escape(text: str, limit: int) -> str:
-    """A stranger's text made safe for logs and terminals."""
-    clean = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    return one_line(name, 60), one_line(text, 300)
