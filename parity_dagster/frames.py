@@ -184,19 +184,15 @@ def _series(kind: Kind, values: Sequence[Any]) -> pd.Series[Any]:
         case "integer":
             return pd.Series(values, dtype="Int64")
         case "number":
-            return pd.Series([_double(value) for value in values], dtype="Float64")
+            from parity_dagster.store.records import nearest_float
+
+            return pd.Series([nearest_float(value) for value in values], dtype="Float64")
         case "boolean":
             return pd.Series(values, dtype="boolean")
         case "json":
             return pd.Series([None if value is None else _decoded(value) for value in values], dtype=object)
         case "texts":
             return pd.Series(values, dtype=object)
-
-
-def _double(text: str | None) -> float | None:
-    """The nearest float; None if there is none."""
-    value = None if text is None else float(text)
-    return None if value is None or math.isinf(value) else value
 
 
 def _finite(text: str) -> float | Decimal:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +29,7 @@ _CURES = {
     errno.EPIPE: "whoever read it went away before the end",
     errno.EEXIST: "something came there meanwhile; name another one",
     errno.ENOTEMPTY: "something came there meanwhile; name another one",
+    errno.ENOTDIR: "something came there meanwhile; name another one",
 }
 _MOST_NAMED = 5
 """Accounts without records that are named."""
@@ -35,6 +37,7 @@ _MOST_NAMED = 5
 
 @click.command(short_help="Write records to files: CSV, JSON lines, Parquet.")
 @click.argument("name", metavar="COLLECTION_OR_VIEW")
+@click.option("--parquet", metavar="DIR", help="Write Parquet files into a folder that is empty or not there yet.")
 @click.option("--csv", metavar="FILE", help="Write CSV; - is standard output.")
 @click.option("--jsonl", metavar="FILE", help="Write one JSON object per line; - is standard output.")
 @click.option(
@@ -52,6 +55,7 @@ _MOST_NAMED = 5
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as a JSON object: rows, files, bytes, seconds.")
 def export(
     name: str,
+    parquet: str | None,
     csv: str | None,
     jsonl: str | None,
     dids: tuple[str, ...],
@@ -67,11 +71,13 @@ def export(
     COLLECTION_OR_VIEW is a typed view (posts) for its columns, or an NSID (app.bsky.feed.post) for the
     records as they are. All rows are of one moment of the database, and come in no order.
 
-    A file appears under its name when it is complete, and not before. One that exists is refused without
-    --overwrite; a pipe, a device and standard output get the rows as they come.
+    A file or folder appears under its name when it is complete, and not before. A file that exists is
+    refused without --overwrite; a pipe, a device and standard output get the rows as they come. Parquet
+    needs pyarrow: pip install 'parity_dagster[parquet]'.
 
     \b
     Examples:
+      parity export posts --parquet posts
       parity export posts --csv posts.csv
       parity export posts --csv - --columns did,created_at,text | head
       parity export posts --csv posts.csv --spreadsheet --since 2024-07-01
@@ -84,41 +90,47 @@ def export(
       to its end; 2 if it cannot begin: wrong usage, no such view, a file that
       exists, no such folder.
     """
-    targets = [each for each in (csv, jsonl) if each is not None]
+    targets = [each for each in (parquet, csv, jsonl) if each is not None]
     if len(targets) != 1:
-        raise click.UsageError("Give one of --csv and --jsonl.")
+        raise click.UsageError("Give one of --parquet, --csv and --jsonl.")
     if spreadsheet and csv is None:
         raise click.UsageError("--spreadsheet goes with --csv.")
+    if overwrite and parquet is not None:
+        raise click.UsageError("--overwrite replaces a file; for --parquet, name a folder that is not there yet.")
+    if parquet == "-":
+        raise click.UsageError("--parquet writes a folder of files, which standard output cannot take; name one.")
     (path,) = targets
     form: LineFormat = "jsonl" if jsonl is not None else "spreadsheet" if spreadsheet else "csv"
 
     from parity_dagster.cli.progress import RowsProgress
-    from parity_dagster.exporting.destinations import OpenStream, find_destination
-    from parity_dagster.exporting.exporter import export_lines
+    from parity_dagster.exporting.destinations import NewFolder, OpenStream, find_destination
+    from parity_dagster.exporting.exporter import export_lines, export_parquet
     from parity_dagster.settings import load_settings
 
     began = time.monotonic()
     settings = load_settings()
     stdout = sys.stdout.buffer
-    destination = find_destination(path, stdout, overwrite=overwrite)
+    destination = NewFolder(path) if parquet is not None else find_destination(path, stdout, overwrite=overwrite)
+    is_stream = isinstance(destination, OpenStream)
     is_stdout = isinstance(destination, OpenStream) and destination.stream is stdout
-    if isinstance(destination, OpenStream):
-        say_when_stopped("what was written is not all")
-    else:
-        say_when_stopped("nothing half-written is left, start it again")
+    say_when_stopped("what was written is not all" if is_stream else "nothing half-written is left, start it again")
     wanted = _wanted(name, dids, since, columns, settings)
     if progress is None:
         progress = sys.stderr.isatty() and not (is_stdout and sys.stdout.isatty())
     try:
         with RowsProgress(name) if progress else nullcontext() as watcher:
-            exported = export_lines(wanted, destination, form, settings, watcher)
+            if isinstance(destination, NewFolder):
+                exported = export_parquet(wanted, destination, settings, watcher)
+            else:
+                exported = export_lines(wanted, destination, form, settings, watcher)
     except OSError as exc:
         if is_stdout and isinstance(exc, BrokenPipeError):
             raise  # as with every other command
         if is_stdout:
             let_go_of_output()
         raise click.ClickException(_failure(path, exc)) from exc
-    _tell(name, exported, [path], time.monotonic() - began, as_json=as_json, err=is_stdout)
+    files = [str(Path(path) / part) for part in exported.parts] or [path]
+    _tell(name, exported, files, time.monotonic() - began, as_json=as_json, err=is_stdout)
 
 
 def _wanted(

@@ -1,10 +1,11 @@
-"""Where an export goes. A file has its name only when it is complete; a pipe gets the bytes as they come."""
+"""Where an export goes. What has a name has it only when it is complete; a pipe gets the bytes as they come."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,6 +69,69 @@ class NewFile:
         finally:
             remove(hidden)
         sync_folder(self._path.parent)
+
+
+class NewFolder:
+    """A folder of files, made under another name; one that is there and empty gets them renamed, one after the other.
+
+    Args:
+        path: its name; of a symbolic link, what it leads to.
+
+    Raises:
+        SettingsError: nothing can be written there, or it holds something.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, found = _look_at(path.rstrip("/") or path)
+        self._exists = found is not None
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            raise SettingsError(f"{path} is no folder; name one that is empty or not there yet")
+        with beginning(self._path):
+            first = min(self._path.iterdir(), default=None)
+        if first is not None:
+            cure = "name a folder that is empty or not there yet"
+            if first.name.startswith(HIDDEN):
+                cure = "an export is at work there, or was killed; if none is, remove that"
+            raise SettingsError(f"{path} is not empty, it holds {first.name}; {cure}")
+
+    @contextmanager
+    def open(self) -> Iterator[Path]:
+        """Give the folder to make files in; they are under its name if nothing is raised.
+
+        Raises:
+            SettingsError: no folder can be made there.
+            OSError: something has come under its name meanwhile.
+        """
+        hidden = self._path / hidden_name() if self._exists else self._path.with_name(hidden_name())
+        try:
+            with beginning(hidden.parent):
+                hidden.mkdir()
+            yield hidden
+            sync_folder(hidden)
+            if self._exists:
+                self._take(hidden)
+            else:
+                hidden.rename(self._path)  # refused if it holds something by now
+        finally:
+            remove(hidden)
+        sync_folder(hidden.parent)
+
+    def _take(self, hidden: Path) -> None:
+        """Rename the files of a folder inside into this one; if that fails, none is left."""
+        if any(path != hidden for path in self._path.iterdir()):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        # the first file comes last: where it is, all are
+        files = sorted(hidden.iterdir(), reverse=True)
+        try:
+            for path in files:
+                rename_to_free_name(path, self._path / path.name)
+        except BaseException:
+            for path in files:
+                if not path.exists():
+                    remove(self._path / path.name)
+            raise
 
 
 class OpenStream:
@@ -186,7 +250,10 @@ def remove(path: Path) -> None:
     while True:
         try:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         except KeyboardInterrupt:
             continue
         return

@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 
 import psycopg
 
-from parity_dagster.exporting.destinations import NewFile, OpenStream
+from parity_dagster.exporting.destinations import NewFile, NewFolder, OpenStream
+from parity_dagster.exporting.parquet import check_pyarrow, write_parts
 from parity_dagster.settings import Settings
 from parity_dagster.store.records import (
     Selection,
@@ -20,7 +21,9 @@ from parity_dagster.store.records import (
     open_snapshot,
     stream_csv,
     stream_jsonl,
+    stream_rows,
 )
+from parity_dagster.store.typed.columns import Kind
 
 _BLOCK = 2**18
 """Bytes that are written at once."""
@@ -49,6 +52,8 @@ class Exported:
     """Bytes."""
     absent: Sequence[str]
     """Accounts that were asked for and have no record in the collection."""
+    parts: Sequence[str] = ()
+    """Names of the files in the folder, if it is one."""
 
 
 class Watcher(Protocol):
@@ -86,7 +91,7 @@ def export_lines(
         is_record = form == "jsonl" and wanted.columns is None
         source = source.as_records() if is_record else source.choose(wanted.columns)
         with destination.open() as out:
-            absent = begin(conn, source, selection, watcher)
+            absent = _begin(conn, source, selection, watcher)
             if form == "jsonl":
                 lines = stream_jsonl(conn, source, selection)
             else:
@@ -108,7 +113,36 @@ def export_lines(
     return Exported(rows, size, absent)
 
 
-def begin(conn: psycopg.Connection[Any], source: Source, selection: Selection, watcher: Watcher | None) -> list[str]:
+def export_parquet(
+    wanted: Wanted, destination: NewFolder, settings: Settings, watcher: Watcher | None = None
+) -> Exported:
+    """Write rows as Parquet files of 200,000 rows each, with the types that frames of `read_records` have.
+
+    Lists of texts are lists, and JSON is its text. No rows are one file without any.
+
+    Args:
+        watcher: who wants to know how far it is.
+
+    Raises:
+        SettingsError: there is no such view, collection or column, nothing can be written there, or pyarrow is missing.
+        DatabaseError: PostgreSQL cannot be read.
+        OSError: it cannot be written to its end.
+    """
+    check_pyarrow()
+    selection = wanted.selection
+    with open_snapshot(settings) as conn:
+        source = find_source(conn, settings, wanted.name).choose(wanted.columns)
+        kinds: dict[str, Kind] = {name: kind for name, (kind, _) in source.columns.items()}
+        with destination.open() as folder:
+            absent = _begin(conn, source, selection, watcher)
+            with closing(stream_rows(conn, source, selection)) as rows:
+                advance = (lambda count: None) if watcher is None else watcher.advance
+                parts = list(write_parts(rows, kinds, folder, advance))
+    names = [part.name for part in parts]
+    return Exported(sum(part.rows for part in parts), sum(part.size for part in parts), absent, names)
+
+
+def _begin(conn: psycopg.Connection[Any], source: Source, selection: Selection, watcher: Watcher | None) -> list[str]:
     """Count the rows, if somebody wants to know, and find the accounts that have none."""
     # of those since a time, counting takes as long as reading
     if watcher is not None and selection.since is None:

@@ -5,6 +5,7 @@ What PostgreSQL sends is a COPY: a row at a time whatever its size, where a curs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -231,6 +232,12 @@ def stream_rows(conn: psycopg.Connection[Any], source: Source, selection: Select
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types([_TRANSFERRED[kind] for kind, _ in source.columns.values()])
         yield from copy.rows()
+
+
+def nearest_float(number: str | None) -> float | None:
+    """The nearest float to a number of `stream_rows`; None if there is none."""
+    value = None if number is None else float(number)
+    return None if value is None or math.isinf(value) else value
 
 
 def stream_csv(
