@@ -495,7 +495,7 @@ def test_a_host_whose_clock_was_ahead_once_is_still_read_right(
 
 
 # I1
-@pytest.mark.parametrize("again", ["refresh", "resume", "reread", "reset", "other project"])
+@pytest.mark.parametrize("again", ["refresh", "resume", "reread", "reread older", "reset", "other project"])
 def test_an_empty_list_at_the_revision_of_a_full_one_is_not_believed_however_often_it_is_shown(
     again: str, settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:
@@ -507,11 +507,16 @@ def test_an_empty_list_at_the_revision_of_a_full_one_is_not_believed_however_oft
         break_off(sample, 1)
         assert service.import_user_collection(did, POST, refresh=True).is_partial
     sample.behave(faults=[{"kind": "refuse-cursor", "with_cursor": True}, EMPTY] if again == "refresh" else [EMPTY])
+    if again == "reread older":  # of which no record was seen at the revision for the first time
+        sample.behave_normally()
+        sample.put_record(did, LIKE)
+        assert service.import_user_collection(did, POST, refresh=True).is_success
+        sample.behave(faults=[EMPTY])
     if again == "reset":
         service.reset_user(did)
     with ImportService(other if again == "other project" else settings, report=False) as reading:
         for _ in range(3):
-            result = reading.import_user_collection(did, POST, refresh=True, reread=again == "reread")
+            result = reading.import_user_collection(did, POST, refresh=True, reread="reread" in again)
             assert result.error_code == "server_error"
             assert len(stored(settings, did, POST)) >= RECORDS
     sample.behave_normally()
@@ -587,7 +592,7 @@ def test_what_a_live_event_told_of_the_very_revision_survives_a_list_that_lags_b
     cid, value = sample.records(did, POST)[rkey]
     service.upsert_records([LiveRecord(f"at://{did}/{POST}/{rkey}", sample.rev(did), cid, value)])
     sample.accounts[did].repo.writable(POST).delete(rkey)  # of which the revision tells nothing
-    assert service.import_user_collection(did, POST, refresh=True, reread=reread).completed
+    assert service.import_user_collection(did, POST, refresh=True, reread=reread).is_success
     assert (rkey in stored(settings, did, POST)) is not reread, (
         "whoever rereads a copy that may be wrong believes the list"
     )
