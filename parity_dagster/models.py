@@ -215,7 +215,7 @@ class ImportResult:
         Returns:
             A copy that is failed.
         """
-        return replace(self, error=error, error_code=code)
+        return replace(self, completed=False, error=error, error_code=code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from parity_dagster.events import ImportProgress
 from parity_dagster.models import ImportResult, ImportStatus
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -180,6 +181,20 @@ def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: 
         with ImportService(settings, report=False) as another:
             assert another.import_user_collection(did, POST).completed
         assert_equal(settings, network, did, POST)
+
+
+def test_a_refresh_whose_pair_is_reset_is_not_completed_though_the_import_before_was(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 25})
+    with importing(settings, network, page_size=10, page_delay=200) as (service, _):
+        assert service.import_user_collection(did, POST).completed
+        network.put_record(did, POST)
+
+        def reset(progress: ImportProgress) -> None:
+            service.reset_user(did)
+
+        result = service.import_user_collection(did, POST, reset, refresh=True)
+        assert (result.error_code, result.completed) == ("busy", False)
 
 
 def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
