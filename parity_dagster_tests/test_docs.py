@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from parity_dagster import ImportState, load_settings
 from parity_dagster.orchestration.reporter import reporter
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect
+from parity_dagster_tests.command_line import call, run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,10 +106,10 @@ def environment(
     logging.getLogger("parity_dagster").setLevel(logging.NOTSET)
 
 
-# collections.md needs its modules on the path: test_collections_doc runs it
+# collections.md needs its modules on the path: test_collections_doc runs it; analysis.md has shell commands, too
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if examples(page) and page.name != "collections.md"],
+    [page for page in PAGES if examples(page) and page.name not in ("collections.md", "analysis.md")],
     ids=lambda page: page.name,
 )
 def test_every_python_example_runs(
@@ -123,6 +125,31 @@ def test_every_python_example_runs(
     if page.name == "monitoring.md":
         assert ("increment", "parity.import.completed") in environment["Metrics"].calls
         assert 'parity_records_total{collection="app.bsky.feed.post",outcome="synced"} 120.0' in capsys.readouterr().out
+
+
+def test_the_way_from_an_import_to_a_plot_can_be_walked(
+    environment: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="a plot needs matplotlib, of the extra `test`")
+    page = ROOT / "docs" / "analysis.md"
+    commands = 0
+    for language, block in re.findall(r"^```(bash|python)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(block, str(page), "exec"), environment)
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "parity"
+            if arguments[0] == "psql":  # a process of its own
+                assert run(*arguments).returncode == 0
+            else:
+                done = call(*arguments)
+                assert done.exit_code == 0, done.output
+            commands += 1
+    assert commands == 5
+    assert (tmp_path / "posts.png").stat().st_size > 5_000
+    assert "120 posts, " in capsys.readouterr().out
+    assert (tmp_path / "posts.csv").read_bytes().count(b"\n") == 121
 
 
 def test_the_pages_that_the_mission_needs_have_examples() -> None:
