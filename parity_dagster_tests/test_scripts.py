@@ -23,7 +23,7 @@ AT_ONCE = 10.0
 
 BEGINNING = """
 import logging, os, sys, threading, time
-logging.getLogger("parity_dagster.atproto.http").setLevel(logging.ERROR)  # warns that loopback is allowed
+logging.getLogger("parity_dagster.atproto.network").setLevel(logging.ERROR)  # warns that loopback is allowed
 from functools import partial
 from parity_dagster import ImportService
 if "with Dagster" not in sys.argv:
