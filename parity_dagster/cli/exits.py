@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -170,9 +170,13 @@ def _say(message: str) -> None:
         let_go_of_output()
 
 
-def let_go_of_output() -> None:
-    """Forget what standard output and error do not take, lest the interpreter complain when it flushes them."""
-    for stream in (sys.stdout, sys.stderr):
+def let_go_of_output(*streams: TextIO) -> None:
+    """Forget what standard output and error do not take, lest the interpreter complain when it flushes them.
+
+    Args:
+        streams: one of them; both if none is given.
+    """
+    for stream in streams or (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from parity_dagster.cli.exits import let_go_of_output
 from parity_dagster.cli.output import console, plural, seconds_text
 from parity_dagster.events import (
     ImportCompleted,
@@ -271,7 +272,7 @@ class RowsProgress:
         if self._bar is not None:
             self._bar.stop()
         else:
-            click.echo(self._line(time.monotonic()), err=True)
+            self._print_line(time.monotonic())
 
     def expect(self, rows: int) -> None:
         """Take how many rows there are."""
@@ -287,13 +288,16 @@ class RowsProgress:
             self._bar.advance(self._task, rows)
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY
-            click.echo(self._line(now), err=True)
+            self._print_line(now)
 
-    def _line(self, now: float) -> str:
+    def _print_line(self, now: float) -> None:
         done = plural(self._rate.total, "row")
         if self._expected is not None:
             done = f"{self._rate.total:,} of {plural(self._expected, 'row')}"
-        return f"{seconds_text(now - self._began)}: {done}, {self._rate.per_second(now):,.0f} rows/s"
+        try:
+            click.echo(f"{seconds_text(now - self._began)}: {done}, {self._rate.per_second(now):,.0f} rows/s", err=True)
+        except OSError:  # who watched has left
+            let_go_of_output(sys.stderr)
 
 
 def _short(did: str) -> str:

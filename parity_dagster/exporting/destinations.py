@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -16,6 +17,8 @@ from parity_dagster.errors import SettingsError
 
 HIDDEN = ".parity-export-"
 """What the name of something that is not complete yet begins with."""
+_DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})")
+_STANDARD = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class NewFile:
@@ -135,15 +138,17 @@ class NewFolder:
 
 
 class OpenStream:
-    """What takes bytes as they come: a pipe, a device, standard output.
+    """What takes bytes as they come: a pipe, a device, what whoever started this process has opened for it.
 
     Args:
         path: of what there is and is no regular file.
-        stream: what it leads to, if this process has it open.
+        descriptor: its number, if this process has it open.
+        stream: what it leads to, if that is standard output.
     """
 
-    def __init__(self, path: str, stream: BinaryIO | None = None) -> None:
+    def __init__(self, path: str, *, descriptor: int | None = None, stream: BinaryIO | None = None) -> None:
         self._path = path
+        self._descriptor = descriptor
         self.stream = stream
 
     @contextmanager
@@ -159,8 +164,11 @@ class OpenStream:
             self.stream.flush()
             return
         with beginning(Path(self._path)):
-            # not created: what is gone by now is not to become a file
-            stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_NOCTTY), "wb")
+            if self._descriptor is not None:
+                stream = os.fdopen(os.dup(self._descriptor), "wb")  # opened anew, it would begin at its start
+            else:
+                # not created: what is gone by now is not to become a file
+                stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_NOCTTY), "wb")
         with closing(stream):
             yield stream
 
@@ -176,14 +184,16 @@ def find_destination(path: str, stdout: BinaryIO, *, overwrite: bool = False) ->
     Raises:
         SettingsError: nothing can be written there.
     """
-    if path == "-":
-        return OpenStream(path, stdout)
+    named = _DESCRIPTOR.fullmatch(path)
+    descriptor = int(named[1]) if named else _STANDARD.get(path)
+    if descriptor is not None:
+        return OpenStream(path, descriptor=descriptor, stream=stdout if descriptor == 1 else None)
     _, found = _look_at(path)
     if found is None or stat.S_ISDIR(found.st_mode):
         return NewFile(path, overwrite=overwrite)
     with suppress(OSError):  # a stream without a number is no file's
         if os.path.samestat(found, os.fstat(stdout.fileno())):
-            return OpenStream(path, stdout)
+            return OpenStream(path, stream=stdout)
     return NewFile(path, overwrite=overwrite) if stat.S_ISREG(found.st_mode) else OpenStream(path)
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ VALUE = "value"
 _RECORD = ("did", "collection", "rkey", "cid", "active", VALUE)
 
 _KINDS: Mapping[str, Kind] = {sql_type: kind for kind, sql_type in SQL_TYPES.items()}
+_LARGEST_OFFSET = timedelta(hours=16)
+"""Where PostgreSQL no longer takes a zone for one; the easternmost is 14 hours from UTC."""
 _WRITTEN = Column("created_at", "createdAt", "timestamp")
 
 Form = Literal["python", "csv", "json"]
@@ -132,6 +134,8 @@ def moment(given: str | date) -> datetime:
         raise _no_moment("NaT")  # pandas takes it for a time
     if not isinstance(found, datetime):
         found = datetime.combine(found, time())
+    if abs(found.utcoffset() or timedelta()) >= _LARGEST_OFFSET:
+        raise _no_moment(found.isoformat())
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

@@ -398,6 +398,8 @@ def test_accounts_columns_and_a_time_narrow_it_down(
         ("posts --csv x --columns txt", "did you mean text?"),
         ("posts --csv x --columns ,", "there are did, rkey"),
         ("posts --csv x --since yesterday", "2024-07-01T12:00:00Z"),
+        ("posts --csv x --since 2024-07-01T00:00:00+16:00", "2024-07-01T12:00:00Z"),
+        ("posts --csv /dev/fd/9999", "Bad file descriptor"),
         ("posts --csv x --did did:plc:short", "24 characters"),
         ("posts --csv x --did nobody.example.com", "give its DID"),
         ("posts --csv missing/x", "mkdir -p"),
@@ -783,6 +785,28 @@ def test_standard_output_gets_rows_and_nothing_else_whatever_it_is_called(
     assert list(out.iterdir()) == [target]
 
 
+def test_what_the_shell_has_opened_is_written_to_where_it_stands(
+    settings: Settings, conn: psycopg.Connection[Any], out: Path
+) -> None:
+    store(conn, {"text": "Hi"})
+    script = 'echo before >&3; "$@" --csv /dev/fd/3 && echo after >&3; "$@" --csv /dev/stderr 2>> errors'
+    done = subprocess.run(
+        ["sh", "-c", f"exec 3> three; {script}", "sh", *PROGRAM, "export", "posts", "--columns", "text", "--overwrite"],
+        env=os.environ | variables(settings),
+        cwd=out,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("Exported 1 row of posts") == 2
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "three": "before\ntext\nHi\nafter\n",
+        "errors": "text\nHi\n",
+    }
+
+
 def test_a_reader_of_standard_output_that_leaves_is_no_error(settings: Settings, conn: psycopg.Connection[Any]) -> None:
     many(conn)
     with start("export", "posts", "--csv", "-", env=variables(settings)) as process:
@@ -792,6 +816,16 @@ def test_a_reader_of_standard_output_that_leaves_is_no_error(settings: Settings,
         assert process.wait(30) == 141
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+def test_who_watches_may_leave_before_the_end(settings: Settings, conn: psycopg.Connection[Any], out: Path) -> None:
+    with paused_export(settings, conn, "--csv", "posts.csv", "--progress", cwd=out) as process:
+        wait_until_begun(out)
+        assert process.stderr is not None
+        process.stderr.close()
+        conn.execute("SELECT pg_advisory_unlock(%s)", (WAITING,))
+        assert process.wait(30) == 0
+    assert len(from_csv(out / "posts.csv", conn)) == 3002
 
 
 def test_a_terminal_shows_a_bar_and_then_the_summary(
