@@ -42,6 +42,20 @@ def test_every_block_is_found_again():
             car.find(block_cid(b"another"))
 
 
+def test_blocks_whose_hashes_are_alike_are_told_apart():
+    seen: dict[int, bytes] = {}
+    for number in range(2_000_000):  # two alike are to be expected among 80,000
+        block = b"%d" % number
+        other = seen.setdefault(hash(block_cid(block)) & 0xFFFFFFFF, block)
+        if other is not block:
+            break
+    with _opened(car_header(ROOT) + _section(block)) as car, pytest.raises(ArchiveIncomplete):
+        car.find(block_cid(other))
+    with _opened(car_header(ROOT) + _section(other) + _section(block)) as car:
+        assert car.count == 2
+        assert (car.read(block_cid(block)), car.read(block_cid(other))) == (block, other)
+
+
 def test_a_block_that_occurs_twice_counts_once():
     with _opened(car_header(ROOT) + _section(b"a") + _section(b"b") + _section(b"a")) as car:
         assert car.count == 2
@@ -76,7 +90,8 @@ RAW = b"\x01\x55\x12\x20" + bytes(32)
         _header([]),
         _header("roots"),
         b"\x00",
-        b"\x81\x00" + car_header(ROOT)[1:],
+        b"\xba\x00" + car_header(ROOT)[1:],  # 58 in two bytes
+        varint(2**30) + b"\xa2",
         b"\xff" * 12,
         varint(MAX_HEADER_BYTES + 1) + b"\xa2" * (MAX_HEADER_BYTES + 1),
         varint(2**60),
@@ -108,6 +123,8 @@ def test_a_header_with_several_roots_names_the_commit_first():
         varint(5) + b"short",
         b"\x80\x80\x00" + block_cid(b"a") + b"a",
         b"\xff" * 12,
+        b"\x80" * 9 + b"\x01",
+        b"\xa6\x00" + block_cid(b"ab") + b"ab",  # 38 in two bytes
         b"\x00",
     ],
 )

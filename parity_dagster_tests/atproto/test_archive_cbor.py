@@ -202,6 +202,14 @@ def test_a_value_is_never_said_to_differ_from_its_own_cid(value):
     assert check_cid(text, block_cid(block)) in ("equal", "unverifiable")
 
 
+def test_what_cannot_be_told_apart_is_unverifiable():
+    """A byte string that looks like a CID, and a link with a hash of 80 bytes: the library takes one for the other."""
+    cid = cid_bytes(LINK) or b""
+    long = b"\x01\x71\x12\x50" + bytes(80)
+    for block in (b"\xa1\x61a" + head(2, len(cid)) + cid, b"\xa1\x61a" + link(long)):
+        assert check_cid(record_json(block), block_cid(block)) == "unverifiable"
+
+
 @pytest.mark.parametrize("number", [-0.0, 1.5, 1.0, 1e300])
 def test_numbers_with_a_fraction_vouch_for_nothing(number):
     assert check_cid(json.dumps({"a": number}).encode(), block_cid(to_block({"a": 2}))) == "unverifiable"

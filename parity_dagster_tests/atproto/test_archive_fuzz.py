@@ -152,12 +152,12 @@ def _fuzz(rounds: int, seed: int) -> None:
 
 def _leaves(tree: Node) -> Iterator[tuple[bytes, bytes]]:
     for node in _nodes(tree):
-        before = b""
+        before = key = b""
         for entry in node.entries:
-            # what is not written again may be more than the keys have in common, so that it is another key
+            # what is not written again may be more than the keys have in common: then it is another key
             shared = shared_prefix(before, entry.key) if entry.shared is None else entry.shared
-            before = before[:shared] + entry.key[shared:]
-            yield before, entry.value
+            before, key = entry.key, key[:shared] + entry.key[shared:]
+            yield key, entry.value
 
 
 def _root(tree: Node) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from parity_dagster.atproto.archive import cid_of
-from parity_dagster.atproto.pages import FailedEntry
+from parity_dagster.atproto.pages import MAX_DEPTH, FailedEntry
 from parity_dagster.errors import ParityError
 from parity_dagster.sample_network.blocks import block_cid, spell_cid, to_block
 from parity_dagster.sample_network.signing import PrivateKey
@@ -134,6 +134,8 @@ def test_a_record_that_cannot_be_stored_costs_one_record_and_is_kept():
         f"{POST}/surrogate": to_block({"text": "a\ud800b"}),
         f"{POST}/not-cbor": b'{"text":"json"}',
         f"{POST}/two": to_block({"text": "a"}) + b"\x00",
+        f"{POST}/numbers": to_block({"many": [1e300] * 10_000}),
+        f"{POST}/deep": b"\xa1\x61a" + b"\x81" * MAX_DEPTH + b"\x80",
     }
     failed: dict[str, FailedEntry] = {}
     stored = []
@@ -145,7 +147,7 @@ def test_a_record_that_cannot_be_stored_costs_one_record_and_is_kept():
             else:
                 stored.append(found[0])
     assert stored == ["good"]
-    assert failed.keys() == {"nul", "list", "surrogate", "not-cbor", "two"}
+    assert failed.keys() == {path.partition("/")[2] for path in records} - {"good"}
     for rkey, entry in failed.items():
         cid = spell_cid(block_cid(records[f"{POST}/{rkey}"]))
         assert entry.body.startswith(f'{{"uri":"at://{DID}/{POST}/{rkey}","cid":"{cid}",'.encode())
