@@ -69,9 +69,10 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
         UnsupportedServer: the server is too old, or the database's encoding is not UTF8.
         MigrationNeeded: `parity migrate` has not been run, or this program is older than the database.
     """
-    connection = _reach(connection_url(settings), settings, autocommit=autocommit)
+    url = connection_url(settings)
+    connection = _reach(url, settings, autocommit=autocommit)
     try:
-        check_schema(connection, settings)
+        _check(connection, url, settings)
     except BaseException:
         connection.close()
         raise
@@ -93,7 +94,7 @@ def migrate(settings: Settings) -> str:
     url = connection_url(settings)
     with _reach(url, settings) as connection:
         try:
-            check_schema(connection, settings)
+            _check(connection, url, settings)
         except MigrationNeeded:
             pass
         else:
@@ -183,6 +184,15 @@ def _reach(url: str, settings: Settings, *, autocommit: bool = False) -> psycopg
     try:
         return open_connection(url, autocommit=autocommit)
     except psycopg.Error as exc:
+        raise unreachable(settings, url, exc) from None
+
+
+def _check(connection: psycopg.Connection, url: str, settings: Settings) -> None:
+    import psycopg
+
+    try:
+        check_schema(connection, settings)
+    except psycopg.OperationalError as exc:  # a server that goes away right after it was reached
         raise unreachable(settings, url, exc) from None
 
 

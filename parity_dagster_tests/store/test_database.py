@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -19,8 +20,8 @@ from sqlalchemy import create_engine, text
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, SettingsError
 from parity_dagster.settings import Settings, load_settings, redact
-from parity_dagster.store.database import connect, connection_url, sqlalchemy_url
-from parity_dagster.store.schema import SCHEMA_REVISION, check_schema
+from parity_dagster.store.database import connect, connection_url, migrate, sqlalchemy_url
+from parity_dagster.store.schema import SCHEMA_REVISION, VERSION_TABLE, check_schema
 
 PASSWORD = "s3cr3t-w0rd"
 USER_OF_SERVER = """
@@ -334,6 +335,28 @@ def test_a_data_folder_of_another_major_version_is_refused_with_the_way_out(home
     with pytest.raises(DatabaseUnreachable, match=r"made by PostgreSQL 17 .* pg_dumpall .* PARITY_DATABASE_URL"):
         embedded.acquire(home)
     shutil.rmtree(data)
+
+
+@pytest.mark.parametrize("reach", [connect, migrate])
+def test_a_connection_that_is_lost_right_after_it_was_made_is_none(
+    reach: Callable[[Settings], object], settings: Settings
+) -> None:
+    assert settings.database_url is not None
+    with (
+        psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as other,
+        ThreadPoolExecutor() as pool,
+    ):
+        with other.transaction():
+            other.execute(f"LOCK TABLE {VERSION_TABLE}")
+            reaching = pool.submit(reach, settings)
+            ended = 0
+            while not ended:  # as soon as it waits for the table
+                ended = other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock'"
+                ).rowcount
+        with pytest.raises(DatabaseUnreachable, match="terminating connection"):
+            reaching.result()
 
 
 @pytest.mark.processes
