@@ -252,7 +252,7 @@ def run_tests(tree: Path, tests: Iterable[str]) -> str | None:
         return TOO_LONG
     if done.returncode == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) parity_dagster_tests/(\S+)", done.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) parity_dagster_tests/(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return found[1]
