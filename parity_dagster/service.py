@@ -21,8 +21,8 @@ from parity_dagster.events import (
 from parity_dagster.identifiers import parse_account, parse_did, parse_nsid
 from parity_dagster.importing.listeners import (
     Listeners,
+    RunListener,
     installed_listeners,
-    installed_reporters,
     named_listeners,
 )
 from parity_dagster.importing.loop import BackgroundLoop, Connections
@@ -31,6 +31,7 @@ from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import FailedRecord, ImportResult, ImportState, ImportStatus, Pair, RetryResult
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.listing import find_states, stream_failed_records
+from parity_dagster.store.outbox import Recipients, hold_run
 from parity_dagster.store.queue import enqueue, find_resumable
 from parity_dagster.store.restore import reset_states
 from parity_dagster.store.sessions import SyncSession
@@ -58,9 +59,10 @@ class ImportService:
         settings: how to import; read from `PARITY_*` variables if not given.
         listeners: called with every `ImportEvent`, in the thread that called the service; besides them those that
             `PARITY_LISTENERS` and the entry point group `parity_dagster.listeners` name.
-        run_id: the Dagster run on whose behalf the service works, noted on the rows.
-        report: whether imports are reported to the Dagster instance (by what the entry point group
-            `parity_dagster.reporters` names). A Dagster run reports by itself.
+        run_id: the Dagster run on whose behalf the service works, noted on the rows. While it is at work, nobody else
+            reports to Dagster what it imports.
+        report: whether Dagster is to be told of what is imported: by the run itself, else by a sensor of the daemon
+            (within seconds), or by `parity report`. Nothing of Dagster is loaded here.
         transport: what requests go through: an `httpx.AsyncBaseTransport` in the place of `GuardedTransport`, which
             then has to refuse private addresses itself, or a function or class that is called with ours and returns
             what wraps it; what `PARITY_TRANSPORT` names if not given. See docs/transport.md.
@@ -77,10 +79,10 @@ class ImportService:
     ) -> None:
         self.settings = settings or load_settings()
         self._table = self.settings.state_table
-        self._session = SyncSession(self.settings)
+        self._run_id = run_id
+        self._session = self._new_session()
         self._loop = BackgroundLoop(partial(Connections.open, self.settings, transport), Connections.aclose)
         self._listeners = tuple(listeners)
-        self._run_id = run_id
         self._report = report
         self._beginning = threading.Lock()
         self._has_begun = False
@@ -95,7 +97,7 @@ class ImportService:
 
     def close(self) -> None:
         """End the service's connections and its thread; it may be used again, which opens them anew."""
-        session, self._session = self._session, SyncSession(self.settings)
+        session, self._session = self._session, self._new_session()
         session.end()
         self._loop.close()
 
@@ -194,9 +196,18 @@ class ImportService:
         results: dict[Pair, ImportResult | None] = {}
         events = EventQueue()
         listeners = self._find_listeners()
+        if self._run_id is not None:
+            self._session.run(lambda conn: None)  # before anything ends: it shows that the run is at work
         self._deliver_pending(listeners)
+        recipients = Recipients(listeners=bool(listeners), dagster=self._report)
         everybody = Listeners((*((on_event,) if on_event else ()), *listeners))
-        delivery = Delivery(self._session, self._table, everybody, self._run_id)
+        delivery = Delivery(
+            self._session,
+            self._table,
+            everybody,
+            recipients._replace(dagster=isinstance(on_event, RunListener)),
+            self._run_id,
+        )
 
         def valid() -> Iterator[Pair]:
             try:
@@ -219,7 +230,7 @@ class ImportService:
 
         running = self._loop.start(
             lambda opened: opened.import_pairs(
-                valid(), events.put, run_id=self._run_id, refresh=refresh, reread=reread, patience=patience
+                valid(), events.put, recipients, run_id=self._run_id, refresh=refresh, reread=reread, patience=patience
             ),
             events.close,
         )
@@ -478,8 +489,11 @@ class ImportService:
         return Pair(did, collection)
 
     def _find_listeners(self) -> tuple[Listener, ...]:
-        reporters = installed_reporters(self.settings) if self._report else ()
-        return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners(), *reporters)
+        return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners())
+
+    def _new_session(self) -> SyncSession:
+        run_id = self._run_id
+        return SyncSession(self.settings, None if run_id is None else lambda conn: hold_run(conn, run_id))
 
     def _deliver_pending(self, listeners: tuple[Listener, ...]) -> None:
         """What a killed process did not get to deliver comes once, before anything new."""

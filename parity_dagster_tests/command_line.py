@@ -13,6 +13,12 @@ from click.testing import CliRunner, Result
 from parity_dagster.cli import parity
 from parity_dagster.settings import Settings
 
+UNUSED = {
+    "alembic", "dagster", "numpy", "pandas", "parity_dagster.embedded_postgres.server", "psutil", "psycopg2",
+    "sqlalchemy",
+}  # fmt: skip
+"""What importing records into a database of one's own must not load, nor a command that only asks it."""
+
 PROGRAM = [sys.executable, "-c", "from parity_dagster.cli import main; main()"]
 
 

@@ -10,14 +10,31 @@ import dagster as dg
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.definitions import build_defs
+from parity_dagster.events import ImportEvent
 from parity_dagster.models import ImportState, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
+from parity_dagster.orchestration.report import report_pending
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+
+
+class ReportedAtOnce:
+    """A listener for tests that look into Dagster after each call of the service, as after a tick of the sensor."""
+
+    def __init__(self, instance: dg.DagsterInstance, settings: Settings) -> None:
+        self._instance = instance
+        self._settings = settings
+
+    def __call__(self, event: ImportEvent) -> None:
+        """Take one event."""
+
+    def flush(self) -> None:
+        """Report what is committed."""
+        report_pending(self._instance, self._settings)
 
 
 def run(

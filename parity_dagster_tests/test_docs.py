@@ -14,7 +14,6 @@ import dagster as dg
 import pytest
 
 from parity_dagster import ImportState, load_settings
-from parity_dagster.orchestration.reporter import reporter
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import call, run
@@ -99,7 +98,6 @@ def environment(
             "Metrics": Recorder(),
             "Alert": Recorder(),
         }
-    reporter(load_settings()).close()
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if handler.get_name() == "parity"]:
         root.removeHandler(handler)

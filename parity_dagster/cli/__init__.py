@@ -23,6 +23,7 @@ from parity_dagster.cli.import_command import import_
 from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
 from parity_dagster.cli.metrics import metrics
 from parity_dagster.cli.psql import psql
+from parity_dagster.cli.report import report
 from parity_dagster.cli.sample import sample_network
 from parity_dagster.cli.status import import_status
 from parity_dagster.text import one_line
@@ -68,6 +69,7 @@ for _command in (
     sample_network,
     metrics,
     migrate,
+    report,
     rebuild_states,
     prune,
     psql,

@@ -236,10 +236,12 @@ class RowsProgress:
 
     Args:
         name: what they are rows of.
+        noun: what one is called.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, noun: str = "row") -> None:
         self._name = name
+        self._noun = noun
         self._expected: int | None = None
         self._rate = Rate()
         self._began = time.monotonic()
@@ -291,11 +293,12 @@ class RowsProgress:
             self._print_line(now)
 
     def _print_line(self, now: float) -> None:
-        done = plural(self._rate.total, "row")
+        done = plural(self._rate.total, self._noun)
         if self._expected is not None:
-            done = f"{self._rate.total:,} of {plural(self._expected, 'row')}"
+            done = f"{self._rate.total:,} of {plural(self._expected, self._noun)}"
+        speed = f"{self._rate.per_second(now):,.0f} {self._noun}s/s"
         try:
-            click.echo(f"{seconds_text(now - self._began)}: {done}, {self._rate.per_second(now):,.0f} rows/s", err=True)
+            click.echo(f"{seconds_text(now - self._began)}: {done}, {speed}", err=True)
         except OSError:  # who watched has left
             let_go_of_output(sys.stderr)
 

@@ -21,10 +21,13 @@ from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.restore import forget_states
+from parity_dagster.store.schema import MIGRATION_LOCK
 
 PARTITIONS_PER_STATEMENT = 1000
 ENDINGS = frozenset({dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION})
 """Events that tell how a pair ended."""
+ENDINGS_LOCK = MIGRATION_LOCK + 2
+"""Advisory lock that transactions share in which endings are written."""
 
 
 class ParityEventLogStorage(PostgresEventLogStorage):
@@ -67,6 +70,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
 
     def _store_endings(self, events: Sequence[EventLogEntry]) -> None:
         with self.index_transaction() as connection:
+            connection.execute(db.select(db.func.pg_advisory_xact_lock_shared(ENDINGS_LOCK)))
             statement = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
             ids = [int(row[0]) for row in connection.execute(statement)]
             self._store_asset_event_tags(connection, events, ids)
@@ -74,6 +78,11 @@ class ParityEventLogStorage(PostgresEventLogStorage):
             latest = {str(event.get_dagster_event().asset_key): at for at, event in enumerate(events)}
             for _, at in sorted(latest.items()):  # whoever writes of several takes turns
                 self._store_asset_event(connection, events[at], ids[at])
+
+    def wait_for_endings(self) -> None:
+        """Wait until the server has finished with what anybody is writing of endings, the dead included."""
+        with self.index_transaction() as connection:
+            connection.execute(db.select(db.func.pg_advisory_xact_lock(ENDINGS_LOCK)))
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Wipe an asset; pairs whose materialization is wiped are not imported any more."""

@@ -27,6 +27,7 @@ from parity_dagster.importing.writer import QUEUED_BYTES, ByteGate, Emit, Writer
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.mapper_tables import MappedStore
+from parity_dagster.store.outbox import EVERYBODY, Recipients
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.states import Claim, StateStore
@@ -65,6 +66,7 @@ class Importer:
         repo: RepoClient,
         accounts: Accounts,
         emit: Emit,
+        recipients: Recipients = EVERYBODY,
         *,
         run_id: str | None = None,
         refresh: bool = False,
@@ -75,6 +77,7 @@ class Importer:
         self._database = database
         self._accounts = accounts
         self._emit = emit
+        self._recipients = recipients
         self._refresh = refresh
         self._reread = reread
         self._claims = Claims(database, StateStore(settings.state_table), run_id)
@@ -98,7 +101,7 @@ class Importer:
         if self._mapped:
             await self._database.run(self._mapped.prepare)  # a table that cannot be filled is an error before any work
         await self._claims.open()
-        store = PageStore(self._settings.state_table, self._mapped)
+        store = PageStore(self._settings.state_table, self._mapped, self._recipients)
         try:
             async with asyncio.TaskGroup() as writing:
                 self._writers = [

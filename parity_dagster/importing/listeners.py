@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import cast
 
 from parity_dagster.errors import ParityError, SettingsError
 from parity_dagster.events import ImportEvent, Listener
-from parity_dagster.settings import Settings, load_object
+from parity_dagster.settings import load_object
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "parity_dagster.listeners"
 """Listeners that installed packages bring; called for every import, in Dagster runs, too."""
-REPORTER_GROUP = "parity_dagster.reporters"
-"""Makers of listeners that report imports to an orchestrator: called with the settings of an import, and not where the
-orchestrator runs the import itself."""
+
+
+class RunListener:
+    """A listener by which a Dagster run writes down itself how its pairs end: nobody else reports what it was told."""
 
 
 class Listeners:
@@ -57,10 +57,10 @@ class Listeners:
 
 
 @cache
-def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
+def installed_listeners() -> tuple[Listener, ...]:
     """The listeners that installed packages bring; raises `SettingsError` if one cannot be loaded."""
     found: list[Listener] = []
-    for entry in entry_points(group=group):
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             found.append(entry.load())
         except Exception as exc:
@@ -68,12 +68,6 @@ def installed_listeners(group: str = ENTRY_POINT_GROUP) -> tuple[Listener, ...]:
                 f"the listener {entry.value} cannot be loaded: {exc}; correct or uninstall the package that names it"
             ) from exc
     return tuple(found)
-
-
-def installed_reporters(settings: Settings) -> tuple[Listener, ...]:
-    """What the makers named by the entry points of `parity_dagster.reporters` return."""
-    makers = cast("tuple[Callable[[Settings], Listener], ...]", installed_listeners(REPORTER_GROUP))
-    return tuple(make(settings) for make in makers)
 
 
 @cache

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from parity_dagster.atproto.network import Network, Transport
     from parity_dagster.importing.live import LiveWriter
     from parity_dagster.importing.writer import Emit
+    from parity_dagster.store.outbox import Recipients
 
 Served = TypeVar("Served")
 Result = TypeVar("Result")
@@ -325,6 +326,7 @@ class Connections:
         self,
         pairs: Iterable[Pair],
         emit: Emit,
+        recipients: Recipients,
         *,
         run_id: str | None,
         refresh: bool,
@@ -343,6 +345,7 @@ class Connections:
             repo,
             accounts,
             emit,
+            recipients,
             run_id=run_id,
             refresh=refresh,
             reread=reread,

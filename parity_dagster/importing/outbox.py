@@ -21,7 +21,7 @@ from parity_dagster.events import (
     ImportStarted,
 )
 from parity_dagster.models import ImportResult, ImportStatus, Pair
-from parity_dagster.store.outbox import EVERYBODY, Delivered, Pending, drop_delivered, find_pending
+from parity_dagster.store.outbox import Delivered, Pending, Recipients, drop_delivered, drop_reset, find_pending
 
 if TYPE_CHECKING:
     from parity_dagster.importing.listeners import Listeners
@@ -104,9 +104,21 @@ class EventQueue:
 
 
 class Delivery:
-    """Calls the listeners of one import, and drops from the outbox what they know."""
+    """Calls the listeners of one import, and drops from the outbox what they know.
 
-    def __init__(self, session: SyncSession, table: str, listeners: Listeners, run_id: str | None = None) -> None:
+    Args:
+        recipients: those of the outbox that these listeners stand for.
+    """
+
+    def __init__(
+        self,
+        session: SyncSession,
+        table: str,
+        listeners: Listeners,
+        recipients: Recipients,
+        run_id: str | None = None,
+    ) -> None:
+        self._recipients = recipients
         self._run_id = run_id
         self._session = session
         self._table = table
@@ -135,9 +147,11 @@ class Delivery:
             return
         delivered = self._delivered
         try:
-            self._session.run(
-                lambda conn: drop_delivered(conn, self._table, delivered, EVERYBODY), patience=CLEARING_PATIENCE
-            )
+            if any(self._recipients):
+                self._session.run(
+                    lambda conn: drop_delivered(conn, self._table, delivered, self._recipients),
+                    patience=CLEARING_PATIENCE,
+                )
         except ParityError as exc:
             logger.warning("listeners know of %d endings, but it could not be noted (%s)", len(delivered), exc)
         else:
@@ -147,9 +161,10 @@ class Delivery:
 def deliver_pending(session: SyncSession, table: str, listeners: Listeners) -> int:
     """Deliver the endings of processes that were killed before they could."""
     count = 0
+    session.run(lambda conn: drop_reset(conn, table))
     while True:
         endings = session.run(lambda conn: find_pending(conn, table, PENDING_CHUNK))
-        delivery = Delivery(session, table, listeners)
+        delivery = Delivery(session, table, listeners, Recipients(listeners=True, dagster=False))
         for ending in endings:
             delivery.deliver(_event(ending))
         delivery.clear_outbox()

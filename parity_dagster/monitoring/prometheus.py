@@ -191,7 +191,11 @@ _COUNTS = {
     "parity_importers": ("Importing processes that are alive", "SELECT count(*) FROM ({live}) live"),
     "parity_announcements_waiting": (
         "Endings that are not delivered to listeners yet",
-        "SELECT count(*) FROM parity_announcements WHERE state_table = {own}",
+        "SELECT count(*) FROM parity_announcements WHERE state_table = {own} AND deliver",
+    ),
+    "parity_reports_waiting": (
+        "Endings that Dagster has not been told yet",
+        "SELECT count(*) FROM parity_announcements WHERE state_table = {own} AND report",
     ),
     "parity_tombstones": (
         "Live deletions remembered until a newer walk completes",

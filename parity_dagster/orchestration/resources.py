@@ -34,7 +34,7 @@ class ImportServiceResource(dg.ConfigurableResource[ImportService]):
             context: Dagster's; its run id goes into the rows.
 
         Yields:
-            The service. It reports nothing by itself: the run's own events do (`step_events`).
+            The service. What the run's own steps do not write down (`step_events`) is reported when the run is over.
         """
         changes = {
             "page_size": self.page_size,
@@ -64,5 +64,5 @@ def _service(settings: Settings, context: dg.InitResourceContext) -> Generator[I
     run_id = context.run.run_id if context.run else None
     if settings.log_format == "json":
         configure_logging("json")
-    with ImportService(settings, report=False, run_id=run_id) as service:
+    with ImportService(settings, run_id=run_id) as service:
         yield service

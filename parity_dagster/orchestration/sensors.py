@@ -1,4 +1,4 @@
-"""The five sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
+"""The six sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
 
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
@@ -14,6 +14,7 @@ from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
 from parity_dagster.orchestration.jobs import REFRESH_OVERVIEW, RUN_CHECKS, import_records
 from parity_dagster.orchestration.overview import SECONDS_BETWEEN_OVERVIEWS, look_for_changes
 from parity_dagster.orchestration.queue import launch_due
+from parity_dagster.orchestration.report import report_pending
 from parity_dagster.settings import Settings, load_settings
 
 # Dagster warns about its own copy of a sensor; an operator can do nothing about it.
@@ -24,6 +25,8 @@ warnings.filterwarnings(
 SECONDS_BETWEEN_TICKS = 3
 """Below the five seconds at which the daemon looks, because it skips every other look at a sensor whose turn comes a
 moment later. A tick with nothing to do costs some milliseconds."""
+SECONDS_OF_REPORTING = 10.0
+"""After which a tick of the report begins no further batch; Dagster gives up a tick that takes a minute."""
 
 
 def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
@@ -67,6 +70,19 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         )
 
     @dg.sensor(
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+        description=(
+            "Shows here what was imported outside of Dagster, by `parity import` or from Python: accounts become "
+            "partitions, complete pairs are materialized, failed ones observed. `parity report` does so at once."
+        ),
+    )
+    def report_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        report = report_pending(context.instance, here(), seconds=SECONDS_OF_REPORTING, wait=False)
+        shown = f"{report.written:,} import{'s' * (report.written != 1)} shown" if report.written else "Nothing new"
+        return dg.SkipReason(f"{shown}{'' if report.is_whole else '; the next look goes on'}.")
+
+    @dg.sensor(
         job_name=REFRESH_OVERVIEW,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
@@ -104,7 +120,7 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         def alert_on_check_failure(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
             return post_failed_checks(here(), context)
 
-    return [retry_sensor, did_list_sensor, overview_sensor, alert_on_run_failure, alert_on_check_failure]
+    return [retry_sensor, did_list_sensor, report_sensor, overview_sensor, alert_on_run_failure, alert_on_check_failure]
 
 
 daily_checks = dg.ScheduleDefinition(

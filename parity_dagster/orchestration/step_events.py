@@ -23,6 +23,7 @@ from parity_dagster.dagster_instance.events import (
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.errors import ParityError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
+from parity_dagster.importing.listeners import RunListener
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.metadata import state_metadata
 from parity_dagster.service import ImportService
@@ -61,7 +62,7 @@ def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportStat
     )
 
 
-class StepRecorder:
+class StepRecorder(RunListener):
     """A listener that writes asset events of the running step, batch by batch.
 
     Attributes:

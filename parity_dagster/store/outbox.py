@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from parity_dagster.models import ImportState
 from parity_dagster.store.state_tables import regclass
-from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, state_from_row
+from parity_dagster.store.states import COLUMNS, LIVE_IMPORTERS, LOCK_CLASS, state_from_row
 
 
 class Recipients(NamedTuple):
@@ -23,9 +23,21 @@ class Recipients(NamedTuple):
 
 EVERYBODY = Recipients()
 
+RUN_LOCK = LOCK_CLASS + 1
+"""First key of the advisory locks of Dagster runs at work; the second is made of the run's id."""
+REPORT_LOCK = LOCK_CLASS + 2
+"""First key of the advisory lock of whoever reports to Dagster; the second is the state table's number."""
+
+# A run writes down itself how its pairs end. Until it is over, nobody else does.
+_LIVE_RUNS = sql.SQL(
+    "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    f" AND classid = {RUN_LOCK}"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
 
 class Delivered(NamedTuple):
-    """An ending that listeners know of."""
+    """An ending that recipients know of."""
 
     did: str
     collection: str
@@ -88,16 +100,23 @@ def drop_delivered(conn: Connection, table: str, delivered: Collection[Delivered
     )
 
 
-def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
-    """Read endings whose importer is gone, and drop those of pairs that were reset."""
-    parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
+def drop_reset(conn: Connection, table: str) -> None:
+    """Drop endings of pairs that were reset since."""
     conn.execute(
         sql.SQL(
-            "DELETE FROM parity_announcements a WHERE a.state_table = {own} AND a.deliver"
-            " AND a.importer_id NOT IN ({live})"
-            " AND NOT EXISTS (SELECT FROM {table} s WHERE s.did = a.did AND s.collection = a.collection)"
-        ).format(**parts)
+            "DELETE FROM parity_announcements a USING (SELECT did, collection, ended_at FROM parity_announcements o"
+            " WHERE state_table = {own} AND NOT EXISTS"
+            " (SELECT FROM {table} s WHERE s.did = o.did AND s.collection = o.collection)) gone"
+            " WHERE a.state_table = {own} AND a.did = gone.did AND a.collection = gone.collection"
+            # the pair may have been imported anew, and have ended, while this waits for the row
+            " AND a.ended_at = gone.ended_at"
+        ).format(table=sql.Identifier(table), own=regclass(table))
     )
+
+
+def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
+    """Read endings that listeners have not been told by an importer that is gone."""
+    parts = {"table": sql.Identifier(table), "own": regclass(table), "columns": COLUMNS, "live": LIVE_IMPORTERS}
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             sql.SQL(
@@ -109,3 +128,63 @@ def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
             (limit,),
         )
         return [Pending(fetched=row.pop("fetched"), state=state_from_row(row)) for row in cursor.fetchall()]
+
+
+# Dagster.
+
+
+def hold_run(conn: Connection, run_id: str) -> None:
+    """Show that a Dagster run is at work, for as long as the session lives; any number of processes may."""
+    conn.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", (RUN_LOCK, run_id))
+
+
+def lock_reporting(conn: Connection, table: str, *, wait: bool) -> bool:
+    """Be the only one who reports the pairs of a state table until the transaction ends; False if another one is."""
+    key = sql.SQL("{}, {}::oid::bigint::bit(32)::int").format(sql.Literal(REPORT_LOCK), regclass(table))
+    if wait:
+        conn.execute(sql.SQL("SELECT pg_advisory_xact_lock({})").format(key))
+        return True
+    row = conn.execute(sql.SQL("SELECT pg_try_advisory_xact_lock({})").format(key)).fetchone()
+    return row == (True,)
+
+
+_UNREPORTED = sql.SQL(
+    "(SELECT did, collection, ended_at FROM parity_announcements WHERE state_table = {own} AND report) a"
+    " JOIN {table} s USING (did, collection) WHERE s.status IN ('completed', 'failed') AND (s.run_id IS NULL"
+    " OR (hashtext(s.run_id)::bigint & 4294967295) NOT IN ({runs}))"
+)
+
+
+def find_unreported(conn: Connection, table: str, limit: int) -> list[ImportState]:
+    """The rows of pairs that have ended and that Dagster is still to be told of, in the order in which they ended."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            sql.SQL("SELECT {columns} FROM {unreported} ORDER BY ended_at, did, collection LIMIT %s").format(
+                columns=COLUMNS, unreported=_unreported(table)
+            ),
+            (limit,),
+        )
+        return [state_from_row(row) for row in cursor.fetchall()]
+
+
+def count_unreported(conn: Connection, table: str) -> int:
+    """How many `find_unreported` would find without a limit."""
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(_unreported(table))).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def have_all_reported(conn: Connection, table: str) -> None:
+    """Put every pair that has ended into the outbox for Dagster, whatever it was told before."""
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO parity_announcements AS a (state_table, did, collection, importer_id, fetched, ended_at,"
+            " deliver, report) SELECT {own}, did, collection, 0, true, updated_at, false, true FROM {table}"
+            " WHERE status IN ('completed', 'failed') ON CONFLICT (state_table, did, collection)"
+            " DO UPDATE SET report = true WHERE NOT a.report"
+        ).format(own=regclass(table), table=sql.Identifier(table))
+    )
+
+
+def _unreported(table: str) -> sql.Composed:
+    return _UNREPORTED.format(own=regclass(table), table=sql.Identifier(table), runs=_LIVE_RUNS)

@@ -39,13 +39,18 @@ SEND_BUFFER = 2 * 2**20
 
 
 class SyncSession:
-    """A session for any number of threads, one of them at a time; opened by the first question, and again in a fork."""
+    """A session for any number of threads, one of them at a time; opened by the first question, and again in a fork.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        prepare: called with the connection whenever it is opened.
+    """
+
+    def __init__(self, settings: Settings, prepare: Callable[[Connection], None] | None = None) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._has_ended = threading.Event()
         self._has_met = False
+        self._prepare = prepare
         self._conn: Connection | None = None
         self._finalizer: weakref.finalize[..., SyncSession] | None = None
         _sync_sessions.add(self)
@@ -102,6 +107,8 @@ class SyncSession:
         # A script need not close anything: this is also called when nobody has the session any more, and at the end.
         self._finalizer = weakref.finalize(self, _close, self._conn, self._lock)
         self._conn.execute(f"SET application_name = '{APPLICATION}'; {_PIPELINE_SETTINGS}".encode())
+        if self._prepare is not None:
+            self._prepare(self._conn)
         self._has_met = True
         return self._conn
 

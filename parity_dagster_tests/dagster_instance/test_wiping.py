@@ -15,11 +15,10 @@ from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import build_partitions, register_dids
 from parity_dagster.orchestration.rebuild import rebuild_states
-from parity_dagster.orchestration.reporter import DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
-from parity_dagster_tests.dagster_runs import rectangle, remembered, run
+from parity_dagster_tests.dagster_runs import ReportedAtOnce, rectangle, remembered, run
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def service(settings: Settings, instance: dg.DagsterInstance) -> Iterator[ImportService]:
-    with ImportService(settings, listeners=[DagsterReporter(instance)], report=False) as service:
+    with ImportService(settings, [ReportedAtOnce(instance, settings)]) as service:
         yield service
 
 

@@ -102,7 +102,7 @@ def test_a_resumed_walk_does_not_count_again_what_was_committed_before(settings:
 def test_the_state_tables_metrics_agree_with_it(settings: Settings, network: Running) -> None:
     good, bad = network.network.add_account({POST: 7}), network.network.add_account({POST: 5})
     network.network.set_status(bad, "deactivated")
-    with ImportService(settings, report=False) as service:
+    with ImportService(settings) as service:
         service.import_pairs([Pair(good, POST), Pair(bad, POST)])
         service.enqueue([Pair(good, LIKE)])
     with connect(settings, autocommit=True) as connection:
@@ -135,6 +135,7 @@ def test_the_state_tables_metrics_agree_with_it(settings: Settings, network: Run
         key("parity_failed_records", reason="nul_character"): 1,
         key("parity_importers"): 0,
         key("parity_announcements_waiting"): 0,
+        key("parity_reports_waiting"): 2,
         key("parity_tombstones"): 0,
     }
     assert {name: found.get(name) for name in expected} == expected

@@ -14,7 +14,7 @@ from parity_dagster.definitions import build_defs
 from parity_dagster.importing.audit import audit
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.orchestration.reporter import DagsterReporter
+from parity_dagster.orchestration.report import report_pending
 from parity_dagster.orchestration.step_events import report_without_run
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -83,9 +83,9 @@ def assert_names(evaluation: dg.AssetCheckEvaluation, pair: Pair) -> None:
 
 def resumed(settings: Settings, instance: dg.DagsterInstance) -> None:
     """`parity import --resume`: outside of any run, reported to the instance."""
-    reporter = DagsterReporter(instance)
-    with ImportService(settings, [reporter], report=False) as service:
+    with ImportService(settings) as service:
         assert all(result.is_success for result in service.resume_all())
+    report_pending(instance, settings)
 
 
 def test_after_a_clean_import_every_check_passes(
@@ -127,9 +127,9 @@ def test_planted_failures_are_named_and_after_resuming_all_pass(
     network.network.behave(did=cut.did, collection=POST, faults=())
     network.network.delete_record(broken.did, POST, odd)
     resumed(settings, instance)
-    reporter = DagsterReporter(instance)
-    with ImportService(settings, [reporter], report=False) as service:
+    with ImportService(settings) as service:
         assert service.import_user_collection(*broken, refresh=True).is_success
+    report_pending(instance, settings)
     assert failing(checked(settings, instance)) == set()
 
 

@@ -14,10 +14,10 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.rebuild import rebuild_states
-from parity_dagster.orchestration.reporter import DagsterReporter
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster_tests.dagster_runs import ReportedAtOnce
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def service(settings: Settings, instance: dg.DagsterInstance) -> Iterator[ImportService]:
-    with ImportService(settings, listeners=[DagsterReporter(instance)], report=False) as service:
+    with ImportService(settings, [ReportedAtOnce(instance, settings)]) as service:
         yield service
 
 
