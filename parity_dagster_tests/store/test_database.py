@@ -342,19 +342,16 @@ def test_a_connection_that_is_lost_right_after_it_was_made_is_none(
     reach: Callable[[Settings], object], settings: Settings
 ) -> None:
     assert settings.database_url is not None
-    with (
-        psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as other,
-        ThreadPoolExecutor() as pool,
-    ):
-        with other.transaction():
-            other.execute(f"LOCK TABLE {VERSION_TABLE}")
-            reaching = pool.submit(reach, settings)
-            ended = 0
-            while not ended:  # as soon as it waits for the table
-                ended = other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND wait_event_type = 'Lock'"
-                ).rowcount
+    url = settings.database_url.get_secret_value()
+    with psycopg.connect(url) as holding, psycopg.connect(url, autocommit=True) as ending, ThreadPoolExecutor() as pool:
+        holding.execute(f"LOCK TABLE {VERSION_TABLE}")
+        reaching = pool.submit(reach, settings)
+        ended = 0
+        while not ended:  # as soon as it waits for the table
+            ended = ending.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            ).rowcount
         with pytest.raises(DatabaseUnreachable, match="terminating connection"):
             reaching.result()
 
