@@ -178,6 +178,7 @@ def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: 
         result = service.import_user_collection(did, POST, on_progress)
         assert result.error_code == "busy"
         assert "reset" in (result.error or "")
+        assert network.log.count(method="listRecords") < 300, "the host is asked for nothing that nobody wants"
         with ImportService(settings, report=False) as another:
             assert another.import_user_collection(did, POST).completed
         assert_equal(settings, network, did, POST)
