@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import lru_cache
@@ -35,6 +36,12 @@ MAX_HEADERS = 100
 # Outcome of the address check for each connection attempt of the current request. The sockets are made in
 # tasks that aiohttp starts, which inherit this context; their exceptions do not always come through.
 _attempts: ContextVar[list[BlockedEndpoint | None]] = ContextVar("_attempts")
+
+
+@functools.cache
+def _authorities() -> ssl.SSLContext:
+    """certifi's, or those of SSL_CERT_FILE; read once, which takes as long as the rest of an import's start."""
+    return httpx.create_ssl_context()
 
 
 # I17
@@ -107,7 +114,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=300,
             resolver=self._resolver or SystemResolver(),
-            ssl=httpx.create_ssl_context(),  # certifi's authorities, or those of SSL_CERT_FILE
+            ssl=_authorities(),
             socket_factory=self._open_socket,
         )
         self._session = aiohttp.ClientSession(
