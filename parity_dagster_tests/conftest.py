@@ -16,25 +16,31 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import dns.asyncresolver
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
 
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import ParityError
+from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store import migrations
-from parity_dagster.store.database import migrate
+from parity_dagster.store.database import connect, migrate
 from parity_dagster.store.schema import MIGRATION_LOCK
 from parity_dagster_tests.chromium import NO_CHROMIUM, find_chromium
 from parity_dagster_tests.names import Names
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 GIVEN_DSN = os.environ.get("PARITY_TEST_DSN")
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -60,6 +66,10 @@ time.tzset()
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which the programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How quick a machine is decides nothing.
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ours")
 
 SERVERS = Path(tempfile.gettempdir())
 # Nothing in a test outlives a crash of the machine, so nothing waits for the disk.
@@ -167,51 +177,143 @@ def _remove_leftovers() -> None:
 
 
 @pytest.fixture(scope="session")
-def template_database(database_server: str) -> str:
+def admin(database_server: str) -> Iterator[psycopg.Connection]:
+    """A connection that makes and drops databases."""
+    with psycopg.connect(database_server, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture(scope="session")
+def plain_template(database_server: str, admin: psycopg.Connection) -> str:
     """Name of a migrated database to copy from; nobody else connects to it."""
     sources = sorted(Path(migrations.__path__[0]).rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    name = f"parity_template_{digest}"
-    with psycopg.connect(database_server, autocommit=True) as admin:
-        admin.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-        found = admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
-        if found is None:
-            making = f"{name}_making"
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(making)))
-            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(making)))
-            migrate(load_settings(database_url=database_of(database_server, making)))
-            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
-            admin.execute(rename.format(sql.Identifier(making), sql.Identifier(name)))
+    return _template(
+        database_server,
+        admin,
+        f"parity_template_{digest}",
+        "template1",
+        lambda url: migrate(load_settings(database_url=url)),
+    )
+
+
+@pytest.fixture(scope="session")
+def template_with_dagster(database_server: str, admin: psycopg.Connection, plain_template: str) -> str:
+    """The same with Dagster's tables, which take a second to make; for folders whose tests need them."""
+    from parity_dagster.dagster_instance.storage import make_tables, storage_url
+
+    name = f"{plain_template}_dagster_{version('dagster').replace('.', '_')}"
+    return _template(
+        database_server,
+        admin,
+        name,
+        plain_template,
+        lambda url: make_tables(storage_url(load_settings(database_url=url))),
+    )
+
+
+def _template(server: str, admin: psycopg.Connection, name: str, source: str, fill: Callable[[str], object]) -> str:
+    admin.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+    if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+        making = f"{name}_making"
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(making)))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        admin.execute(create.format(sql.Identifier(making), sql.Identifier(source)))
+        fill(database_of(server, making))
+        rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+        admin.execute(rename.format(sql.Identifier(making), sql.Identifier(name)))
+    admin.execute("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     return name
 
 
+@pytest.fixture(scope="session")
+def template_database(plain_template: str) -> str:
+    """What the databases of a folder's tests are copied from."""
+    return plain_template
+
+
 @pytest.fixture
-def database_url(database_server: str, template_database: str) -> Iterator[str]:
+def database_url(database_server: str, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
     """URL of a migrated database without rows, dropped after the test."""
-    yield from _new_database(database_server, template_database)
+    with _new_database(admin, template_database) as name:
+        yield database_of(database_server, name)
 
 
 @pytest.fixture
-def empty_database_url(database_server: str) -> Iterator[str]:
+def empty_database_url(database_server: str, admin: psycopg.Connection) -> Iterator[str]:
     """URL of a database without tables, dropped after the test."""
-    yield from _new_database(database_server, "template0")
+    with _new_database(admin, "template0") as name:
+        yield database_of(database_server, name)
 
 
-def _new_database(server: str, template: str) -> Iterator[str]:
+@contextmanager
+def _new_database(admin: psycopg.Connection, template: str) -> Iterator[str]:
     name = f"parity_test_{uuid.uuid4().hex[:16]}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    # Copying the files takes half of the time that copying through the log takes, which is PostgreSQL's choice.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
-    yield database_of(server, name)
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(drop.format(sql.Identifier(name)))
+    admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    yield name
+    admin.execute(drop.format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def put_server() -> Iterator[Callable[[Path], None]]:
+    """What puts a migrated embedded server into a PARITY_HOME: copied, because making one takes more than a second."""
+    made = SERVERS / f"parity-made-{uuid.uuid4().hex[:8]}"
+    connect(load_settings(home=made)).close()
+    assert embedded.release(made)
+    source = embedded.data_folder(made)
+    owner = source.stat()
+
+    def put(home: Path) -> None:
+        target = embedded.data_folder(home)
+        shutil.copytree(source, target)
+        for path in (target, *target.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+    yield put
+    shutil.rmtree(made)
 
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """Settings for a test: its own database, loopback hosts allowed, no pause between pages."""
     return load_settings(database_url=database_url, home=tmp_path, allow_private_hosts=True, page_delay=0)
+
+
+@pytest.fixture
+def network() -> Iterator[Running]:
+    """A network of one host, without accounts."""
+    with run_in_thread(SampleNetwork(seed=17)) as running:
+        yield running
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    """Dagster in memory."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.ephemeral() as found:
+        yield found
+
+
+@pytest.fixture
+def settings_of_environment(
+    database_url: str, network: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings that the environment and the folder give, for what looks there."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "DATABASE_URL": database_url,
+        "HOME": str(tmp_path),
+        "PLC_URL": network.plc_url,
+        "COLLECTIONS": f"{POST},{LIKE}",
+        "ALLOW_PRIVATE_HOSTS": "1",
+        "PAGE_DELAY": "0",
+    }.items():
+        monkeypatch.setenv(f"PARITY_{name}", value)
+    return load_settings()
 
 
 @pytest.fixture

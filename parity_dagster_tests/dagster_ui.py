@@ -74,6 +74,7 @@ class DagsterUI:
     url: str
     environment: Mapping[str, str]
     folder: Path
+    process: subprocess.Popen[bytes]
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """A GraphQL query."""
@@ -139,7 +140,7 @@ def dagster_ui(folder: Path, network: Running, **variables: str) -> Iterator[Dag
         stdout=log,
         stderr=subprocess.STDOUT,
     )
-    ui = DagsterUI(f"http://127.0.0.1:{port}", environment, folder)
+    ui = DagsterUI(f"http://127.0.0.1:{port}", environment, folder, process)
 
     def is_loaded() -> bool:
         assert process.poll() is None, (folder / "dev.log").read_text()[-3000:]
@@ -149,7 +150,7 @@ def dagster_ui(folder: Path, network: Running, **variables: str) -> Iterator[Dag
             return False
 
     try:
-        eventually(is_loaded, "the UI is there", 90)
+        eventually(is_loaded, "the UI is there", 180)
         yield ui
     finally:
         process.send_signal(signal.SIGTERM)

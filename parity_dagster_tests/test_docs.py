@@ -49,6 +49,11 @@ class Recorder:
         return lambda *arguments: self.calls.append((name, *arguments))
 
 
+@pytest.fixture(scope="session")
+def template_database(template_with_dagster: str) -> str:
+    return template_with_dagster
+
+
 @pytest.fixture
 def network() -> Iterator[Running]:
     network = SampleNetwork(hosts=2, seed=71)
@@ -86,9 +91,7 @@ def environment(
             "ops": [{"action": "delete", "path": op["path"]}, {"action": "delete", "path": "com.example.x/y"}],
         }
 
-    folder = tmp_path / "instance"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield {
             "__name__": "example",
             "did": MISSION_DIDS[0],

@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from parity_dagster import (
     RateLimited,
     Settings,
 )
-from parity_dagster.sample_network import LIKE, POST, PROFILE, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, PROFILE, Running
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import UNUSED, variables
 
@@ -34,12 +33,6 @@ ROOT = Path(__file__).parents[1]
 CONSUMER = Path(__file__).parent / "typing" / "consumer.py"
 PUBLIC = (Path(__file__).parent / "public_names.txt").read_text().split()
 """What users import; a name is removed from this file only with a line in CHANGELOG.md."""
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=51)) as running:
-        yield running
 
 
 @pytest.fixture
@@ -114,6 +107,7 @@ def test_importing_loads_no_dagster_and_nothing_else_that_it_does_not_use(settin
     assert done.stdout.splitlines() == ["2", "set()"], done.stderr
 
 
+@pytest.mark.long
 def test_a_consumers_script_passes_mypy_strict(tmp_path: Path) -> None:
     assert (ROOT / "parity_dagster" / "py.typed").exists()
     done = subprocess.run(

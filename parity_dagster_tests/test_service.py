@@ -11,6 +11,7 @@ import pytest
 
 from parity_dagster.errors import CollectionNotRegistered, DatabaseUnreachable, InvalidIdentifier
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress, ImportStarted
+from parity_dagster.importing.importer import WINDOW
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -392,10 +393,17 @@ def test_without_a_database_the_caller_is_told_what_to_check() -> None:
 
 def test_more_pairs_than_fit_the_window_are_imported_all_the_same(settings: Settings) -> None:
     network = SampleNetwork(hosts=2)
-    dids = [network.add_account({POST: 1}) for _ in range(700)]
-    with importing(settings, network, collections=(POST, LIKE)) as (service, _):
-        results = service.import_pairs(Pair(did, nsid) for did in dids for nsid in (POST, LIKE))
-        assert len(results) == 1400
+    done = [Pair(f"did:web:a{number}.example.com", POST) for number in range(WINDOW + 100)]
+    query(
+        settings,
+        f"INSERT INTO {settings.state_table} (did, collection, status) SELECT unnest(%s::text[]), %s, 'completed'",
+        [pair.did for pair in done],
+        POST,
+    )
+    new = [Pair(network.add_account({POST: 1}), POST) for _ in range(40)]
+    with importing(settings, network) as (service, _):
+        results = service.import_pairs(iter([*done, *new]))
+        assert len(results) == len(done) + len(new)
         assert all(result.completed for result in results)
-        assert sum(result.records_synced for result in results) == 700
+        assert sum(result.records_synced for result in results) == len(new)
     assert query(settings, "SELECT count(*) FROM parity_importers") == [(0,)]

@@ -57,7 +57,7 @@ class ParityStorage(DagsterPostgresStorage):
         with _guard:
             engine = _engines.get(postgres_url)
             if engine is None:
-                _make_tables(postgres_url)
+                make_tables(postgres_url)
                 engine = _engines[postgres_url] = _pool(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
         self._event_log_storage = ParityEventLogStorage(settings, postgres_url, inst_data)
@@ -114,7 +114,7 @@ def _instance_on(settings: Settings) -> DagsterInstance:
     return DagsterInstance.from_ref(InstanceRef.from_dir(str(files), overrides=defaults))
 
 
-def _make_tables(url: str) -> None:
+def make_tables(url: str) -> None:
     """Make schema and tables if they are missing, one process at a time.
 
     `dagster dev` starts several processes at once, and Dagster makes its tables without a transaction, so

@@ -128,7 +128,7 @@ def survive(body: bytes) -> None:
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@profile(max_examples=120, deadline=None, suppress_health_check=SLOW)
+@profile(max_examples=50, deadline=None, suppress_health_check=SLOW)
 @given(pages())
 def test_of_any_page_every_sound_record_is_taken_and_every_other_kept(
     page: Drawn,
@@ -136,7 +136,7 @@ def test_of_any_page_every_sound_record_is_taken_and_every_other_kept(
     check(page)
 
 
-@profile(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@profile(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(st.one_of(bent(), st.binary(max_size=300)))
 def test_damaged_bodies_crash_nothing(body: bytes) -> None:
     survive(body)

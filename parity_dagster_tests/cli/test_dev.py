@@ -100,10 +100,11 @@ def test_processes_of_others_are_left_alone():
     other.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "is_project"),
     [
-        pytest.param(signal.SIGTERM, False, id="sigterm", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, False, id="sigterm"),
         pytest.param(signal.SIGINT, True, id="ctrl-c"),
     ],
 )

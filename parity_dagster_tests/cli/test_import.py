@@ -197,8 +197,8 @@ def test_an_unregistered_collection_cannot_be_queued(env):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, network, settings, number, code):
-    did = network.network.add_account({POST: 3000})
-    network.network.behave(latency=0.2)
+    did = network.network.add_account({POST: 1000})
+    network.network.behave(latency=0.4)
     with start("import", did, "--collection", POST, env=env) as process:
         deadline = time.monotonic() + 30
         while not records(settings) and time.monotonic() < deadline:
@@ -208,10 +208,10 @@ def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, netw
     assert process.returncode == code
     assert "parity import --resume" in errors.splitlines()[-1]
     assert "Traceback" not in errors
-    assert 0 < records(settings) < 3000
+    assert 0 < records(settings) < 1000
     network.network.behave(latency=0.0)
     assert call("import", "--resume", env=env).exit_code == 0
-    assert records(settings) == 3000
+    assert records(settings) == 1000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -324,7 +324,9 @@ def test_a_closed_standard_input_is_wrong_usage(env):
     assert line.startswith("error: Standard input is closed")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [">&- 2>&-", pytest.param(">&-", marks=pytest.mark.long), pytest.param("2>&-", marks=pytest.mark.long)]
+)
 def test_an_import_works_with_its_output_closed(env, network, settings, closed):
     did = network.network.add_account({POST: 2})
     command = f"{shlex.join([*PROGRAM, 'import', did, '--progress'])} {closed}"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -104,22 +104,23 @@ def interrupted(slow: tuple[Running, str], home: Path, number: signal.Signals, d
     return f"{number.name} after {delay:.3f} s: {', '.join(problems)}" if problems else ""
 
 
-def check(slow: tuple[Running, str], home: Path, numbers: list[signal.Signals], count: int, at_once: int) -> None:
+def check(
+    slow: tuple[Running, str],
+    home: Path,
+    put_server: Callable[[Path], None],
+    numbers: list[signal.Signals],
+    count: int,
+    at_once: int,
+) -> None:
     """Send signals at moments spread over the start of a process whose server was made before, or never."""
     load = partial(load_settings, allow_private_hosts=True, plc_url=slow[0].plc_url)
-    connect(load(home=home)).close()
-    assert embedded.release(home)
     moments = [
         (numbers[index % len(numbers)], START * index / count, home / "fresh" / str(index) if index % 3 == 2 else None)
         for index in range(count)
     ]
-    places: list[Path] = []
-    for index in range(at_once):
-        places.append(home / f"made-{index}")
-        shutil.copytree(home / "postgres", places[-1] / "postgres", copy_function=shutil.copy2)
-        owner = (home / "postgres").stat()
-        for path in (places[-1] / "postgres", *(places[-1] / "postgres").rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid)
+    places = [home / f"made-{index}" for index in range(at_once)]
+    for place in places:
+        put_server(place)
 
     def one(place: int) -> list[str]:
         return [
@@ -136,14 +137,17 @@ def check(slow: tuple[Running, str], home: Path, numbers: list[signal.Signals], 
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("count", [6, pytest.param(18, marks=pytest.mark.long)])
 def test_a_signal_at_any_moment_of_the_start_ends_an_import_and_leaves_nothing(
-    slow: tuple[Running, str], home: Path
+    slow: tuple[Running, str], home: Path, put_server: Callable[[Path], None], count: int
 ) -> None:
-    check(slow, home, [signal.SIGINT, signal.SIGTERM], count=18, at_once=3)
+    check(slow, home, put_server, [signal.SIGINT, signal.SIGTERM], count, at_once=3)
 
 
 @pytest.mark.processes
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_hundreds_of_signals_over_the_start(slow: tuple[Running, str], home: Path) -> None:
-    check(slow, home, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], count=400, at_once=3)
+def test_hundreds_of_signals_over_the_start(
+    slow: tuple[Running, str], home: Path, put_server: Callable[[Path], None]
+) -> None:
+    check(slow, home, put_server, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], count=400, at_once=3)

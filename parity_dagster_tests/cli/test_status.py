@@ -161,6 +161,7 @@ def test_a_terminal_of_any_width_shows_whole_dids_coloured_states_and_errors(env
     assert "4 imports of 2 accounts" in text
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rows_stream_in_bounded_memory(settings):
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute(

@@ -176,15 +176,17 @@ def _count_runs(environment: dict[str, str]) -> None:
         sys.exit(instance.get_runs_count())
 
 
-def test_processes_that_start_at_once_make_the_tables_one_after_the_other(database_url: str, tmp_path: Path) -> None:
-    environment = {"PARITY_DATABASE_URL": database_url, "PARITY_HOME": str(tmp_path)}
+def test_processes_that_start_at_once_make_the_tables_one_after_the_other(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    environment = {"PARITY_DATABASE_URL": empty_database_url, "PARITY_HOME": str(tmp_path)}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     waiting = (
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
         racing = [context.Process(target=_count_runs, args=(environment,)) for _ in range(3)]
         for process in racing:

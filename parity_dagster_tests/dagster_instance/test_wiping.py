@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,31 +14,15 @@ from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import build_partitions, register_dids
 from parity_dagster.orchestration.rebuild import rebuild_states
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
-from parity_dagster.settings import Settings, load_settings
+from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import ReportedAtOnce, rectangle, remembered, run
 
 
 @pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=17)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(database_url: str, network: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "DATABASE_URL": database_url,
-        "HOME": str(tmp_path),
-        "PLC_URL": network.plc_url,
-        "COLLECTIONS": f"{POST},{LIKE}",
-        "ALLOW_PRIVATE_HOSTS": "1",
-        "PAGE_DELAY": "0",
-    }.items():
-        monkeypatch.setenv(f"PARITY_{name}", value)
-    return load_settings()
+def settings(settings_of_environment: Settings) -> Settings:
+    return settings_of_environment
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import DEFAULT_COLLECTIONS, Settings, load_settings
 from parity_dagster_tests.command_line import PROGRAM, variables
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 PROJECT = Path(__file__).parents[2]
 MARK = "PARITY_TEST_PROJECT"
@@ -212,7 +212,6 @@ def test_a_dropped_list_is_imported_the_same_again_does_nothing_and_a_longer_one
     assert (newest.metadata["new_accounts"].value, newest.metadata["new_imports"].value) == (20, 100)
 
 
-@pytest.mark.long
 def test_an_outage_is_ridden_out_and_what_can_never_succeed_is_tried_once(project: Project, network: Running) -> None:
     good, bad = accounts(network, 6), accounts(network, 1)
     network.network.set_status(bad[0], "takendown")
@@ -234,7 +233,6 @@ def test_an_outage_is_ridden_out_and_what_can_never_succeed_is_tried_once(projec
         assert state.error_code == AccountTakenDown.code
 
 
-@pytest.mark.long
 def test_what_many_processes_queue_at_once_is_imported_once_each(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
@@ -285,7 +283,6 @@ def test_after_a_kill_everything_ends_complete_and_no_run_counts_as_running_for_
             assert state.records_synced == expected.get((state.did, state.collection), 0)
 
 
-@pytest.mark.long
 def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_repeat_it(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
@@ -305,7 +302,6 @@ def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_r
     assert all(network.network.log.cursors(did, POST).count(None) == 1 for did in dids)
 
 
-@pytest.mark.long
 def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
@@ -328,7 +324,6 @@ def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
     project.wait_for(lambda: project.is_complete(dids))
 
 
-@pytest.mark.long
 def test_a_killed_run_that_reads_a_list_is_followed_by_another_and_the_kill_is_told(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:

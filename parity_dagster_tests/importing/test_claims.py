@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -200,25 +201,25 @@ def test_a_refresh_whose_pair_is_reset_is_not_completed_though_the_import_before
 
 def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
     network = SampleNetwork()
-    did = network.add_account({POST: 140})
-    with importing(settings, network, page_size=10, page_delay=1000) as (service, _):
-        held: list[int] = []
-
-        def locks() -> int:
-            statement = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489 AND objsubid = 2"
-            return len(query(settings, statement))
-
-        def on_progress(event: object) -> None:
-            if getattr(event, "pages", 0) == 1:
-                query(
-                    settings,
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-                    " AND classid = 1885434489 AND objsubid = 2",
-                )
-                held.append(locks())
-            else:
-                held.append(locks())
-
-        assert service.import_user_collection(did, POST, on_progress).completed
-        assert 1 in held[2:], "the lock is held again while the import goes on"
+    did = network.add_account({POST: 600})
+    network.behave(latency=0.5)  # half a minute, unless the lock is held again before
+    locks = (
+        "FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489 AND objsubid = 2"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    begun = threading.Event()
+    with importing(settings, network, page_size=10) as (service, _), ThreadPoolExecutor() as threads:
+        whole = threads.submit(service.import_user_collection, did, POST, lambda event: begun.set())
+        assert begun.wait(30)
+        lost = query(settings, f"SELECT pid {locks}")
+        assert len(lost) == 1
+        query(settings, f"SELECT pg_terminate_backend(pid) {locks}")
+        deadline = time.monotonic() + 30
+        while (held := query(settings, f"SELECT pid {locks}")) in ([], lost):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not whole.done(), "the lock is held again while the import goes on"
+        assert len(held) == 1
+        network.behave(latency=0.0)
+        assert whole.result(60).completed
     assert_equal(settings, network, did, POST)

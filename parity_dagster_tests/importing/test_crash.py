@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 
 import psycopg
@@ -80,13 +80,18 @@ def kill_at_request(running: Running, process: BaseProcess, number: int) -> None
 
 
 # I3, I13
-def test_killed_at_every_wire_call_the_import_ends_as_if_nothing_had_happened(
-    settings: Settings, network: Running
+@pytest.mark.parametrize(
+    "numbers",
+    # A DID document, a revision and the pages.
+    [pytest.param(range(1, PAGES + 3), marks=pytest.mark.long, id="every"), pytest.param([2, 5], id="some")],
+)
+def test_killed_at_a_wire_call_the_import_ends_as_if_nothing_had_happened(
+    settings: Settings, network: Running, numbers: Sequence[int]
 ) -> None:
     (did,) = network.network.dids
     killed = 0
-    # A DID document, a revision and the pages; each answer is held back for a moment, so that the kill falls into it.
-    for number in range(1, PAGES + 3):
+    # Each answer is held back for a moment, so that the kill falls into it.
+    for number in numbers:
         forget(settings)
         network.network.log.clear()
         network.network.behave(latency=0.03)
@@ -96,7 +101,7 @@ def test_killed_at_every_wire_call_the_import_ends_as_if_nothing_had_happened(
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         finish(settings, network)
-    assert killed == PAGES + 2
+    assert killed == len(numbers)
 
 
 class Tripwire:
@@ -142,13 +147,13 @@ class Tripwire:
 
 
 # I3
-def test_killed_at_every_change_of_the_database_the_import_ends_as_if_nothing_had_happened(
-    settings: Settings, network: Running
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 6])
+def test_killed_at_a_change_of_the_database_the_import_ends_as_if_nothing_had_happened(
+    settings: Settings, network: Running, step: int
 ) -> None:
     (did,) = network.network.dids
     wire = Tripwire(settings)
     number, killed = 0, 0
-    step = 1
     while True:
         number += step
         forget(settings)
@@ -165,9 +170,7 @@ def test_killed_at_every_change_of_the_database_the_import_ends_as_if_nothing_ha
         if not caught:
             break
         finish(settings, network)
-        if number >= 9:
-            step = 4  # the statements of one page are much like those of the next
-    assert killed >= 12
+    assert killed >= 24 // step
     assert_equal(settings, network.network, did, POST)
     wire.conn.close()
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -26,9 +26,10 @@ IMPORTER = "application_name = 'parity_dagster' AND datname = current_database()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Settings]:
+def own_server(put_server: Callable[[Path], None]) -> Iterator[Settings]:
     """Settings with a server of the test's own, that may be restarted."""
     home = Path(tempfile.gettempdir(), f"parity-trouble-{time.time_ns()}")
+    put_server(home)
     settings = load_settings(home=home, allow_private_hosts=True, page_delay=0)
     url = connection_url(settings)
     try:

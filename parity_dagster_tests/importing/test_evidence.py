@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,7 +17,7 @@ from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportStatus, Pair, WalkPosition
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import launch_due
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate
@@ -38,10 +37,9 @@ TRIPWIRE = 4711
 EMPTY = {"kind": "no-records", "method": "listRecords"}
 
 
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=23)) as running:
-        yield running
+@pytest.fixture(scope="session")
+def template_database(template_with_dagster: str) -> str:
+    return template_with_dagster
 
 
 @pytest.fixture
@@ -99,25 +97,25 @@ def held_back(settings: Settings, table: str, event: str) -> Iterator[Callable[.
 # A refresh that was queued.
 
 
-def by_resume(settings: Settings, pair: Pair, tmp_path: Path) -> None:
+def by_resume(settings: Settings, pair: Pair) -> None:
     result = call("import", "--resume", env=variables(settings, PARITY_PAGE_SIZE=str(PAGE)))
     assert result.exit_code == 0, result.output
 
 
-def by_the_queue(settings: Settings, pair: Pair, tmp_path: Path) -> None:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+def by_the_queue(settings: Settings, pair: Pair) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
         (request,) = launch_due(instance, settings)
         assert run(settings, instance, "import_records", config=request.run_config, tags=request.tags).success
 
 
-def by_a_job(settings: Settings, pair: Pair, tmp_path: Path) -> None:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+def by_a_job(settings: Settings, pair: Pair) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
         register_dids(instance, [pair.did])
         assert run(settings, instance, tags=one(pair)).success
 
 
-def by_a_backfill(settings: Settings, pair: Pair, tmp_path: Path) -> None:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+def by_a_backfill(settings: Settings, pair: Pair) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
         register_dids(instance, [pair.did])
         assert run(settings, instance, tags=rectangle(pair, pair)).success
 
@@ -128,11 +126,10 @@ def by_a_backfill(settings: Settings, pair: Pair, tmp_path: Path) -> None:
     [(by_resume, 3), (by_resume, RECORDS), (by_the_queue, RECORDS), (by_a_job, RECORDS), (by_a_backfill, RECORDS)],
 )
 def test_a_queued_refresh_leaves_the_table_as_the_network_is(
-    take_up: Callable[[Settings, Pair, Path], None],
+    take_up: Callable[[Settings, Pair], None],
     records: int,
     settings: Settings,
     network: Running,
-    tmp_path: Path,
 ) -> None:
     sample = network.network
     pair = Pair(sample.add_account({POST: records}), POST)
@@ -143,7 +140,7 @@ def test_a_queued_refresh_leaves_the_table_as_the_network_is(
     for change in (lambda: None, lambda: sample.delete_record(*pair, min(sample.records(*pair))), lambda: None):
         change()
         assert call(*refresh, env=env).exit_code == 0
-        take_up(settings, pair, tmp_path)
+        take_up(settings, pair)
         assert_equal(settings, sample, *pair)
 
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -32,15 +31,9 @@ from parity_dagster import (
     load_settings,
 )
 from parity_dagster.importing.outbox import CROWDED, EventQueue
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import variables
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=21)) as running:
-        yield running
 
 
 @pytest.fixture

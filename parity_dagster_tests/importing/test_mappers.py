@@ -12,7 +12,7 @@ import pytest
 from parity_dagster.errors import SettingsError
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportResult, Pair
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -20,12 +20,6 @@ from parity_dagster_tests.sample_mappers import ARTICLES
 
 HERE = "parity_dagster_tests.sample_mappers"
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=5)) as running:
-        yield running
 
 
 @pytest.fixture

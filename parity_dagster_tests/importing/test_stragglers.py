@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import dagster as dg
-import pytest
 
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.queue import batch_pairs
-from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.queue import make_batches
@@ -139,12 +137,6 @@ def test_the_queue_puts_what_has_made_room_last(settings: Settings) -> None:
         assert order == ["e", "d", "c", "b", "a"]
         query(settings, f"UPDATE {table} SET batch = 'one'")
         assert [pair.did[-1] for pair in batch_pairs(settings, "one")] == ["c", "d", "e", "a", "b"]
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork()) as running:
-        yield running
 
 
 def test_a_dagster_run_ends_though_an_account_does_not(settings: Settings, network: Running) -> None:

@@ -19,18 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from parity_dagster import ImportService, Pair, Settings, load_settings
 from parity_dagster.monitoring.logs import JsonFormatter, TextFormatter, configure_logging
 from parity_dagster.monitoring.prometheus import ImportMetrics, state_registry
-from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Fault, Running
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import call, run, start, variables
 
 DOCS = Path(__file__).parents[2] / "docs"
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=41)) as running:
-        yield running
 
 
 @pytest.fixture

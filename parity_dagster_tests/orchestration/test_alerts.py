@@ -17,7 +17,7 @@ from parity_dagster.definitions import build_defs
 from parity_dagster.models import Pair
 from parity_dagster.orchestration import alerts
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import POST, Fault, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import POST, Fault, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import one, run
@@ -61,21 +61,9 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=19)) as running:
-        yield running
-
-
-@pytest.fixture
 def settings(settings: Settings, network: Running, listener: Listener) -> Settings:
     changes = {"plc_url": network.plc_url, "collections": (POST,), "alert_webhook": SecretStr(listener.url)}
     return settings.model_copy(update=changes)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as temporary:
-        yield temporary
 
 
 class Ticker:

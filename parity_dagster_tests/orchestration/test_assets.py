@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,7 +11,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import (
     failure,
@@ -25,23 +23,6 @@ from parity_dagster_tests.dagster_runs import (
     row,
     run,
 )
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=7)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(settings: Settings, network: Running) -> Settings:
-    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as temporary:
-        yield temporary
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.metadata import COLUMNS
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests import command_line
@@ -71,12 +71,6 @@ def wait(seconds: float, what: Any) -> Any:
             return found
         time.sleep(0.5)
     raise AssertionError("it did not happen in time")
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=19)) as running:
-        yield running
 
 
 @pytest.fixture

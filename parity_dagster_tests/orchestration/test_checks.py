@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +15,7 @@ from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.report import report_pending
 from parity_dagster.orchestration.step_events import report_without_run
-from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Fault, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -31,23 +30,6 @@ NAMES = {
     "import_freshness",
     "no_suspicious_copies",
 }
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=13)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(settings: Settings, network: Running) -> Settings:
-    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as temporary:
-        yield temporary
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,11 @@ import pytest
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
+from parity_dagster.errors import SettingsError
 from parity_dagster.settings import load_settings
+from parity_dagster_tests.dagster_runs import run
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
-
-
-def load(code: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **variables}, capture_output=True, text=True
-    )
 
 
 def test_the_location_holds_what_the_documentation_names() -> None:
@@ -51,25 +48,33 @@ def test_a_backfill_gives_many_partitions_to_one_run() -> None:
     assert policy.max_partitions_per_run >= 100
 
 
-def test_loading_needs_no_database_starts_none_and_warns_about_nothing(tmp_path: Path) -> None:
-    code = "import parity_dagster.definitions as d; print(sorted(d.defs.get_repository_def().job_names))"
-    for variables in ({"PARITY_DATABASE_URL": NOWHERE}, {"PARITY_HOME": str(tmp_path / "home")}):
-        done = load(code, tmp_path, **variables)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "import_records" in done.stdout
+def test_loading_needs_no_database_starts_none_warns_about_nothing_and_loads_no_pandas(tmp_path: Path) -> None:
+    """Each run and each server loads the location; pandas takes a second of processor time and 50 MB."""
+    code = (
+        "import sys, parity_dagster.definitions as d\n"
+        "print(sorted(d.defs.get_repository_def().job_names), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PARITY_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "import_records" in done.stdout
+    assert done.stdout.split()[-1] == "False"
     assert not (tmp_path / "home").exists()
 
 
-def test_loading_the_location_loads_no_pandas(tmp_path: Path) -> None:
-    """Each run and each server loads the location; pandas takes a second of processor time and 50 MB."""
-    done = load("import sys, parity_dagster.definitions; print('pandas' in sys.modules)", tmp_path)
-    assert (done.stdout.strip(), done.stderr) == ("False", "")
+def test_a_database_that_is_away_does_not_keep_the_location_from_loading() -> None:
+    assert build_defs(load_settings(database_url=NOWHERE)).get_repository_def().job_names
 
 
-def test_a_wrong_setting_is_named_when_the_location_is_loaded(tmp_path: Path) -> None:
-    done = load("import parity_dagster.definitions", tmp_path, PARITY_PAGE_SIZE="101")
-    assert done.returncode != 0
-    assert "PARITY_PAGE_SIZE" in done.stderr.splitlines()[-1]
+def test_a_wrong_setting_is_named_when_the_location_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARITY_PAGE_SIZE", "101")
+    with pytest.raises(SettingsError, match="PARITY_PAGE_SIZE"):
+        runpy.run_module("parity_dagster.definitions")
 
 
 @pytest.mark.parametrize("name", ["import_records", "import_partitions"])
@@ -79,14 +84,10 @@ def test_no_job_has_a_retry_policy_of_its_own(name: str) -> None:
     assert all(node.retry_policy is None for node in job.nodes)
 
 
-def test_a_run_without_a_database_says_so_and_shows_no_password(tmp_path: Path) -> None:
-    settings = load_settings(database_url=NOWHERE)
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        result = (
-            build_defs(settings)
-            .resolve_job_def("import_records")
-            .execute_in_process(instance=instance, run_config={"dids": ["did:plc:" + "a" * 24]}, raise_on_error=False)
-        )
+def test_a_run_without_a_database_says_so_and_shows_no_password(instance: dg.DagsterInstance) -> None:
+    result = run(
+        load_settings(database_url=NOWHERE), instance, "import_records", config={"dids": ["did:plc:" + "a" * 24]}
+    )
     assert not result.success
     (event,) = [event for event in result.all_events if event.is_step_failure]
     said = event.step_failure_data.user_failure_data

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -15,28 +15,12 @@ import pytest
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import DIDS
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
+from parity_dagster_tests.command_line import variables
 from parity_dagster_tests.dagster_runs import failure, materialized, observed, remembered, row, run
 from parity_dagster_tests.imports import assert_equal
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=11)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(settings: Settings, network: Running) -> Settings:
-    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as temporary:
-        yield temporary
 
 
 @pytest.fixture
@@ -123,51 +107,52 @@ def test_a_refresh_reads_complete_pairs_again(
 
 
 @pytest.fixture
-def command(settings: Settings, network: Running, tmp_path: Path) -> list[str]:
+def execute(settings: Settings, network: Running, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`dagster job execute`, with a folder of its own."""
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    return [sys.executable, "-m", "dagster", "job", "execute", "-m", "parity_dagster.definitions"]
+    given = {"DAGSTER_HOME": str(tmp_path), "PARITY_COLLECTIONS": f"{POST},{LIKE}"}
+    environment = {**os.environ, **variables(settings, **given)}
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "parity_dagster.definitions"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
 
 
 @pytest.fixture
-def environment(settings: Settings, network: Running, tmp_path: Path) -> dict[str, str]:
-    assert settings.database_url is not None
-    return {
-        **os.environ,
-        "DAGSTER_HOME": str(tmp_path),
-        "PARITY_DATABASE_URL": settings.database_url.get_secret_value(),
-        "PARITY_PLC_URL": network.plc_url,
-        "PARITY_COLLECTIONS": f"{POST},{LIKE}",
-        "PARITY_ALLOW_PRIVATE_HOSTS": "1",
-        "PARITY_PAGE_DELAY": "0",
-    }
+def imported_by_command(
+    execute: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, accounts: list[str]
+) -> Pair:
+    """The first account's posts, imported by a file of run config."""
+    (tmp_path / "run.yaml").write_text(f"dids: [{accounts[0]}]\ncollections: [{POST}]\n")
+    done = execute("-j", "import_records", "-c", str(tmp_path / "run.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert "120 records synced" in done.stderr
+    return Pair(accounts[0], POST)
 
 
-def test_dagster_job_execute_imports_a_file_of_run_config_and_then_single_partitions(
+def test_dagster_job_execute_imports_a_file_of_run_config(
+    settings: Settings, network: Running, imported_by_command: Pair
+) -> None:
+    assert_equal(settings, network.network, *imported_by_command)
+
+
+@pytest.mark.long
+def test_dagster_job_execute_imports_single_partitions_of_registered_accounts(
     settings: Settings,
     network: Running,
     tmp_path: Path,
     accounts: list[str],
-    command: list[str],
-    environment: dict[str, str],
+    imported_by_command: Pair,
+    execute: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    (tmp_path / "run.yaml").write_text(f"dids: [{accounts[0]}]\ncollections: [{POST}]\n")
-    first = subprocess.run(
-        [*command, "-j", "import_records", "-c", str(tmp_path / "run.yaml")],
-        env=environment, cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert first.returncode == 0, first.stderr
-    assert "120 records synced" in first.stderr
-
-    pair, posts = Pair(accounts[0], LIKE), Pair(accounts[0], POST)
+    pair, posts = Pair(accounts[0], LIKE), imported_by_command
     with ImportService(settings, report=False) as service:
         assert service.enqueue([posts], refresh=True) == [posts]
-    for key, code in (
-        (to_partition_key(pair), 0), (to_partition_key(posts), 0), (to_partition_key(Pair(accounts[1], LIKE)), 1),
-    ):  # fmt: skip
-        done = subprocess.run(
-            [*command, "-j", "import_partitions", "--tags", json.dumps({"dagster/partition": key})],
-            env=environment, cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+    for asked, code in ((pair, 0), (posts, 0), (Pair(accounts[1], LIKE), 1)):
+        tags = json.dumps({"dagster/partition": to_partition_key(asked)})
+        done = execute("-j", "import_partitions", "--tags", tags)
         assert done.returncode == code, done.stderr
     assert_equal(settings, network.network, posts.did, posts.collection)  # I1
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:

@@ -54,12 +54,6 @@ def settings(settings: Settings, network: Running) -> Settings:
     )
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as temporary:
-        yield temporary
-
-
 def metadata_of(result: dg.ExecuteInProcessResult, key: str) -> dict[str, dg.MetadataValue]:
     (found,) = [
         event.step_materialization_data.materialization.metadata

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -34,12 +33,6 @@ def settings(settings: Settings, network: Running) -> Settings:
     return settings.model_copy(
         update={"plc_url": network.plc_url, "collections": (POST, LIKE), "retry_delay": 60.0, "queue": "evening"}
     )
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as temporary:
-        yield temporary
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.metadata import state_from_metadata
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.report import Report, report_pending
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate
@@ -36,15 +36,9 @@ from parity_dagster_tests.imports import query
 
 
 @pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=13)) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(settings: Settings, network: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.chdir(tmp_path)
-    return settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
+    return settings
 
 
 @pytest.fixture

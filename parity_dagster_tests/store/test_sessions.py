@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +57,11 @@ PINNED = {
 """What somebody else sets, and what a session of ours has all the same."""
 PLACES = ["database", "role", "URL", "PGOPTIONS", "variables"]
 TEXT = "héllo 日本 \\ \"NULL\" 'ø' 🦋"
+
+
+@pytest.fixture(scope="session")
+def template_database(template_with_dagster: str) -> str:
+    return template_with_dagster
 
 
 @pytest.fixture(params=PLACES)
@@ -163,7 +168,7 @@ def test_a_page_that_waited_for_a_deletion_does_not_bring_the_record_back(
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
 
-        barrier.execute("LOCK TABLE parity_tombstones IN ACCESS EXCLUSIVE MODE")
+        barrier.execute("LOCK TABLE parity_tombstones IN SHARE MODE")  # a claim may read it
         try:
             deletion = threads.submit(service.delete_record, f"at://{did}/{POST}/{rkey}", "3zzzzzzzzzzzz")
             wait_for(at_tombstones)
@@ -253,9 +258,10 @@ def test_the_versions_that_are_claimed_are_the_versions_that_are_tested() -> Non
 
 
 @pytest.fixture
-def own_home() -> Iterator[Path]:
+def own_home(put_server: Callable[[Path], None]) -> Iterator[Path]:
     """A PARITY_HOME whose path is short enough for any server's user."""
     home = Path(tempfile.gettempdir(), f"parity-sessions-{time.time_ns()}")
+    put_server(home)
     yield home
     embedded.release(home)
     shutil.rmtree(home, ignore_errors=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from click.testing import Result
 
-from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -18,12 +17,6 @@ from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.imports import assert_equal, query, settings_for
 
 TEXTS = ["héllo 日本", "naïve", "Ã", "â€", "«Ünï»", "Ελληνικά", "🪶", "plain", "50 € – “quoted”", "Â", "ÃÂ"]
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(hosts=1, seed=3)) as running:
-        yield running
 
 
 @pytest.fixture

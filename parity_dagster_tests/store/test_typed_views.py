@@ -21,8 +21,6 @@ from parity_dagster.sample_network import (
     PROFILE,
     REPOST,
     Running,
-    SampleNetwork,
-    run_in_thread,
 )
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -31,12 +29,6 @@ from parity_dagster.store.typed import BLUESKY_VIEWS, Column, TypedView, find_sa
 
 DID = "did:plc:" + "a" * 24
 BY_NAME = {view.name: view for view in BLUESKY_VIEWS}
-
-
-@pytest.fixture
-def network() -> Iterator[Running]:
-    with run_in_thread(SampleNetwork(seed=11)) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,18 +1,24 @@
-"""The UI as a person meets it: a real browser, a real webserver and daemon, an import from beginning to end."""
+"""`parity dev` as a person meets it: a real webserver, daemon and browser, whole imports, and Ctrl-C."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from parity_dagster.dagster_instance.run_server import WORKER_TAG
+from parity_dagster.dagster_instance.storage import parity_instance
+from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
-from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui
+from parity_dagster.settings import load_settings
+from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui, eventually
 
-pytestmark = [pytest.mark.processes, pytest.mark.browser]
+pytestmark = pytest.mark.processes
 
 COUNTS = {POST: 231, LIKE: 120, REPOST: 15, FOLLOW: 42, PROFILE: 1}
 SECONDS = 1000  # playwright counts milliseconds
@@ -66,6 +72,7 @@ def backfill_in_the_dialog(page: Page, ui: DagsterUI, did: str) -> None:
     expect(dialog).to_have_count(0)
 
 
+@pytest.mark.browser
 def test_an_account_is_imported_watched_and_summed_up_in_the_browser(
     page: Page, ui: DagsterUI, network: Running
 ) -> None:
@@ -101,3 +108,40 @@ def test_an_account_is_imported_watched_and_summed_up_in_the_browser(
     page.goto(f"{ui.url}/assets/import_overview?view=lineage&lineageScope=upstream&lineageDepth=5")
     for name in ("did_lists", "records", "posts", "likes", "reposts", "follows", "profiles", "import_overview"):
         expect(page.locator("svg").get_by_text(name, exact=True).first).to_be_visible()
+
+
+PROGRESS = """{
+    assetNodeOrError(assetKey: {path: ["atproto", "records"]}) {
+        ... on AssetNode { partitionStats { numMaterialized } }
+    }
+    runsOrError(filter: {pipelineName: "import_records"}) { ... on Runs { results { status runId } } }
+}"""
+
+
+def test_a_dropped_list_is_imported_by_runs_that_are_forked(ui: DagsterUI, network: Running) -> None:
+    dids = [network.network.add_account({POST: 7, LIKE: 3}) for _ in range(4)]
+    (ui.folder / "inbox" / "dids.txt").write_text("".join(f"{did}\n" for did in dids))
+
+    def is_imported() -> bool:
+        said = ui.ask(PROGRESS)
+        assert not [run for run in said["runsOrError"]["results"] if run["status"] == "FAILURE"]
+        return bool(said["assetNodeOrError"]["partitionStats"]["numMaterialized"] == 5 * len(network.network.dids))
+
+    assert eventually(is_imported, "the list is imported")
+    home = ui.folder / "home"
+    with parity_instance(load_settings(home=home)) as instance:
+        assert all(WORKER_TAG in run.tags for run in instance.get_runs())
+    embedded.release(home)
+
+
+def test_ctrl_c_ends_everything(ui: DagsterUI) -> None:
+    started = psutil.Process(ui.process.pid).children(recursive=True)
+    commands = " ".join(" ".join(child.cmdline()) for child in started)
+    assert "dagster_webserver" in commands
+    assert "dagster._daemon" in commands
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.process.wait(60) == 0, (ui.folder / "dev.log").read_text()[-3000:]
+    assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not (ui.folder / "home" / "postgres" / "postmaster.pid").exists()
+    with pytest.raises(OSError, match="refused"):
+        ui.ask("{ version }")
