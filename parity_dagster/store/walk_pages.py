@@ -151,7 +151,7 @@ async def have_read_again(conn: AsyncConnection, table: str, pairs: Sequence[Pai
             await conn.execute(
                 sql.SQL(
                     "UPDATE {} s SET rev = NULL {} WHERE s.did = u.did AND s.collection = u.collection"
-                    " AND s.status = 'completed'"
+                    " AND s.completed_at IS NOT NULL"
                 ).format(each.name, mine),
                 keys,
             )

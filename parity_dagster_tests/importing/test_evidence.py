@@ -541,17 +541,19 @@ def test_what_was_hidden_is_shown_again_whoever_fails_before_it_is_read(
 
 
 # I11, I14
-@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize("copy", ["complete", "queued again", "interrupted"])
 def test_what_one_project_hides_another_one_reads_again(
-    is_complete: bool, settings: Settings, other: Settings, network: Running, service: ImportService
+    copy: str, settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:
     sample = network.network
     did = sample.add_account({POST: RECORDS})
     with ImportService(other, report=False) as reading:
-        if not is_complete:
+        if copy == "interrupted":
             break_off(sample, 1)
-        assert reading.import_user_collection(did, POST).completed is is_complete
+        assert reading.import_user_collection(did, POST).completed is (copy != "interrupted")
         sample.behave_normally()
+        if copy == "queued again":
+            assert reading.enqueue([Pair(did, POST)], refresh=True)
         sample.set_status(did, "takendown")
         assert service.import_user_collection(did, POST).error_code == "takendown"
         assert stored(settings, did, POST) == {}
