@@ -207,7 +207,10 @@ MUTANTS = (
            ("test_errors_and_retries",)),
 )  # fmt: skip
 
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    "new-walk-unmarked": "the first page of the new walk replaces those rows by their numbers, and what failed earlier"
+    " is dropped by what the walk saw",
+}
 """Why a fault that no test notices may stay so."""
 
 

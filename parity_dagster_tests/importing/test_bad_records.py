@@ -254,3 +254,19 @@ def test_what_failed_while_the_host_told_no_revision_is_dropped_when_the_list_no
         network.delete_record(did, POST, rkey)
         assert service.import_user_collection(did, POST, refresh=True).records_failed == 0
         assert service.find_failed_records() == []
+
+
+def test_what_failed_before_a_reset_and_is_gone_is_no_failed_record_of_the_walk_after_it(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 15})
+    network.put_record(did, POST, b'{"text":"\\u0000"}', rkey="bad")
+    with importing(settings, network, page_size=10) as (service, _):
+        for _number in range(3):  # so that the walks after the reset have smaller numbers
+            assert service.import_user_collection(did, POST, refresh=True).records_failed == 1
+            network.put_record(did, POST)
+        assert service.reset(did, POST) == 1
+        network.delete_record(did, POST, "bad")
+        result = service.import_user_collection(did, POST)
+        assert (result.completed, result.records_failed) == (True, 0)
+        assert service.find_failed_records(did) == []
+        assert_equal(settings, network, did, POST)
