@@ -64,8 +64,10 @@ if not IS_WORKER:  # workers inherit what is left
     os.environ["TZ"] = "<+0545>-5:45"
 time.tzset()
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, which the programs under test would inherit.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup has them ignore a hang-up, which the
+# programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How quick a machine is decides nothing.
 hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
