@@ -249,10 +249,14 @@ def test_an_event_waits_for_the_page_that_is_being_committed(
     rkey = network.network.put_record(did, POST)
     rev = network.network.rev(did)
     blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_announcements'::regclass"
-    with psycopg.connect(connection_url(settings)) as barrier, ThreadPoolExecutor() as threads:
+    with (
+        ImportService(settings) as importer,  # one that has an ending to announce
+        psycopg.connect(connection_url(settings)) as barrier,
+        ThreadPoolExecutor() as threads,
+    ):
         # The last thing that a page's transaction needs before its commit.
         barrier.execute("LOCK TABLE parity_announcements IN ACCESS EXCLUSIVE MODE")
-        page = threads.submit(service.import_user_collection, did, POST)
+        page = threads.submit(importer.import_user_collection, did, POST)
         try:
             while barrier.execute(blocked).fetchone() != (1,):
                 assert not page.done()

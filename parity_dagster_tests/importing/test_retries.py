@@ -125,7 +125,7 @@ def test_a_live_record_that_can_be_stored_by_now_is_stored_with_its_own_revision
     did = network.add_account({POST: 3})
     with importing(settings, network) as (service, _):
         service.import_user_collection(did, POST)
-        rev = "7777777777777"
+        rev = f"{network.rev(did)[:-4]}zzzz"
         service.upsert_records([LiveRecord(f"at://{did}/{POST}/kept", rev, "bafykept", {"text": "\x00"})])
         assert service.retry_failed_records() == (0, 1)
         query(settings, "UPDATE parity_failed_records SET body = %s", entry_of(did, FINE))

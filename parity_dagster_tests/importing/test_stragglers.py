@@ -113,8 +113,9 @@ def test_one_run_reads_so_many_bytes_of_a_pair_and_the_next_goes_on(settings: Se
             assert "PARITY_MAX_BYTES" in (result.error or "")
         while not service.import_user_collection(did, POST).completed:
             assert row(settings, Pair(did, POST))["attempts"] == 0
-        asked = network.log.cursors(did, POST)
+        *asked, last = network.log.cursors(did, POST)
         assert len(asked) == len(set(asked))
+        assert last is None, "a walk resumed only to find its end looks whether the list is still there"
     assert_equal(settings, network, did, POST)
 
 
