@@ -20,13 +20,14 @@ import dagster as dg
 import psutil
 import pytest
 
-from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
+from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key, to_partition_key
 from parity_dagster.dagster_instance.run_server import WORKER_TAG
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.errors import AccountTakenDown
 from parity_dagster.models import ImportState, ImportStatus, Pair
 from parity_dagster.orchestration.inbox import DID_LISTS_KEY, LIST_TAG, READ_DID_LIST
+from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.queue import BATCH_TAG
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
@@ -210,6 +211,31 @@ def test_a_dropped_list_is_imported_the_same_again_does_nothing_and_a_longer_one
     newest = instance.fetch_materializations(DID_LISTS_KEY, limit=10).records[0].asset_materialization
     assert newest is not None
     assert (newest.metadata["new_accounts"].value, newest.metadata["new_imports"].value) == (20, 100)
+
+
+def test_what_the_command_line_imports_is_shown_also_when_the_daemon_was_down(
+    project: Project, network: Running, instance: dg.DagsterInstance
+) -> None:
+    first, second = accounts(network, 2)
+    gone = network.network.add_account({POST: 1}, status="takendown")
+
+    def is_shown(did: str) -> bool:
+        return project.materializations(instance)[Pair(did, POST)] > 0
+
+    assert project.parity("import", first).wait(120) == 0
+    assert project.parity("import", gone, "--collection", POST).wait(120) == 1
+    project.wait_for(lambda: is_shown(first))
+    project.wait_for(lambda: gone in instance.get_dynamic_partitions(DIDS))
+    project.stop()
+    assert project.parity("import", second).wait(120) == 0
+    assert not is_shown(second)
+    project.start()
+    project.wait_for(lambda: is_shown(second))
+    found = project.materializations(instance)
+    pairs = [Pair(did, nsid) for did in (first, second) for nsid in DEFAULT_COLLECTIONS]
+    assert {pair: found[pair] for pair in pairs} == dict.fromkeys(pairs, 1)
+    observed = [record.partition_key for record in instance.fetch_observations(RECORDS_KEY, limit=1000).records]
+    assert observed.count(str(to_partition_key(Pair(gone, POST)))) == 1
 
 
 def test_an_outage_is_ridden_out_and_what_can_never_succeed_is_tried_once(project: Project, network: Running) -> None:
