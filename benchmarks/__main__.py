@@ -11,6 +11,7 @@ from benchmarks.checking import cost_of_checks
 from benchmarks.environment import database, machine
 from benchmarks.report import summary, write_report
 from benchmarks.rounds import Results, run_workload
+from benchmarks.start import Start, time_commands
 from benchmarks.workloads import WORKLOADS
 
 
@@ -29,7 +30,10 @@ def main(
     """Measure the importer beside the floor and beside what else one could use, all on loopback."""
     began = time.monotonic()
     results: list[Results] = []
+    start: Start | None = None
     with database() as db:
+        if not names:
+            start = time_commands(db, rounds=1 if quick else rounds or 5, say=_say)
         for workload in WORKLOADS:
             if names and workload.name not in names:
                 continue
@@ -39,10 +43,12 @@ def main(
             results.append(run_workload(workload, db, rounds=times, scale=size, say=_say, until=until))
     checks = cost_of_checks()
     click.echo(summary(results, machine()))
+    if start is not None:
+        click.echo("\n" + "\n".join(start.lines()))
     click.echo(f"\n{checks}")
     if write:
         command = "python -m benchmarks" + (" --quick" if quick else "") + "".join(f" --workload {n}" for n in names)
-        for path in write_report(results, machine(), command, checks, Path(__file__).parent.parent / "docs"):
+        for path in write_report(results, machine(), command, checks, Path(__file__).parent.parent / "docs", start):
             click.echo(f"written: {path}")
     click.echo(f"took {time.monotonic() - began:.0f} s")
 

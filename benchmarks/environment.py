@@ -107,7 +107,7 @@ class Network:
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
-    def control(self, method: str, arguments: dict[str, Any]) -> None:
+    def control(self, method: str, arguments: dict[str, Any]) -> Any:
         """Call a method of `SampleNetwork` in the served network, or `behave_all_hosts`, or `change_records`."""
         if method == "behave_all_hosts":
             for host in self.hosts:
@@ -115,7 +115,8 @@ class Network:
         elif method == "change_records":
             self._change_records(arguments["percent"])
         else:
-            self._open(method, arguments)
+            return self._open(method, arguments)["result"]
+        return None
 
     def _change_records(self, percent: int) -> None:
         for did, nsid, _ in self._open("counts")["counts"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.chart import bars
 from benchmarks.rounds import Results
+from benchmarks.start import Start
 from benchmarks.workloads import RATE_LIMIT, RATE_WINDOW
 
 BEGIN, END = "<!-- results: written by `python -m benchmarks --write` -->", "<!-- end of results -->"
@@ -122,7 +123,9 @@ def _scaled(results: Results) -> str:
     return "" if results.scale == 1 else f" (× {results.scale:g})"
 
 
-def write_report(results: Sequence[Results], machine: str, command: str, checks: str, docs: Path) -> list[Path]:
+def write_report(
+    results: Sequence[Results], machine: str, command: str, checks: str, docs: Path, start: Start | None = None
+) -> list[Path]:
     """Write the generated part of performance.md, and its chart, below the folder `docs`; the files written."""
     lines = ["", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
     for one in results:
@@ -140,6 +143,8 @@ def write_report(results: Sequence[Results], machine: str, command: str, checks:
             *(f"- {finding}" for finding in findings(one)),
             "",
         ]
+    if start is not None:
+        lines += ["### A command's start", "", *start.lines(), ""]
     lines += ["### Validation", "", f"{checks}.", ""]
     page, picture = docs / "performance.md", docs / "performance.svg"
     replace_part(page, BEGIN, END, lines)

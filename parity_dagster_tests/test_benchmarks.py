@@ -13,6 +13,7 @@ from benchmarks.checking import cost_of_checks
 from benchmarks.environment import Database, database
 from benchmarks.report import BEGIN, END, summary, write_report
 from benchmarks.rounds import Results, run_workload
+from benchmarks.start import COMPLETE, SMALL, STATUS, time_commands
 from benchmarks.workloads import WORKLOADS
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
@@ -76,12 +77,15 @@ def test_the_other_ways_store_the_same_records(bench_database: Database) -> None
 
 
 def test_the_report_shows_every_contender_and_keeps_the_words_around_it(
-    results: dict[str, Results], tmp_path: Path
+    results: dict[str, Results], bench_database: Database, tmp_path: Path
 ) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold figures\n{END}\nafter\n", encoding="utf-8")
-    write_report(list(results.values()), "a machine", "python -m benchmarks", cost_of_checks(20), tmp_path)
+    start = time_commands(bench_database, rounds=1, say=lambda line: None)
+    write_report(list(results.values()), "a machine", "python -m benchmarks", cost_of_checks(20), tmp_path, start)
     text = page.read_text(encoding="utf-8")
+    for label in (STATUS, COMPLETE, SMALL):
+        assert f"| {label} |" in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old figures" not in text

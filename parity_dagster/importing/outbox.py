@@ -161,7 +161,6 @@ class Delivery:
 def deliver_pending(session: SyncSession, table: str, listeners: Listeners) -> int:
     """Deliver the endings of processes that were killed before they could."""
     count = 0
-    session.run(lambda conn: drop_reset(conn, table))
     while True:
         endings = session.run(lambda conn: find_pending(conn, table, PENDING_CHUNK))
         delivery = Delivery(session, table, listeners, Recipients(listeners=True, dagster=False))
@@ -170,6 +169,7 @@ def deliver_pending(session: SyncSession, table: str, listeners: Listeners) -> i
         delivery.clear_outbox()
         count += len(endings)
         if len(endings) < PENDING_CHUNK or not delivery.is_cleared:
+            session.run(lambda conn: drop_reset(conn, table))
             return count
 
 

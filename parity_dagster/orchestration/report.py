@@ -77,7 +77,6 @@ def report_pending(
     session = SyncSession(settings)
     report = Report()
     try:
-        session.run(lambda conn: drop_reset(conn, settings.state_table), patience=PATIENCE)
         while True:
             batch = session.run(lambda conn: _report_batch(conn, instance, settings, wait), patience=PATIENCE)
             if batch is None:
@@ -86,6 +85,8 @@ def report_pending(
             if advance is not None:
                 advance(sum(batch))
             if sum(batch) < BATCH_SIZE:
+                # last, when few are left to be looked at
+                session.run(lambda conn: drop_reset(conn, settings.state_table), patience=PATIENCE)
                 return report
             if until is not None and time.monotonic() >= until:
                 return report._replace(is_whole=False)

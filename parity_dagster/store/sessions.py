@@ -106,9 +106,13 @@ class SyncSession:
         self._conn = connect(self._settings, autocommit=True)
         # A script need not close anything: this is also called when nobody has the session any more, and at the end.
         self._finalizer = weakref.finalize(self, _close, self._conn, self._lock)
-        self._conn.execute(f"SET application_name = '{APPLICATION}'; {_PIPELINE_SETTINGS}".encode())
-        if self._prepare is not None:
-            self._prepare(self._conn)
+        try:
+            self._conn.execute(f"SET application_name = '{APPLICATION}'; {_PIPELINE_SETTINGS}".encode())
+            if self._prepare is not None:
+                self._prepare(self._conn)
+        except BaseException:
+            self._drop()  # half prepared, nobody may use it
+            raise
         self._has_met = True
         return self._conn
 

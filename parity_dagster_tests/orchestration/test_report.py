@@ -30,7 +30,7 @@ from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate
-from parity_dagster.store.outbox import count_unreported, have_all_reported
+from parity_dagster.store.outbox import RUN_LOCK, count_unreported, have_all_reported, lock_reporting
 from parity_dagster_tests.dagster_runs import one, remembered, row, run
 from parity_dagster_tests.imports import query
 
@@ -346,8 +346,6 @@ def test_several_who_report_at_once_share_the_work(instance: dg.DagsterInstance,
 def test_a_tick_leaves_the_work_to_whoever_is_at_it(instance: dg.DagsterInstance, settings: Settings) -> None:
     insert(settings, 3)
     with connect(settings) as busy:
-        from parity_dagster.store.outbox import lock_reporting
-
         assert lock_reporting(busy, settings.state_table, wait=True)
         assert report_pending(instance, settings, wait=False) == Report(is_whole=False)
     assert report_pending(instance, settings, wait=False) == Report(written=3)
@@ -396,6 +394,17 @@ def test_a_run_that_is_killed_leaves_its_endings_to_the_report_and_one_at_work_d
     while count(settings) == 0:
         time.sleep(0.02)
     assert report_pending(instance, settings) == Report(written=1)
+
+
+def test_a_run_that_loses_its_session_is_at_work_again_with_the_next_question(settings: Settings) -> None:
+    held = "FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
+    with ImportService(settings, run_id="run-1") as service:
+        service.import_pairs([])
+        for _ in range(2):
+            assert query(settings, f"SELECT count(*) {held}", RUN_LOCK) == [(1,)]
+            query(settings, f"SELECT pg_terminate_backend(pid, 10000) {held}", RUN_LOCK)
+            assert query(settings, f"SELECT count(*) {held}", RUN_LOCK) == [(0,)]
+            service.find_states()
 
 
 def count(settings: Settings) -> int:
