@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from parity_dagster.dagster_instance.storage import parity_instance
@@ -53,7 +52,6 @@ def test_an_import_loads_nothing_that_it_does_not_use_and_starts_no_server(
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.stderr.splitlines()[-1] == "0 []"
     assert not (tmp_path / "home").exists()
-    assert psutil.Process().children() == []
 
 
 def test_what_was_imported_is_told_once(env: dict[str, str], network: Running, settings: Settings) -> None:

@@ -34,6 +34,8 @@ from parity_dagster.store.outbox import RUN_LOCK, count_unreported, have_all_rep
 from parity_dagster_tests.dagster_runs import one, remembered, row, run
 from parity_dagster_tests.imports import query
 
+LOCKS = "FROM pg_locks JOIN pg_stat_activity USING (pid)"
+
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -398,7 +400,7 @@ def test_a_run_that_is_killed_leaves_its_endings_to_the_report_and_one_at_work_d
 
 
 def test_a_run_that_loses_its_session_is_at_work_again_with_the_next_question(settings: Settings) -> None:
-    held = "FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
+    held = f"{LOCKS} WHERE locktype = 'advisory' AND classid = %s AND datname = current_database()"
     with ImportService(settings, run_id="run-1") as service:
         service.import_pairs([])
         for _ in range(2):
@@ -474,12 +476,15 @@ class Tripwire:
         self.conn.execute("UPDATE tripwire_at SET number = %s", (number,))
 
     def has_caught(self) -> bool:
-        return bool(self.conn.execute("SELECT FROM pg_locks WHERE NOT granted AND objid = 4711").fetchall())
+        return self._are_waiting("objid = 4711")
 
     def makes_wait(self) -> bool:
         """Whether somebody waits for whom it has caught."""
-        statement = "SELECT FROM pg_locks WHERE NOT granted AND objid IS DISTINCT FROM 4711"
-        return bool(self.conn.execute(statement).fetchall())
+        return self._are_waiting("objid IS DISTINCT FROM 4711")
+
+    def _are_waiting(self, condition: str) -> bool:
+        statement = f"SELECT {LOCKS} WHERE datname = current_database() AND NOT granted AND {condition}"
+        return bool(self.conn.execute(statement.encode()).fetchall())
 
     def let_go(self) -> None:
         self.conn.execute("SELECT pg_advisory_unlock(4711)")

@@ -114,5 +114,8 @@ def test_an_ending_that_is_committed_while_the_one_before_is_dropped_stays(setti
 
 def _wait_until_blocked(settings: Settings) -> None:
     with connect(settings, autocommit=True) as conn:
-        while conn.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is None:
+        blocked = (
+            "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+        )
+        while conn.execute(blocked).fetchone() is None:
             time.sleep(0.01)
