@@ -24,7 +24,7 @@ from yarl import URL
 from parity_dagster.atproto.http import CONNECT_TIMEOUT, IDLE_TIMEOUT, PlainRequest
 from parity_dagster.atproto.ssrf import check_address, check_url
 from parity_dagster.errors import BlockedEndpoint, MalformedAnswer
-from parity_dagster.threads import DaemonThreads
+from parity_dagster.threads import DaemonThreads, beside_the_loop
 
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which Node servers close theirs."""
@@ -40,7 +40,7 @@ _attempts: ContextVar[list[BlockedEndpoint | None]] = ContextVar("_attempts")
 
 @functools.cache
 def _authorities() -> ssl.SSLContext:
-    """certifi's, or those of SSL_CERT_FILE; read once, which takes as long as the rest of an import's start."""
+    """certifi's, or those of SSL_CERT_FILE; read once, which takes a while."""
     return httpx.create_ssl_context()
 
 
@@ -64,6 +64,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._allow_private = allow_private
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
+        self._authorities: ssl.SSLContext | None = None
+        self._reading = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request as it is, and answer with its response's head; the body is read from its stream.
@@ -80,6 +82,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         check_url(url, allow_private=self._allow_private)
         attempts: list[BlockedEndpoint | None] = []
         _attempts.set(attempts)
+        if url.startswith("https:") and self._authorities is None:
+            await self._read_authorities()
         session = self._session or self._open_session()
         timeout = _timeout(request.extensions.get("timeout"))
         try:
@@ -94,6 +98,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                 data=await request.aread() or None,
                 allow_redirects=False,
                 timeout=timeout,
+                ssl=self._authorities or True,
             )
         except _FAILURES as exc:
             refused = [attempt for attempt in attempts if attempt]
@@ -108,13 +113,18 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if session is not None:
             await session.close()
 
+    async def _read_authorities(self) -> None:
+        # the first requests come many at a time, and need not read it each
+        async with self._reading:
+            if self._authorities is None:
+                self._authorities = await beside_the_loop(_authorities)
+
     def _open_session(self) -> aiohttp.ClientSession:
         connector = _Connector(
             limit=0,  # callers limit how many requests are in flight
             keepalive_timeout=KEEP_ALIVE,
             ttl_dns_cache=300,
             resolver=self._resolver or SystemResolver(),
-            ssl=_authorities(),
             socket_factory=self._open_socket,
         )
         self._session = aiohttp.ClientSession(

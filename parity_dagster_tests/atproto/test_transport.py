@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
+import ssl
+import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from parity_dagster.atproto.http import CHUNKS_AT_ONCE, HttpResponse
 from parity_dagster.atproto.network import open_network
@@ -425,3 +435,78 @@ def test_ours_can_be_used_again_after_it_was_closed() -> None:
         assert raw.connections == 2
 
     served(response(b"{}"), work)
+
+
+TLS = """
+import asyncio, sys, httpx
+from parity_dagster.atproto.transport import GuardedTransport, _authorities
+
+async def ask():
+    transport = GuardedTransport(allow_private=True)
+    try:
+        requests = [transport.handle_async_request(httpx.Request("GET", sys.argv[1])) for _ in range(20)]
+        return [(await answer).status_code for answer in asyncio.as_completed(requests)]
+    finally:
+        await transport.aclose()
+
+print(asyncio.run(ask()), _authorities.cache_info().misses)
+"""
+
+
+def test_a_server_proves_who_it_is_to_an_authority_that_is_read_once(tmp_path: Path) -> None:
+    authority = tmp_path / "authority.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_of("127.0.0.1", authority))
+
+    async def main() -> tuple[str, str]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(response(b"{}"))
+                await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            return await asked(url, SSL_CERT_FILE=str(authority)), await asked(url)
+
+    async def asked(url: str, **variables: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", TLS, url),
+            env={**os.environ, **variables},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return said.decode()
+
+    known, unknown = asyncio.run(main())
+    assert known == f"{[200] * 20} 1\n"
+    assert "ConnectError" in unknown.splitlines()[-1]
+    assert "CERTIFICATE_VERIFY_FAILED" in unknown
+
+
+def certificate_of(address: str, authority: Path) -> Path:
+    """A certificate with its key, and apart from it for those who are to trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority of a test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    authority.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    chain = authority.with_name("server.pem")
+    chain.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + authority.read_bytes()
+    )
+    return chain
