@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib import import_module
 
 import psycopg
 
@@ -23,6 +24,7 @@ _CURSOR = b'"cursor":"'
 
 def download(task: Task, stack: ExitStack) -> Run:
     """Fetch every page with the product's HTTP client, at its concurrency and on its event loop, and drop it."""
+    import_module("parity_dagster.atproto.transport")  # loaded late by the network
     settings = load_settings(allow_private_hosts=True, plc_url=task.plc_url)
 
     def run() -> Done:
