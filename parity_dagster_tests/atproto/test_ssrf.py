@@ -441,6 +441,20 @@ def test_proxy_variables_do_not_lead_around_the_address_check(monkeypatch: pytes
     asyncio.run(scenario())
 
 
+def test_proxy_variables_do_not_lead_anywhere_else_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with counting_server() as server, counting_server() as proxy:
+            for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+                monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+            settings = load_settings(allow_private_hosts=True)
+            client = open_network(settings, resolver=FixedResolver(["127.0.0.1"], port=server.port)).xrpc.http
+            assert (await client.get("http://pds.example.com/", max_bytes=100)).status == 200
+            await client.aclose()
+            assert (server.connections, proxy.connections) == (1, 0)
+
+    asyncio.run(scenario())
+
+
 def test_allowing_private_hosts_is_loud_and_off_by_default(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         open_network(load_settings())

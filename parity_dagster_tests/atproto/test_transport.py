@@ -396,6 +396,16 @@ def test_httpx_s_client_works_with_ours() -> None:
     served(response(gzip.compress(answer), "Content-Encoding: gzip", "X-B: \xc3\xbc".encode("latin-1").decode()), work)
 
 
+def test_a_body_that_is_streamed_is_sent_whole() -> None:
+    async def work(client: httpx.AsyncClient, raw: RawServer) -> None:
+        assert (await client.post(raw.url + "/", content=of(b"ab", b"c"))).status_code == 200
+        head = raw.requests[0].lower()
+        assert "content-length: 3" in head
+        assert "transfer-encoding" not in head
+
+    served(response(b"{}"), work)
+
+
 def test_ours_sends_nothing_that_the_request_does_not_have() -> None:
     async def work(client: httpx.AsyncClient, raw: RawServer) -> None:
         request = httpx.Request("GET", raw.url + "/", headers={"host": "other.example"}, stream=httpx.ByteStream(b""))
