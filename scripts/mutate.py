@@ -116,7 +116,7 @@ MUTANTS = (
            "if write.state_id in state_ids:", "if write.state_id not in state_ids:", ("test_evidence",)),
     Mutant("claim-not-asked", "condition left out: pages are written whoever holds the pair", PAGES,
            "WHERE s.id = u.id AND s.importer_id = %(importer)s RETURNING s.id",
-           "WHERE s.id = u.id AND %(importer)s IS NOT NULL RETURNING s.id", ("test_claims",)),
+           "WHERE s.id = u.id AND %(importer)s IS NOT NULL RETURNING s.id", ("test_claims", "test_evidence")),
     Mutant("page-without-lock", "lock forgotten: a page and an event do not see each other", PAGES,
            "await lock_pairs(conn, (Pair(write.did, write.collection) for write in writes), shared=True)", "pass",
            ("test_live",)),

@@ -270,3 +270,15 @@ def test_what_failed_before_a_reset_and_is_gone_is_no_failed_record_of_the_walk_
         assert (result.completed, result.records_failed) == (True, 0)
         assert service.find_failed_records(did) == []
         assert_equal(settings, network, did, POST)
+
+
+def test_progress_counts_what_failed_as_failed(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 5})
+    network.put_record(did, POST, b'{"text":"\\u0000"}')
+    seen: list[tuple[int, int, int]] = []
+    with importing(settings, network) as (service, _):
+        service.import_user_collection(
+            did, POST, lambda event: seen.append((event.records_synced, event.records_skipped, event.records_failed))
+        )
+    assert seen[-1] == (5, 0, 1)

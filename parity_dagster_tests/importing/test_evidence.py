@@ -25,7 +25,7 @@ from parity_dagster.store.live import prune_tombstones
 from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
-from parity_dagster.store.writes import Counts, Ending, PairWrite, UnprovenEnding
+from parity_dagster.store.writes import Counts, Ending, LostClaim, PairWrite, UnprovenEnding
 from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.dagster_runs import one, rectangle, run
 from parity_dagster_tests.imports import assert_equal, listed, query, settings_for, stored
@@ -223,6 +223,30 @@ EVIDENCE = {
     "another table's": ([(n, 2, "other_states") for n in (1, 2)], False),
     "one of another table": ([(1, 2, "other_states"), (2, 2, "parity_import_states")], False),
 }
+
+
+# I12
+def test_who_does_not_hold_a_pair_writes_nothing_of_it(settings: Settings) -> None:
+    """The statement itself, given to an importer that has not noticed yet that another one holds the pair."""
+    pair = Pair("did:plc:z72i7hdynmk6r22z27h6tvur", POST)
+
+    async def write() -> None:
+        async with await open_session(settings) as conn:
+            states, store = StateStore(settings.state_table), PageStore(settings.state_table)
+            late, holder = [await states.register_importer(conn, None) for _ in range(2)]
+            (claim,) = await states.claim(conn, [pair], holder, None, refresh=False)
+            await store.prepare(conn)
+            page = PairWrite(
+                state_id=claim.state.id, did=pair.did, collection=pair.collection,
+                position=WalkPosition(1, "https://pds", REV, REV, "next", pages=1), counts=Counts(9, 9, 9), attempts=0,
+                is_new_walk=True, is_counted=False, is_direct=False, is_fresh=True, ending=None,
+            )  # fmt: skip
+            with pytest.raises(LostClaim):
+                await store.save(conn, late, [page])
+            await store.save(conn, holder, [page])
+
+    asyncio.run(write())
+    assert query(settings, "SELECT pages FROM parity_import_states") == [(1,)]
 
 
 # I2
