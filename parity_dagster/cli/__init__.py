@@ -117,3 +117,6 @@ def _warn_on_stderr() -> None:
         configure_logging("json", level=logging.DEBUG if debugging() else logging.INFO)
         return
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.WARNING, handlers=[_OneLineHandler()])
+    if not debugging():
+        # it warns when a second Ctrl-C comes while it cancels a query; what ended the command is told anyway
+        logging.getLogger("psycopg").setLevel(logging.ERROR)

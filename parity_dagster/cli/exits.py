@@ -147,13 +147,20 @@ def signals_interrupt(afterwards: signal.Handlers | None = None) -> Iterator[Non
 
     sys.unraisablehook = raise_again
     before = {number: signal.signal(number, stop) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler if afterwards is None else afterwards)
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook
+
+    try:
+        yield
+    finally:
+        try:
+            restore()
+        finally:
+            restore()  # a second signal came while the first was still restoring
 
 
 def debugging() -> bool:

@@ -90,6 +90,7 @@ def export(
       to its end; 2 if it cannot begin: wrong usage, no such view, a file that
       exists, no such folder.
     """
+    say_when_stopped("nothing was written")
     targets = [each for each in (parquet, csv, jsonl) if each is not None]
     if len(targets) != 1:
         raise click.UsageError("Give one of --parquet, --csv and --jsonl.")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from parity_dagster.cli import parity
-from parity_dagster.cli.exits import ParityGroup
+from parity_dagster.cli.exits import ParityGroup, Stopped, signals_interrupt
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 COMMANDS = sorted(parity.commands)
@@ -183,3 +184,30 @@ def test_ctrl_c_ends_a_command_with_a_sentence_and_their_exit_code():
     result = CliRunner().invoke(group, ["wait"])
     assert result.exit_code == 130
     assert "parity import --resume" in result.stderr
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_signal_while_another_is_being_handled_leaves_no_handler_that_raises(step):
+    """A second one that raised after the command's own handlers had run would end the process without a word."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    left = step
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_name == "restore" and left:
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGINT)
+        return trace
+
+    tracing = sys.gettrace()
+    try:
+        with pytest.raises(Stopped), signals_interrupt(signal.SIG_IGN):  # noqa: PT012 - two signals
+            sys.settrace(trace)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not left
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        sys.settrace(tracing)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -572,6 +572,22 @@ def test_a_signal_in_the_middle_leaves_nothing(
     assert list(out.rglob("*")) == [out / "empty"]
 
 
+@pytest.mark.parametrize("target", ["--csv=posts", "--parquet=posts", "--parquet=empty"])
+def test_who_keeps_pressing_ctrl_c_gets_one_line_and_nothing_is_left(
+    settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
+) -> None:
+    (out / "empty").mkdir()
+    with paused_export(settings, conn, target, cwd=out) as process:
+        wait_until_begun(out)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr.splitlines() == ["error: interrupted; nothing half-written is left, start it again"]
+    assert list(out.rglob("*")) == [out / "empty"]
+
+
 @pytest.mark.parametrize("target", ["--csv=posts.csv", "--parquet=new", "--parquet=empty"])
 def test_a_kill_in_the_middle_leaves_nothing_under_the_name(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
