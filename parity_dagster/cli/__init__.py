@@ -6,8 +6,6 @@ the top of these modules: `parity --help` and `parity import-status` are expecte
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import signal
@@ -81,7 +79,6 @@ for _command in (
 
 def main() -> None:
     """Run `parity` as a process of its own."""
-    atexit.register(gc.freeze)  # last of all: nobody needs what an interpreter that ends would look for garbage in
     _fill_standard_streams()
     parity.signals_afterwards = signal.SIG_IGN
     for stream in (sys.stdout, sys.stderr):
