@@ -71,15 +71,15 @@ def test_what_is_left_out_is_said_and_what_a_developer_has_set_reaches_no_test(t
     assert "1 failed, 2 passed, 1 skipped, 1 deselected" in said
 
 
-def test_where_a_browser_is_required_its_absence_is_an_error(tmp_path: Path) -> None:
-    said = pytest_says(tmp_path, "-m", "browser", PARITY_TEST_BROWSER="required")
+def test_where_a_browser_is_required_its_absence_is_an_error_and_what_takes_long_runs_if_it_is_named(
+    tmp_path: Path,
+) -> None:
+    said = pytest_says(tmp_path, "-m", "browser or long", PARITY_TEST_BROWSER="required")
     assert "no Chromium found" in said
-    assert "4 deselected, 1 error" in said
+    assert "1 passed, 3 deselected, 1 error" in said
 
 
-def test_what_takes_long_runs_only_if_it_is_named_and_daemons_never_beside_others(tmp_path: Path) -> None:
-    assert "1 passed, 4 deselected" in pytest_says(tmp_path, "-m", "processes")
-    assert "1 passed, 4 deselected" in pytest_says(tmp_path, "-m", "long")
+def test_daemons_never_run_beside_others(tmp_path: Path) -> None:
     said = pytest_says(tmp_path, "-n", "1")
     assert "TESTS THAT START DAEMONS DID NOT RUN" in said
     assert "1 failed, 1 passed, 1 skipped" in said

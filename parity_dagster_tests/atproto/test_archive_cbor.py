@@ -165,7 +165,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), VALUES, max_size=5))
 def test_both_ways_of_reading_agree_on_any_value(value):
     block = to_block(value)
@@ -174,7 +174,7 @@ def test_both_ways_of_reading_agree_on_any_value(value):
     assert to_block(found) == block
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.text("ab$", max_size=3), VALUES, max_size=4), st.data())
 def test_both_ways_of_reading_agree_on_any_bytes(value, data):
     """Whether something is DAG-CBOR at all is one question with one answer."""
@@ -194,7 +194,7 @@ def test_both_ways_of_reading_agree_on_any_bytes(value, data):
     assert msgspec.json.decode(record_json(bytes(block))) == wanted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), VALUES, max_size=5))
 def test_a_value_is_never_said_to_differ_from_its_own_cid(value):
     block = to_block(value)

@@ -171,7 +171,7 @@ REPOSITORIES = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(REPOSITORIES)
 def test_any_repository_is_read_back_exactly(values):
     made = repository({path: to_block(value) for path, value in values.items()})
@@ -218,7 +218,7 @@ def test_any_shortened_archive_is_refused(small):
             read(car[:length])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_mutation_shows_what_was_not_signed(data):
     made = repository()

@@ -214,7 +214,7 @@ def test_what_the_parser_takes_postgres_holds_or_hands_back(settings: Settings) 
     did = network.add_account({POST: 3})
     drawn: list[dict[str, object]] = []
 
-    @profile(max_examples=150, deadline=None, suppress_health_check=SLOW, database=None, derandomize=True)
+    @profile(max_examples=80, deadline=None, suppress_health_check=SLOW, database=None, derandomize=True)
     @given(objects)
     def draw(value: dict[str, object]) -> None:
         drawn.append(value)

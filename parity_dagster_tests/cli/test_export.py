@@ -203,7 +203,9 @@ def test_parquet_is_what_frames_are(
     assert row["starts_at"].year == 9999
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(0, [0]), (200_000, [200_000]), (200_001, [200_000, 1])])
+@pytest.mark.parametrize(
+    ("rows", "parts"), [(0, [0]), (200_001, [200_000, 1]), pytest.param(200_000, [200_000], marks=pytest.mark.long)]
+)
 def test_parquet_comes_in_parts_of_a_known_number_of_rows(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, rows: int, parts: list[int]
 ) -> None:
@@ -549,11 +551,19 @@ def wait_until_begun(folder: Path) -> None:
     ("number", "code", "said"),
     [
         (signal.SIGINT, 130, "error: interrupted; nothing half-written is left, start it again"),
-        (signal.SIGTERM, 143, "error: stopped by SIGTERM; nothing half-written is left, start it again"),
-        (signal.SIGHUP, 129, "error: stopped by SIGHUP; nothing half-written is left, start it again"),
+        pytest.param(
+            *(signal.SIGTERM, 143, "error: stopped by SIGTERM; nothing half-written is left, start it again"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(signal.SIGHUP, 129, "error: stopped by SIGHUP; nothing half-written is left, start it again"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
-@pytest.mark.parametrize("target", ["--csv=posts", "--parquet=posts", "--parquet=empty"])
+@pytest.mark.parametrize(
+    "target", ["--csv=posts", "--parquet=empty", pytest.param("--parquet=posts", marks=pytest.mark.long)]
+)
 def test_a_signal_in_the_middle_leaves_nothing(
     settings: Settings,
     conn: psycopg.Connection[Any],
@@ -572,7 +582,9 @@ def test_a_signal_in_the_middle_leaves_nothing(
     assert list(out.rglob("*")) == [out / "empty"]
 
 
-@pytest.mark.parametrize("target", ["--csv=posts", "--parquet=posts", "--parquet=empty"])
+@pytest.mark.parametrize(
+    "target", ["--csv=posts", "--parquet=empty", pytest.param("--parquet=posts", marks=pytest.mark.long)]
+)
 def test_who_keeps_pressing_ctrl_c_gets_one_line_and_nothing_is_left(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
 ) -> None:
@@ -588,7 +600,10 @@ def test_who_keeps_pressing_ctrl_c_gets_one_line_and_nothing_is_left(
     assert list(out.rglob("*")) == [out / "empty"]
 
 
-@pytest.mark.parametrize("target", ["--csv=posts.csv", "--parquet=new", "--parquet=empty"])
+@pytest.mark.parametrize(
+    "target",
+    ["--csv=posts.csv", "--parquet=empty", pytest.param("--parquet=new", marks=pytest.mark.long)],
+)
 def test_a_kill_in_the_middle_leaves_nothing_under_the_name(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
 ) -> None:
@@ -614,8 +629,8 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_name(
     ("target", "theirs", "said"),
     [
         ("--csv=posts", "posts", "File exists"),
-        ("--parquet=posts", "posts", "Not a directory"),
-        ("--parquet=posts", "posts/x", "Directory not empty"),
+        pytest.param("--parquet=posts", "posts", "Not a directory", marks=pytest.mark.long),
+        pytest.param("--parquet=posts", "posts/x", "Directory not empty", marks=pytest.mark.long),
         ("--parquet=empty", "empty/x", "Directory not empty"),
     ],
 )
@@ -712,7 +727,7 @@ SMALL_DISK = 'mount -t tmpfs -o size=1m tmpfs . && cd "$PWD" && "$@"; code=$?; l
 ALONE = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "parquet", pytest.param("jsonl", marks=pytest.mark.long)])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, form: str
 ) -> None:

@@ -41,7 +41,9 @@ def env(settings: Settings, network: Running, tmp_path: Path, monkeypatch: pytes
     return variables(settings, PARITY_PLC_URL=network.plc_url, PARITY_COLLECTIONS=f"{POST},{LIKE}")
 
 
-@pytest.mark.parametrize("more", [[], ["--progress"], ["--json"], ["--queue"]])
+@pytest.mark.parametrize(
+    "more", [["--progress"], *(pytest.param(more, marks=pytest.mark.long) for more in ([], ["--json"], ["--queue"]))]
+)
 def test_an_import_loads_nothing_that_it_does_not_use_and_starts_no_server(
     env: dict[str, str], network: Running, tmp_path: Path, more: list[str]
 ) -> None:

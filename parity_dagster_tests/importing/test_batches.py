@@ -37,7 +37,7 @@ def test_rows_arrive_as_they_were_encoded(database_url: str) -> None:
             "CREATE TEMPORARY TABLE taken (did text, collection text, rkey text, cid text, value text, rev text)"
         )
 
-        @hypothesis_settings(max_examples=300, deadline=None)
+        @hypothesis_settings(max_examples=100, deadline=None)
         @given(st.lists(st.tuples(rkeys, cids, values), max_size=8))
         @example([("a", None, b"{}"), ("b", "", b"\\"), ("c", "\\N", b"\\N"), ("d", "x\ty\nz\\", b'{"a":"\\u00e9"}')])
         @example([("NULL", "NULL", b"\\."), ("-", "\\.", b"")])
@@ -65,7 +65,7 @@ cuts = st.lists(st.booleans(), min_size=7, max_size=7)
 
 
 # I9
-@hypothesis_settings(max_examples=1_000, deadline=None)
+@hypothesis_settings(max_examples=300, deadline=None)
 @given(pages, cuts)
 @example([["d", "c"], ["c", "b"]], [True] * 7)
 @example([["d", "c"], [], ["d"]], [True] * 7)

@@ -168,7 +168,7 @@ def test_no_value_whatever_makes_a_view_fail(conn: psycopg.Connection[Any]) -> N
     )
     make_view(conn, everything)
 
-    @hypothesis_settings(max_examples=100, deadline=None)
+    @hypothesis_settings(max_examples=50, deadline=None)
     @given(records)
     def holds(record: dict[str, Any]) -> None:
         store(conn, POST, record)
