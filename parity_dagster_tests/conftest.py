@@ -81,8 +81,8 @@ LEFTOVER_AGE = 3600  # seconds
 # Words in the command line of a program that stays until it is told to end.
 DAEMONS = {"dev", "sample-network", "parity_dagster.sample_network", "--serve", "dagster-webserver", "dagster._daemon"}
 DAEMONS |= {"dagster-daemon", "dagster_webserver", "demo"}
-# Files that take longest begin first, lest one worker has them left when the others are done.
-LONGEST = ("test_network_model.py", "test_crash.py", "test_live.py", "test_hosts.py", "test_jobs.py")
+# Tests of these files wait for long, so they begin first; a worker that is done takes over what another has left.
+LONGEST = ("test_network_model.py", "test_crash.py", "test_live.py", "test_jobs.py", "test_ratelimit.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
