@@ -74,11 +74,6 @@ def wait(seconds: float, what: Any) -> Any:
 
 
 @pytest.fixture
-def settings(settings: Settings, network: Running, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"plc_url": network.plc_url})
-
-
-@pytest.fixture
 def ui(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ui]:
     """The UI and daemon of a fresh copy of the project."""
     for name in ("dagster.yaml", "workspace.yaml"):
@@ -86,7 +81,7 @@ def ui(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for name, value in command_line.variables(settings).items():
+    for name, value in command_line.variables(settings, PARITY_COLLECTIONS=",".join(settings.collections)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     with command_line.start("dev", "--port", str(port), cwd=tmp_path) as process:
