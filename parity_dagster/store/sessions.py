@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from parity_dagster.errors import DatabaseUnreachable, Interrupted, SettingsError
 from parity_dagster.settings import Settings
@@ -194,8 +194,7 @@ class Session:
                     raise
                 except (DatabaseUnreachable, psycopg.Error) as exc:
                     delay = trying.pause(exc)
-                    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
-                        await self._drop_if_broken()
+                    await self._drop_unless_idle()
                 await asyncio.sleep(delay)
 
     async def connection(self) -> AsyncConnection:
@@ -205,10 +204,13 @@ class Session:
             DatabaseUnreachable: there is none to be had.
         """
         if self._conn is None or self._conn.closed or self._conn.broken:
-            conn = await open_session(self._settings)
+            self._conn = await open_session(self._settings)
             if self._prepare:
-                await self._prepare(conn)
-            self._conn = conn
+                try:
+                    await self._prepare(self._conn)
+                except BaseException:
+                    self._abandon()  # half prepared, nobody may use it
+                    raise
         return self._conn
 
     async def close(self) -> None:
@@ -223,8 +225,12 @@ class Session:
             self._conn.pgconn.finish()
             self._conn = None
 
-    async def _drop_if_broken(self) -> None:
-        if self._conn is not None and (self._conn.closed or self._conn.broken):
+    async def _drop_unless_idle(self) -> None:
+        """A server that ends a session amid a pipeline leaves a connection that is neither broken nor of any use."""
+        if self._conn is None:
+            return
+        pgconn = self._conn.pgconn
+        if (pgconn.transaction_status, pgconn.pipeline_status) != (TransactionStatus.IDLE, PipelineStatus.OFF):
             await self.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,7 +35,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.connecting import OLDEST_SERVER, check_server
 from parity_dagster.store.database import connect, connection_url, migrate, unreachable
-from parity_dagster.store.sessions import open_session
+from parity_dagster.store.sessions import Session, open_session
 from parity_dagster_tests.conftest import database_of
 from parity_dagster_tests.imports import importing, settings_for
 
@@ -285,6 +286,44 @@ def test_an_embedded_server_that_is_killed_in_the_middle_is_started_again(own_ho
         assert (result.completed, result.records_synced, result.error) == (True, 60, None)
     with connect(settings) as conn:
         assert conn.execute("SELECT count(*) FROM atproto_records").fetchone() == (60,)
+
+
+# I16
+def test_a_session_that_ends_amid_a_pipeline_is_opened_again(settings: Settings) -> None:
+    """One in six that are ended so is neither closed nor broken to the driver, and does nothing any more."""
+
+    async def end_some() -> None:
+        session, other = Session(settings), await open_session(settings)
+        for _ in range(50):
+            calls = 0
+
+            async def work(conn: psycopg.AsyncConnection[Any]) -> None:
+                nonlocal calls
+                calls += 1
+                await conn.execute("SELECT 1")
+                if calls > 1:
+                    return
+                await conn.execute("CREATE TEMPORARY TABLE IF NOT EXISTS numbers (number int)")
+                ending = asyncio.create_task(end(conn.info.backend_pid))
+                try:
+                    while True:
+                        async with conn.pipeline(), conn.transaction():
+                            for number in range(5):
+                                await conn.execute("INSERT INTO numbers VALUES (%s)", (number,))
+                            await (await conn.execute("SELECT count(*) FROM numbers")).fetchall()
+                finally:
+                    await ending
+
+            async def end(pid: int) -> None:
+                await asyncio.sleep(random.uniform(0, 0.004))
+                await other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+            await session.run(work, patience=2)
+            assert calls > 1
+        await session.close()
+        await other.close()
+
+    asyncio.run(end_some())
 
 
 def test_an_unreachable_embedded_server_is_not_looked_for_in_a_url_that_nobody_gave(tmp_path: Path) -> None:
