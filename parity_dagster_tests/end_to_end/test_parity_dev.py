@@ -72,6 +72,18 @@ def backfill_in_the_dialog(page: Page, ui: DagsterUI, did: str) -> None:
     expect(dialog).to_have_count(0)
 
 
+def expect_numbers(page: Page, ui: DagsterUI, did: str, counts: dict[str, int]) -> None:
+    """What the UI shows of partitions."""
+    for collection, count in counts.items():
+        page.goto(f"{ui.url}/assets/atproto/records?view=partitions&partition={collection}%7C{did}")
+        metadata = page.get_by_role("table").filter(has_text="records_synced")
+        row = metadata.get_by_role("row").filter(has_text="records_synced")
+        expect(row).to_contain_text(str(count))
+        expect(metadata.get_by_role("row").filter(has_text="status").first).to_contain_text("completed")
+        expect(page.get_by_role("link", name=f"https://bsky.app/profile/{did}")).to_be_visible()
+
+
+@pytest.mark.long
 @pytest.mark.browser
 def test_an_account_is_imported_watched_and_summed_up_in_the_browser(
     page: Page, ui: DagsterUI, network: Running
@@ -84,14 +96,7 @@ def test_an_account_is_imported_watched_and_summed_up_in_the_browser(
     expect(page.get_by_text(f"Materialized ({len(COUNTS)})")).to_be_visible(timeout=60 * SECONDS)
     expect(page.get_by_text("Missing (0)")).to_be_visible()
 
-    # The numbers of each partition.
-    for collection in (POST, PROFILE):
-        page.goto(f"{ui.url}/assets/atproto/records?view=partitions&partition={collection}%7C{did}")
-        metadata = page.get_by_role("table").filter(has_text="records_synced")
-        row = metadata.get_by_role("row").filter(has_text="records_synced")
-        expect(row).to_contain_text(str(COUNTS[collection]))
-        expect(metadata.get_by_role("row").filter(has_text="status").first).to_contain_text("completed")
-        expect(page.get_by_role("link", name=f"https://bsky.app/profile/{did}")).to_be_visible()
+    expect_numbers(page, ui, did, {collection: COUNTS[collection] for collection in (POST, PROFILE)})
 
     # The overview with its charts.
     assert ui.run_job("refresh_overview") == "SUCCESS"
@@ -118,7 +123,9 @@ PROGRESS = """{
 }"""
 
 
-def test_a_dropped_list_is_imported_by_runs_that_are_forked(ui: DagsterUI, network: Running) -> None:
+@pytest.fixture(scope="module")
+def dropped(ui: DagsterUI, network: Running) -> list[str]:
+    """Accounts whose list was put into the inbox, and that are imported."""
     dids = [network.network.add_account({POST: 7, LIKE: 3}) for _ in range(4)]
     (ui.folder / "inbox" / "dids.txt").write_text("".join(f"{did}\n" for did in dids))
 
@@ -128,10 +135,22 @@ def test_a_dropped_list_is_imported_by_runs_that_are_forked(ui: DagsterUI, netwo
         return bool(said["assetNodeOrError"]["partitionStats"]["numMaterialized"] == 5 * len(network.network.dids))
 
     assert eventually(is_imported, "the list is imported")
+    return dids
+
+
+def test_a_dropped_list_is_imported_by_runs_that_are_forked(ui: DagsterUI, dropped: list[str]) -> None:
     home = ui.folder / "home"
     with parity_instance(load_settings(home=home)) as instance:
         assert all(WORKER_TAG in run.tags for run in instance.get_runs())
     embedded.release(home)
+
+
+@pytest.mark.browser
+def test_what_was_imported_is_seen_in_the_browser(page: Page, ui: DagsterUI, dropped: list[str]) -> None:
+    did = dropped[0]
+    expect_numbers(page, ui, did, {POST: 7})
+    page.goto(f"{ui.url}/assets/atproto/records?view=partitions")
+    expect(page.get_by_text("Missing (0)")).to_be_visible()
 
 
 def test_ctrl_c_ends_everything(ui: DagsterUI) -> None:
