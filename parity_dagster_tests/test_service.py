@@ -121,6 +121,21 @@ def test_a_complete_pair_is_not_read_again_and_says_so(settings: Settings) -> No
     assert not event.fetched
 
 
+def test_a_queued_refresh_is_done_once(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 5})
+    with importing(settings, network) as (service, _):
+        service.import_user_collection(did, POST)
+        network.put_record(did, POST)
+        assert service.enqueue([Pair(did, POST)], refresh=True)
+        service.import_user_collection(did, POST)
+        assert_equal(settings, network, did, POST)
+        network.put_record(did, POST)
+        network.log.clear()
+        assert service.import_user_collection(did, POST).records_synced == 6
+        assert network.log.count() == 0, "nobody asked for another refresh"
+
+
 def test_an_unregistered_collection_an_unknown_did_and_a_malformed_one_are_told_apart(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 5})

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from parity_dagster import CollectionNotRegistered, ImportService, InvalidIdentifier, LiveRecord, Pair, Settings
+from parity_dagster import (
+    CollectionNotRegistered,
+    ImportProgress,
+    ImportService,
+    InvalidIdentifier,
+    LiveRecord,
+    Pair,
+    Settings,
+)
 from parity_dagster.models import WalkPosition
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.store.database import connect, connection_url
@@ -25,7 +33,7 @@ from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
 from parity_dagster.store.writes import Counts, Ending, PageRow, PairWrite
-from parity_dagster_tests.imports import query
+from parity_dagster_tests.imports import assert_equal, importing, query
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
@@ -219,6 +227,29 @@ def test_a_walk_forgets_the_deletions_that_it_began_after(
         connection.execute("UPDATE parity_import_states SET status = 'completed'")
         asyncio.run(_prune(settings))
         assert connection.execute(count).fetchone() == (0,)
+
+
+# I8
+def test_a_walk_forgets_no_deletion_that_it_may_not_have_seen(settings: Settings) -> None:
+    """Else a replay of what happened during the walk would bring the record back."""
+    network = SampleNetwork()
+    did = network.add_account({POST: 30})
+    events: list[tuple[str, str]] = []
+    with importing(settings, network, page_size=10, page_delay=200) as (service, _):
+
+        def come_and_go(progress: ImportProgress) -> None:
+            if not events:
+                rkey = network.put_record(did, POST)
+                events.append((f"at://{did}/{POST}/{rkey}", network.rev(did)))
+                network.delete_record(did, POST, rkey)
+                uri, created = events[0]
+                assert service.upsert_records([post("live", created, uri)]) == 1
+                assert service.delete_record(uri, network.rev(did))
+
+        assert service.import_user_collection(did, POST, on_progress=come_and_go).completed
+        uri, created = events[0]
+        assert service.upsert_records([post("replayed", created, uri)]) == 0
+        assert_equal(settings, network, did, POST)
 
 
 def test_old_deletions_are_forgotten_with_the_next_one(
