@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -414,6 +415,25 @@ def test_a_pair_that_another_project_is_reading_is_busy(
     assert result.error_code == "busy"
     assert "process " in str(result.error)
     assert service.import_user_collection(did, POST).completed
+    assert_equal(settings, network.network, did, POST)
+
+
+# I12
+def test_of_two_projects_that_want_a_pair_at_the_same_moment_one_gets_it(
+    settings: Settings, other: Settings, network: Running, service: ImportService
+) -> None:
+    did = network.network.add_account({POST: PAGE})
+    with ImportService(other, report=False) as others, ThreadPoolExecutor(2) as threads:
+        with held_back(settings, settings.state_table, "UPDATE") as wait:
+            ours = threads.submit(service.import_user_collection, did, POST)
+            wait()
+            theirs = threads.submit(others.import_user_collection, did, POST)
+            wait(2)
+            # ours is to find time for a page before theirs looks who has the pair
+            assert query(settings, "SELECT status FROM other_states") == []
+        results = [ours.result(), theirs.result()]
+    assert results[0].completed
+    assert results[1].error_code in ("busy", None)
     assert_equal(settings, network.network, did, POST)
 
 

@@ -230,6 +230,19 @@ def test_a_walk_forgets_the_deletions_that_it_began_after(
 
 
 # I8
+def test_a_record_that_failed_and_is_deleted_is_not_tried_again(
+    settings: Settings, service: ImportService, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    rkey = network.network.put_record(did, POST, b'{"$type":"x","text":"\\u0000"}')
+    service.import_user_collection(did, POST)
+    assert [failed.rkey for failed in service.find_failed_records(did)] == [rkey]
+    network.network.delete_record(did, POST, rkey)
+    service.delete_record(f"at://{did}/{POST}/{rkey}", network.network.rev(did))
+    assert service.find_failed_records(did) == []
+
+
+# I8
 def test_a_walk_forgets_no_deletion_that_it_may_not_have_seen(settings: Settings) -> None:
     """Else a replay of what happened during the walk would bring the record back."""
     network = SampleNetwork()
