@@ -198,6 +198,10 @@ class HostLimiter:
             elif remaining < 2 * self.max_concurrency:
                 self._interval = reset / remaining
 
+    def slow(self) -> None:
+        """Learn from an answer that was given up because it came too slowly: the host is there, with too much to do."""
+        self.answered(503, {})
+
     def failed(self) -> None:
         """Learn from a request that got no answer."""
         self._failures += 1
@@ -220,22 +224,29 @@ class HostLimiter:
 
 
 class HostLimiters:
-    """The limiter of every host met so far."""
+    """The limiters of every host met so far: one, and one more for routes that the host counts by themselves."""
 
     def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
         self._max_concurrency = max_concurrency
         self.longest_wait = longest_wait
-        self._limiters: dict[str, HostLimiter] = {}
+        self._limiters: dict[tuple[str, str], HostLimiter] = {}
         self._tidy_at = MOST_QUIET
 
-    def __getitem__(self, origin: str) -> HostLimiter:
-        limiter = self._limiters.get(origin)
+    def of(self, origin: str, bucket: str = "") -> HostLimiter:
+        """The limiter of a host's requests.
+
+        Args:
+            origin: the host.
+            bucket: names the routes whose limit the host counts by itself; what it says of one bucket slows no other.
+        """
+        limiter = self._limiters.get((origin, bucket))
         if limiter is None:
             if len(self._limiters) >= self._tidy_at:
                 # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
-                self._limiters = {name: old for name, old in self._limiters.items() if old.in_flight or old.is_resting}
+                self._limiters = {key: old for key, old in self._limiters.items() if old.in_flight or old.is_resting}
                 self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
-            limiter = self._limiters[origin] = HostLimiter(origin, self._max_concurrency, self.longest_wait)
+            limiter = HostLimiter(origin, self._max_concurrency, self.longest_wait)
+            self._limiters[origin, bucket] = limiter
         return limiter
 
 

@@ -6,10 +6,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from parity_dagster.atproto.bounds import TooSlow
 from parity_dagster.atproto.ratelimit import FairSemaphore, HostLimiters, retry_after
 from parity_dagster.errors import HostUnreachable, MalformedAnswer, RateLimited, ServerFailure
 from parity_dagster.text import one_line
@@ -57,6 +58,8 @@ class XrpcClient:
         self.limiters = limiters
         # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
         self._in_flight = FairSemaphore(concurrency)
+        # A download may hold its place for minutes, so they have but a part of the places: pages always get through.
+        self._downloads = FairSemaphore(max(1, concurrency // 4))
 
     @property
     def http(self) -> HttpClient:
@@ -78,12 +81,16 @@ class XrpcClient:
         *,
         max_bytes: int = 2**20,
         tries: int = TRIES,
+        file: BinaryIO | None = None,
+        bucket: str = "",
     ) -> HttpResponse:
         """GET a path of a host.
 
         Args:
             path: begins with a slash, e.g. `/xrpc/com.atproto.repo.listRecords`.
             tries: requests made before a failure counts.
+            file: where the body goes instead of into memory, as `HttpClient.download` says; each try starts it anew.
+            bucket: as in `HostLimiters.of`.
 
         Returns:
             An answer whose status is 2xx.
@@ -91,16 +98,25 @@ class XrpcClient:
         Raises:
             XrpcError: 4xx; what it means depends on the question.
             TransientError: no answer, 5xx, too big, or a 429 that lasts longer than an import waits.
+            TooSlow: what is to go to a file comes too slowly, and would the next time.
+            FileFailed: the file does not take it.
             BlockedEndpoint: the host must not be contacted.
         """
-        limiter = self.limiters[origin]
+        limiter = self.limiters.of(origin, bucket)
         attempt = 0
         limited_since: float | None = None
         while True:
             async with limiter.slot():
                 try:
-                    async with self._in_flight.place(origin):
-                        answer = await self.http.get(origin + path, params, max_bytes=max_bytes)
+                    if file is None:
+                        async with self._in_flight.place(origin):
+                            answer = await self.http.get(origin + path, params, max_bytes=max_bytes)
+                    else:
+                        async with self._downloads.place(origin), self._in_flight.place(origin):
+                            answer = await self.http.download(origin + path, params, file=file, max_bytes=max_bytes)
+                except TooSlow:
+                    limiter.slow()
+                    raise
                 except HostUnreachable as exc:
                     limiter.failed()
                     failure: HostUnreachable | ServerFailure = exc

@@ -94,11 +94,11 @@ def test_numbers_that_are_none_do_not_slow_a_host_down() -> None:
 
 def test_a_host_that_rests_is_remembered_however_many_others_are_met() -> None:
     limiters = HostLimiters(10)
-    limited = limiters["https://limited.test"]
+    limited = limiters.of("https://limited.test")
     limited.answered(429, {"retry-after": "300"})
     for number in range(25_000):
-        limiters[f"https://{number}.test"].answered(200, {})
-    assert limiters["https://limited.test"] is limited
+        limiters.of(f"https://{number}.test").answered(200, {})
+    assert limiters.of("https://limited.test") is limited
     assert len(limiters._limiters) <= 10_001
 
 
@@ -272,7 +272,7 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
             network.behave_normally()
             await asyncio.sleep(2.5)
             await ask()  # after its rest the host is asked again, and is as good as any
-            assert not client.xrpc.limiters[origin].is_resting
+            assert not client.xrpc.limiters.of(origin).is_resting
         finally:
             await client.aclose()
 
