@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import msgspec
@@ -34,18 +35,21 @@ PLC_RATE = 20.0
 this machine is asked as fast as it answers."""
 
 
-class Identity(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Identity:
     """Where an account lives.
 
     Attributes:
         did: the account.
         handle: the handle its document claims, not verified; None if it claims none.
         pds: origin of its PDS.
+        document: the DID document that says so, as it came; two that differ in nothing else are the same identity.
     """
 
     did: str
     handle: str | None
     pds: str
+    document: bytes = field(default=b"", compare=False, repr=False)
 
 
 class _Service(msgspec.Struct):
@@ -182,7 +186,8 @@ def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     endpoint = next(filter(None, (_pds_endpoint(raw, did) for raw in document.service)), None)
     if endpoint is None:
         raise NoPds(f"the document of {did} names no PDS, so there is nothing to import from")
-    return Identity(did, _handle(document.alsoKnownAs), parse_endpoint(endpoint, allow_private=allow_private))
+    pds = parse_endpoint(endpoint, allow_private=allow_private)
+    return Identity(did, _handle(document.alsoKnownAs), pds, body)
 
 
 def _pds_endpoint(raw: msgspec.Raw, did: str) -> str | None:
