@@ -14,6 +14,7 @@ from .errors import (
     ArchiveOutdated as ArchiveOutdated,
     ArchiveTooBig as ArchiveTooBig,
     ArchiveTruncated as ArchiveTruncated,
+    ArchiveUnavailable as ArchiveUnavailable,
     ArchiveWrong as ArchiveWrong,
     BlockedEndpoint as BlockedEndpoint,
     CollectionNotRegistered as CollectionNotRegistered,

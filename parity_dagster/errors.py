@@ -30,6 +30,7 @@
         ├── CursorLoop               cursor_loop          the PDS never comes to an end of its list
         ├── TooManyPages             too_many_pages       more pages than PARITY_MAX_PAGES; the cursor is kept
         ├── NoSigningKey             no_signing_key       the DID document names no key to verify an archive with
+        ├── ArchiveUnavailable       archive_unavailable  the host gives no archive, or none that could be taken
         ├── ArchiveTooBig            archive_too_big      a repository's archive is beyond what is read
         ├── ArchiveWrong             archive_wrong        it is not what the repository format allows
         │   ├── ArchiveForeign       archive_foreign      it is another account's
@@ -289,6 +290,12 @@ class NoSigningKey(PermanentError):
     """The DID document has no usable `#atproto` key, so that no archive can be verified."""
 
     code = "no_signing_key"
+
+
+class ArchiveUnavailable(PermanentError):
+    """There is no archive of the repository to be had: the host lacks the method, or it is too big or too slow."""
+
+    code = "archive_unavailable"
 
 
 class ArchiveTooBig(PermanentError):

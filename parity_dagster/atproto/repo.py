@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import BinaryIO
 
 import msgspec
 
+from parity_dagster.atproto.bounds import BodyTooLarge, FileFailed, TooSlow
 from parity_dagster.atproto.pages import Page, parse_page
 from parity_dagster.atproto.xrpc import XrpcClient, XrpcError
 from parity_dagster.errors import (
@@ -15,6 +17,7 @@ from parity_dagster.errors import (
     AccountSuspended,
     AccountTakenDown,
     AccountUnavailable,
+    ArchiveUnavailable,
     MalformedAnswer,
     RepoNotFound,
     ServerFailure,
@@ -103,6 +106,46 @@ class RepoClient:
             return parse_page(answer.body, did, collection)
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{origin}: {exc}") from exc
+
+    async def fetch_archive(self, origin: str, did: str, file: BinaryIO, *, max_bytes: int) -> None:
+        """Write the archive of a whole repository to a file; whether what came is one is not looked into.
+
+        Args:
+            origin: the PDS, `https://host`.
+            file: written from its start; what it holds after a failure is of no use.
+            max_bytes: largest archive accepted.
+
+        Raises:
+            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
+            ArchiveUnavailable: the host gives no archives, or none of this account that could be taken: it is too big,
+                comes too slowly, or the file does not take it.
+            TransientError: no answer, a cut one, 5xx, or a 429 that lasts longer than an import waits.
+
+        Source: lexicon com.atproto.sync.getRepo.
+        """
+        try:
+            await self.xrpc.get(
+                origin,
+                "/xrpc/com.atproto.sync.getRepo",
+                {"did": did},
+                max_bytes=max_bytes,
+                file=file,
+                bucket="getRepo",
+            )
+        except XrpcError as refusal:
+            if error := account_error(refusal, origin, did):
+                raise error from refusal
+            raise ArchiveUnavailable(f"{origin} gives no archive of {did}: {refusal}") from refusal
+        except BodyTooLarge as exc:
+            raise ArchiveUnavailable(f"the archive of {did} at {origin} is larger than {max_bytes:,} bytes") from exc
+        except TooSlow as exc:
+            raise ArchiveUnavailable(f"the archive of {did} comes too slowly: {exc}") from exc
+        except FileFailed as exc:
+            raise ArchiveUnavailable(f"the archive of {did} cannot be kept on this machine: {exc}") from exc
+        except ServerFailure as exc:
+            if exc.status == 501:
+                raise ArchiveUnavailable(f"{origin} gives no archives: {exc}") from exc
+            raise
 
     async def latest_rev(self, origin: str, did: str) -> str | None:
         """The repository's current revision.
