@@ -276,11 +276,13 @@ class PageStore:
             " AND {all_pages}), seen AS (SELECT p.* FROM parity_walk_pages p JOIN proof ON state_table = {state_table}"
             " AND state_id = proof.id AND p.walk = proof.walk)"
         )
+        # NOT IN is a look into a hash table whatever the planner believes; NOT EXISTS compared every row with every key
+        # of a large pair, as long as nobody had analyzed the table.
         await conn.execute(
             self._sql(
                 f"{proof} DELETE FROM atproto_records r WHERE did = %(did)s AND collection = %(collection)s"
                 " AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"
-                " AND NOT EXISTS (SELECT FROM (SELECT unnest(rkeys) AS rkey FROM seen) k WHERE k.rkey = r.rkey)"
+                " AND rkey NOT IN (SELECT unnest(rkeys) FROM seen)"
                 " AND (rev IS DISTINCT FROM %(told)s OR %(told)s IS NULL OR EXISTS (SELECT FROM seen"
                 " WHERE r.rkey = ANY(skipped_rkeys)) OR EXISTS (SELECT FROM parity_failed_records f WHERE"
                 " (f.did, f.collection, f.rkey) = (r.did, r.collection, r.rkey)))"
@@ -291,7 +293,7 @@ class PageStore:
             self._sql(
                 f"{proof} DELETE FROM parity_failed_records f WHERE did = %(did)s AND collection = %(collection)s"
                 " AND (rev IS NULL OR rev <= %(rev)s) AND EXISTS (SELECT FROM proof)"
-                " AND NOT EXISTS (SELECT FROM (SELECT unnest(failed) AS key FROM seen) k WHERE k.key = f.fingerprint)"
+                " AND fingerprint NOT IN (SELECT unnest(failed) FROM seen)"
             ),
             keys,
         )
