@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 ALL_COLLECTIONS = "*"
 """Collection of a result that sums up several collections of one account."""
@@ -48,14 +48,18 @@ class WalkPosition:
     """Where the next page starts; meaningless to any host but `pds`."""
     pages: int = 0
     """Pages of this walk so far."""
+    source: str = "list"
+    """What it reads: `list`, page after page, or `repo`, the account's signed repository as a whole."""
+    commit: str | None = None
+    """CID of the verified commit that vouches for every record; None if the walk reads a list."""
     seen: int = 0
     """Entries on them, whatever became of each; the row holds the parts."""
 
 
+Source = Literal["list", "repo"]
+"""What an import reads."""
 POSITION_COLUMNS = {
-    field.name: "text" if field.type == "str | None" else "bigint"
-    for field in fields(WalkPosition)
-    if field.name != "seen"
+    field.name: "bigint" if field.type == "int" else "text" for field in fields(WalkPosition) if field.name != "seen"
 }
 """Columns of the state table that hold a walk's position, with a type that PostgreSQL takes for each."""
 
@@ -102,6 +106,10 @@ class ImportState:
     """Claim: the importer that holds the pair."""
     fence_rev: str | None = None
     """Revision that this walk's records are marked with: `rev`, or a greater one that was known of the pair."""
+    source: str = "list"
+    """What the walk reads: `list`, page after page, or `repo`, the account's signed repository as a whole."""
+    commit: str | None = None
+    """CID of the verified commit that vouches for every record; None if the walk reads a list."""
 
     @property
     def pair(self) -> Pair:

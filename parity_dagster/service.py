@@ -28,7 +28,7 @@ from parity_dagster.importing.listeners import (
 from parity_dagster.importing.loop import BackgroundLoop, Connections
 from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.importing.retry_policy import unexpected
-from parity_dagster.models import FailedRecord, ImportResult, ImportState, ImportStatus, Pair, RetryResult
+from parity_dagster.models import FailedRecord, ImportResult, ImportState, ImportStatus, Pair, RetryResult, Source
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.listing import find_states, stream_failed_records
 from parity_dagster.store.outbox import Recipients, hold_run
@@ -66,6 +66,8 @@ class ImportService:
         transport: what requests go through: an `httpx.AsyncBaseTransport` in the place of `GuardedTransport`, which
             then has to refuse private addresses itself, or a function or class that is called with ours and returns
             what wraps it; what `PARITY_TRANSPORT` names if not given. See docs/transport.md.
+        source: what imports read: `list`, page after page, or `repo`, each account's signed repository in one request,
+            verified; what `PARITY_SOURCE` says if not given. See docs/repositories.md.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class ImportService:
         run_id: str | None = None,
         report: bool = True,
         transport: Transport | None = None,
+        source: Source | None = None,
     ) -> None:
         self.settings = settings or load_settings()
+        self._source = source or self.settings.source
         self._table = self.settings.state_table
         self._run_id = run_id
         self._session = self._new_session()
@@ -172,6 +176,7 @@ class ImportService:
         refresh: bool = False,
         reread: bool = False,
         patience: float | None = None,
+        source: Source | None = None,
         on_event: Listener | None = None,
     ) -> list[ImportResult]:
         """Import any number of pairs, many at a time.
@@ -184,6 +189,7 @@ class ImportService:
                 wrong. What is interrupted goes on in this way, whoever resumes it.
             patience: seconds after which walks are interrupted, cursor kept, once only such long ones are left; None
                 lets them take as long as they take.
+            source: for this call, in the place of the service's own.
             on_event: called in this thread with every event, before the listeners.
 
         Returns:
@@ -230,7 +236,14 @@ class ImportService:
 
         running = self._loop.start(
             lambda opened: opened.import_pairs(
-                valid(), events.put, recipients, run_id=self._run_id, refresh=refresh, reread=reread, patience=patience
+                valid(),
+                events.put,
+                recipients,
+                run_id=self._run_id,
+                refresh=refresh,
+                reread=reread,
+                patience=patience,
+                source=source or self._source,
             ),
             events.close,
         )

@@ -64,6 +64,14 @@ class Settings(BaseSettings):
     mappers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="record mappers, one per collection at most, comma-separated `package.module:Class`"
     )
+    source: Literal["list", "repo"] = Field(
+        "list",
+        description="what imports read: `list`, page after page, or `repo`, each account's signed repository in one"
+        " request, verified",
+    )
+    max_repo_bytes: int = Field(
+        2**30, ge=2**20, description="largest repository taken as a whole; a larger one is read by pages"
+    )
     transport: str | None = Field(
         None, description="httpx transport around or in the place of ours, for every request: `package.module:name`"
     )

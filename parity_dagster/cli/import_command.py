@@ -17,7 +17,7 @@ from parity_dagster.cli.output import plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.errors import PairBusy
 from parity_dagster.events import ImportCompleted, ImportEvent, Listener
-from parity_dagster.models import ImportStatus, Pair
+from parity_dagster.models import ImportStatus, Pair, Source
 from parity_dagster.text import one_line
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Request:
     resume: bool
     refresh: bool
     reread: bool
+    source: Source | None
 
     def dids(self, service: ImportService) -> ResolvedAccounts:
         """The accounts, as they come and handles are looked up."""
@@ -108,6 +109,12 @@ class Tally:
     is_flag=True,
     help="Read them even if the account has not changed, and correct every row that differs.",
 )
+@click.option(
+    "--source",
+    type=click.Choice(["list", "repo"]),
+    help="What to read: list, page by page, or repo, the signed repository in one request, verified. Default:"
+    " PARITY_SOURCE.",
+)
 @click.option("--queue", is_flag=True, help="Only queue it; `parity dev` or a Dagster daemon imports it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON list.")
 def import_(
@@ -118,6 +125,7 @@ def import_(
     resume: bool,
     refresh: bool,
     reread: bool,
+    source: Source | None,
     queue: bool,
     as_json: bool,
 ) -> int:
@@ -138,9 +146,10 @@ def import_(
       parity import --file dids.txt --queue
       parity import --resume
       parity import did:plc:z72i7hdynmk6r22z27h6tvur --reread
+      parity import --file dids.txt --source repo
 
     \b
-    Variables: PARITY_COLLECTIONS, PARITY_PAGE_SIZE, PARITY_PAGE_DELAY,
+    Variables: PARITY_COLLECTIONS, PARITY_SOURCE, PARITY_PAGE_SIZE, PARITY_PAGE_DELAY,
       PARITY_DATABASE_URL, PARITY_HOME, PARITY_QUEUE, PARITY_PLC_URL and more;
       README.md lists every setting.
     Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
@@ -151,6 +160,8 @@ def import_(
     if resume and (refresh or reread or path):
         other = "--refresh" if refresh else "--reread" if reread else "--file"
         raise click.UsageError(f"--resume and {other} exclude each other.")
+    if queue and source:
+        raise click.UsageError("--source is for what is imported now; queued imports read what PARITY_SOURCE says.")
 
     from parity_dagster.settings import load_settings
 
@@ -162,6 +173,7 @@ def import_(
         resume=resume,
         refresh=refresh,
         reread=reread,
+        source=source,
     )
     return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
 
@@ -171,7 +183,7 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
     from parity_dagster.service import ImportService
 
     began = time.monotonic()
-    with ImportService(settings) as service:
+    with ImportService(settings, source=request.source) as service:
         dids = None if request.resume else request.dids(service)
         pairs = request.resumable(service) if dids is None else request.pairs(dids, service)
         with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:

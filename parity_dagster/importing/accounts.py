@@ -30,16 +30,21 @@ class Account:
     """The host knows no method for the status."""
     is_resolved_now: bool = False
     """Its document was read in this run, not taken from the cache."""
+    document: bytes = b""
+    """That document, if it is wanted: it names the key that the account signs with."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Accounts:
     """The accounts of one importer."""
 
-    def __init__(self, resolver: IdentityResolver, repo: RepoClient, database: Database) -> None:
+    def __init__(
+        self, resolver: IdentityResolver, repo: RepoClient, database: Database, *, keep_documents: bool = False
+    ) -> None:
         self._resolver = resolver
         self._repo = repo
         self._database = database
+        self._keep_documents = keep_documents
         self._accounts: dict[str, Account] = {}
         self._users: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -58,13 +63,14 @@ class Accounts:
         for identity in found.values():
             self._accounts.setdefault(identity.did, Account(identity.did, identity.pds))
 
-    def release(self, did: str) -> None:
-        """Forget an account when its last pair is done."""
+    def release(self, did: str) -> bool:
+        """Forget an account when its last pair is done, and say whether it was."""
         self._users[did] -= 1
         if not self._users[did]:
             del self._users[did]
             self._accounts.pop(did, None)
             self._locks.pop(did, None)
+        return did not in self._users
 
     async def locate(self, did: str) -> Account:
         """The account's present host; raises what `IdentityResolver.resolve_did` does."""
@@ -132,6 +138,8 @@ class Accounts:
         old = self._accounts.get(did)
         account = old if old and old.pds == identity.pds else Account(did, identity.pds)
         account.is_resolved_now = True
+        if self._keep_documents:
+            account.document = identity.document
         if did in self._users:
             self._accounts[did] = account
         return account

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import le
+from operator import ge, le
 
 from parity_dagster.atproto.pages import find_entries
 from parity_dagster.errors import Reason
@@ -71,9 +71,10 @@ class PairBatch:
 
     # I9
     def _check_order(self, rkeys: list[str], item: FetchedPage) -> None:
-        """What descends all the way holds nothing twice, and need not be counted again at the end."""
+        """What descends all the way, or ascends as an archive does, holds nothing twice and need not be counted."""
         seen = rkeys if self._last_rkey is None else [self._last_rkey, *rkeys]
-        if item.failed or item.skipped or any(map(le, seen, seen[1:])):
+        is_out_of_order = le if item.position.source == "list" else ge
+        if item.failed or item.skipped or any(map(is_out_of_order, seen, seen[1:])):
             self.write.is_counted = False
         self._last_rkey = seen[-1] if seen else None
 

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.errors import DatabaseError, PairBusy, ParityError
@@ -32,6 +33,9 @@ from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.states import Claim, StateStore
 from parity_dagster.store.writes import Ending
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.archives import Archives
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class Importer:
         refresh: bool = False,
         reread: bool = False,
         patience: float | None = None,
+        archives: Archives | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -84,7 +89,8 @@ class Importer:
         self._mappers = Mappers(settings.mappers)
         self._mapped = MappedStore(self._mappers.tables())
         self._stragglers = Stragglers(patience)
-        self._walker = Walker(repo, accounts, database, self._stragglers, settings, self._put)
+        self._archives = archives
+        self._walker = Walker(repo, accounts, database, self._stragglers, settings, self._put, archives)
         self._gate = ByteGate(QUEUED_BYTES)
         self._writers: list[Writer] = []
         self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -129,6 +135,8 @@ class Importer:
                 error = error.exceptions[0]
             raise error from None
         finally:
+            if self._archives is not None:
+                self._archives.close()
             # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
             with suppress(DatabaseError, TimeoutError):
                 async with asyncio.timeout(CLOSING_SECONDS):
@@ -170,7 +178,8 @@ class Importer:
             logger.exception("importing %s of %s failed unexpectedly", task.collection, task.did)
             ending, attempts = after_failure(unexpected(exc), attempts, self._settings)
         finally:
-            self._accounts.release(task.did)
+            if self._accounts.release(task.did) and self._archives is not None:
+                self._archives.forget(task.did)
         if not task.done.is_set():
             await self._writer_of(task).put(WalkEnd(task, task.here, ending, attempts))
             await task.done.wait()

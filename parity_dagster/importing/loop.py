@@ -332,13 +332,20 @@ class Connections:
         refresh: bool,
         reread: bool = False,
         patience: float | None,
+        source: str,
     ) -> None:
         """Import distinct, checked pairs; after `patience` seconds walks make room, once only long ones are left."""
         from parity_dagster.importing.accounts import Accounts
         from parity_dagster.importing.importer import Importer
 
         repo = self.network.repos
-        accounts = Accounts(self.network.identities, repo, self._database)
+        archives = None
+        accounts = Accounts(self.network.identities, repo, self._database, keep_documents=source == "repo")
+        if source == "repo":
+            # Loaded when it is asked for: what reads and verifies archives takes its time.
+            from parity_dagster.importing.archives import Archives
+
+            archives = Archives(repo, accounts, max_bytes=self._settings.max_repo_bytes)
         importer = Importer(
             self._settings,
             self._database,
@@ -350,6 +357,7 @@ class Connections:
             refresh=refresh,
             reread=reread,
             patience=patience,
+            archives=archives,
         )
         with relaxed_gc():
             await importer.run(pairs)

@@ -140,6 +140,7 @@ class PairTask:
             and self.here.pds == pds
             and self.here.fence_rev is not None
             and state.error_code not in (CursorLoop.code, PagesMissing.code)
+            and self.here.source == "list"
         )
 
     # I7
@@ -158,6 +159,17 @@ class PairTask:
         """
         fence_rev = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
         self.here = WalkPosition(self.here.walk + 1, pds, rev, fence_rev)
+        self.last_keys = frozenset()
+
+    # I7
+    def begin_archive(self, pds: str, rev: str, fence_rev: str, commit: str) -> None:
+        """Start a walk over a verified archive, which is the whole list as of a revision.
+
+        Args:
+            fence_rev: what its rows are marked with: `rev`, or a greater one that the archive is known to be as new as.
+            commit: CID of the commit.
+        """
+        self.here = WalkPosition(self.here.walk + 1, pds, rev, fence_rev, source="repo", commit=commit)
         self.last_keys = frozenset()
 
     def forget_blank(self) -> None:

@@ -59,7 +59,12 @@ class Retry:
 
     async def _store(self, failed: FailedRecord) -> Retried | tuple[Reason, str]:
         """Store a record; reason and detail if it still cannot be."""
-        entry = parse_entry(failed.body, failed.did, failed.collection)
+        if failed.reason == Reason.INVALID_CBOR:
+            from parity_dagster.atproto.archive.repository import parse_kept_block
+
+            entry = parse_kept_block(failed.body, failed.did, failed.collection)
+        else:
+            entry = parse_entry(failed.body, failed.did, failed.collection)
         if isinstance(entry, FailedEntry):
             return entry.reason, entry.detail
         save_more = None

@@ -88,7 +88,7 @@ class Stragglers:
 
     def _interrupted(self, task: PairTask) -> Interrupted:
         return Interrupted(
-            f"{task.pds} was not done after {self._patience:,.0f} s and made room for others"
+            f"{task.here.pds or task.did} was not done after {self._patience:,.0f} s and made room for others"
             f" (PARITY_STRAGGLER_PATIENCE); {GOES_ON}",
             has_progress=task.has_progress,
         )

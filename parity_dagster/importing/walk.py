@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from parity_dagster.atproto.pages import Page
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient, account_error
 from parity_dagster.atproto.xrpc import XrpcError
 from parity_dagster.errors import (
     AccountUnavailable,
+    ArchiveOutdated,
+    ArchiveUnavailable,
     CursorLoop,
     HostPaused,
     HostUnreachable,
@@ -35,6 +39,11 @@ from parity_dagster.store.copy_text import Row
 from parity_dagster.store.live import is_seen_at, newest_rev
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.archives import Archives
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_LIMIT = 2
 """Records asked for when a page fails; 1 would never end on a host whose cursor is inclusive."""
@@ -60,6 +69,7 @@ class Walker:
 
     Args:
         put: takes each page; waits while too much is on its way to a commit.
+        archives: signed repositories, if they are to be read wherever a host gives them.
     """
 
     def __init__(
@@ -70,6 +80,7 @@ class Walker:
         stragglers: Stragglers,
         settings: Settings,
         put: Callable[[FetchedPage], Awaitable[None]],
+        archives: Archives | None = None,
     ) -> None:
         self._repo = repo
         self._accounts = accounts
@@ -77,6 +88,7 @@ class Walker:
         self._stragglers = stragglers
         self._settings = settings
         self._put = put
+        self._archives = archives
         self._large_pages = asyncio.Semaphore(LARGE_PAGES)
 
     async def walk(self, task: PairTask, account: Account) -> bool:
@@ -98,8 +110,19 @@ class Walker:
             else:
                 task.last_keys = last_keys
                 is_read = task.here.cursor is None  # the last importer was killed between the last page and the end
+        archives = self._archives
         while True:
             try:
+                if archives is not None:
+                    moved = None if account.document else await self._accounts.relocate(account)
+                    account = moved or account
+                    try:
+                        return await self._walk_archive(archives, task, account)
+                    except ArchiveUnavailable as exc:
+                        logger.warning("%s of %s is read by pages: %s", task.collection, task.did, exc)
+                    archives = None
+                    is_resumed = is_resumed and moved is None
+                    is_read = is_read and is_resumed
                 if not is_resumed:
                     task.forget_blank()
                     rev = await self._accounts.rev(account)
@@ -138,11 +161,58 @@ class Walker:
                 if moved is None:
                     task.return_to(place)
                     raise
-                account, moves = moved, moves + 1
+                account, moves, archives = moved, moves + 1, self._archives
             except Exception:
                 task.return_to(place)
                 raise
             is_resumed = is_read = False
+
+    # I2, I7
+    async def _walk_archive(self, archives: Archives, task: PairTask, account: Account) -> bool:
+        """Read a pair from the account's signed repository; nothing of the pair is touched before that is verified.
+
+        Returns:
+            False if nothing was read because the repository has not changed since the last complete walk.
+
+        Raises:
+            ArchiveUnavailable: there is no archive to be had, and the pair is as it was.
+        """
+        state = task.claim.state
+        if state.completed_at is not None and self._is_unchanged(task, account, await self._accounts.rev(account)):
+            return False
+        known_at = time.monotonic()
+        known_rev = await self._known_rev(task)
+        async with self._stragglers.asking(task):
+            archive = await archives.open(account, known_rev, known_at)
+        rev = archive.proof.rev
+        fence_rev = rev
+        if known_rev is not None and known_rev > rev and archive.asked_at >= known_at:
+            # The time stands in for the revision of a host that does not say one, and may be later than any.
+            if state.rev is None and known_rev == state.fence_rev:
+                fence_rev = known_rev
+            else:
+                raise ArchiveOutdated(
+                    f"the repository that {account.pds} gives is of revision {rev}, and {known_rev} is known of"
+                    f" {task.collection}; try again later, or with --source list"
+                )
+        if state.rev is not None and rev < state.rev:
+            raise ArchiveOutdated(
+                f"the repository that {account.pds} gives is of revision {rev}, older than {state.rev}, which was"
+                " imported; try again later, or with --source list"
+            )
+        task.begin_archive(account.pds, rev, fence_rev, archive.proof.commit)
+        async with aclosing(archive.pages(task.collection)) as pages:
+            async for page in pages:
+                if task.done.is_set():
+                    raise Interrupted("the pair was taken away from this importer")
+                task.read += len(page.body)
+                task.here = replace(
+                    task.here,
+                    pages=task.here.pages + 1,
+                    seen=task.here.seen + len(page.rows) + len(page.failed),
+                )
+                await self._put(FetchedPage(task, task.here, page.rows, page.failed, page.body))
+        return True
 
     # I10
     def _is_unchanged(self, task: PairTask, account: Account, rev: str | None) -> bool:

@@ -17,7 +17,7 @@ from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import beta_parts, plain_failures
 from parity_dagster.orchestration.markdown import account_link, link, record_url, table
 from parity_dagster.orchestration.partitions import unregistered_dids
-from parity_dagster.orchestration.step_events import import_in_step
+from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
 from parity_dagster.service import ImportService
 from parity_dagster.store.database import connect
 from parity_dagster.store.typed import BLUESKY_VIEWS, TypedView, ViewSummary, find_samples, make_view, summarize_view
@@ -66,6 +66,7 @@ class RecordsConfig(dg.Config):
 
     refresh: bool = Field(False, description="read completed pairs again from their start")
     reread: bool = Field(False, description="read them even if nothing has changed, and correct what differs")
+    source: str = Field("", description=SOURCE_HELP)
 
 
 def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDefinition:
@@ -94,7 +95,12 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
         ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
             pairs = requested_pairs(context, partitions)
             yield from import_in_step(
-                context.op_execution_context, import_service, pairs, refresh=config.refresh, reread=config.reread
+                context.op_execution_context,
+                import_service,
+                pairs,
+                refresh=config.refresh,
+                reread=config.reread,
+                source=config.source,
             )
 
     return records

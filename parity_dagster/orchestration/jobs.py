@@ -15,7 +15,7 @@ from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import batch_pairs
-from parity_dagster.orchestration.step_events import import_in_step
+from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
 from parity_dagster.service import ImportService
 
 IMPORT_RECORDS = "import_records"
@@ -33,6 +33,7 @@ class ImportRecordsConfig(dg.Config):
     batch: str = Field("", description="batch of queued pairs; the queue's sensor fills this in")
     refresh: bool = Field(False, description="read completed pairs again from their start")
     reread: bool = Field(False, description="read them even if nothing has changed, and correct what differs")
+    source: str = Field("", description=SOURCE_HELP)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -46,7 +47,13 @@ def import_accounts(
     registered = import_service.settings.collections
     register_dids(context.instance, (pair.did for pair in pairs if pair.collection in registered))
     yield from import_in_step(
-        context, import_service, pairs, refresh=config.refresh, reread=config.reread, refused=refused
+        context,
+        import_service,
+        pairs,
+        refresh=config.refresh,
+        reread=config.reread,
+        source=config.source,
+        refused=refused,
     )
 
 
@@ -97,6 +104,7 @@ _FLAT_CONFIG = {
     "reread": dg.Field(
         bool, is_required=False, description="read them even if nothing has changed, and correct what differs"
     ),
+    "source": dg.Field(str, is_required=False, description=SOURCE_HELP),
     "ops": dg.Field(dict, is_required=False, description="the same in Dagster's own nested form"),
     "resources": dg.Field(dict, is_required=False, description="settings of this run only"),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast, get_args
 
 import dagster as dg
 
@@ -24,7 +25,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.errors import ParityError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.listeners import RunListener
-from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair
+from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair, Source
 from parity_dagster.orchestration.metadata import state_metadata
 from parity_dagster.service import ImportService
 
@@ -32,6 +33,8 @@ REFRESH_TAG = "parity/refresh"
 """Run tag that asks for completed pairs to be read again, if its value is `true`."""
 
 REREAD_TAG = "parity/reread"
+SOURCE_TAG = "parity/source"
+SOURCE_HELP = "what to read: list or repo (the signed repository in one request); PARITY_SOURCE if not given"
 """Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
 
 
@@ -120,6 +123,7 @@ def import_in_step(
     *,
     refresh: bool,
     reread: bool = False,
+    source: str = "",
     refused: Sequence[ImportResult] = (),
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Import pairs within the running step and write down how each ended.
@@ -128,6 +132,8 @@ def import_in_step(
         refresh: read completed pairs again; the run tag `parity/refresh: "true"` does the same.
         reread: read them whatever their revision, and correct what differs; the run tag `parity/reread: "true"` does
             the same.
+        source: what to read, `list` or `repo`, what the service reads if empty; the run tag `parity/source` says it,
+            too.
         refused: failed results of what was asked for besides and is not a pair at all.
 
     Yields:
@@ -138,6 +144,9 @@ def import_in_step(
     """
     refresh = refresh or context.run.tags.get(REFRESH_TAG, "").lower() == "true"
     reread = reread or context.run.tags.get(REREAD_TAG, "").lower() == "true"
+    source = source or context.run.tags.get(SOURCE_TAG, "")
+    if source not in ("", *get_args(Source)):
+        raise dg.Failure(description=f"source is {source!r}; give list or repo", allow_retries=False)
     recorder = StepRecorder(context)
     began = time.monotonic()
     try:
@@ -146,6 +155,7 @@ def import_in_step(
             refresh=refresh,
             reread=reread,
             patience=service.settings.straggler_patience or None,
+            source=cast("Source", source) or None,
             on_event=recorder,
         )
     except ParityError as exc:

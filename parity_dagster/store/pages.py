@@ -264,11 +264,13 @@ class PageStore:
         """Drop what the PDS no longer shows, if the rows of all pages of this very walk are there to prove it.
 
         What a live event wrote after the walk began stays: the walk may have passed the place where it would have been
-        seen. So does what was seen at the very revision that the walk reads, as a list that lags behind it must show.
+        seen. So does what was seen at the very revision that the walk reads, as a list that lags behind it must show;
+        a signed archive of that revision does not lag.
         """
+        told = None if write.is_reread or write.position.commit else write.position.rev
         keys = {
             "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.position.walk,
-            "rev": write.position.fence_rev, "told": None if write.is_reread else write.position.rev,
+            "rev": write.position.fence_rev, "told": told,
         }  # fmt: skip
         proof = (
             "WITH proof AS (SELECT s.id, s.walk FROM {table} s WHERE s.id = %(id)s AND s.walk = %(walk)s"

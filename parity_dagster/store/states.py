@@ -25,7 +25,7 @@ LOCK_CLASS = 1_885_434_489
 COLUMNS = sql.SQL(
     "id, did, collection, status, cursor, records_synced, records_skipped, records_failed, started_at, completed_at,"
     " error, created_at, updated_at, pds, rev, walk, pages, attempts, next_attempt_at, error_code, run_id, importer_id,"
-    " fence_rev"
+    " fence_rev, source, commit"
 )
 
 # I13

@@ -66,3 +66,35 @@ def read(
                 assert cid is not None
                 found[f"{collection}/{rkey}"] = cid, value
     return proof, found
+
+
+CODES = {
+    "bit-flip": "archive_wrong",
+    "missing-record": "archive_incomplete",
+    "missing-node": "archive_incomplete",
+    "missing-commit": "archive_incomplete",
+    "other-record": "archive_incomplete",
+    "surplus-blocks": None,
+    "repeated-blocks": None,
+    "unsorted": "archive_wrong",
+    "repeated-key": "archive_wrong",
+    "wrong-layer": "archive_wrong",
+    "skipped-layer": "archive_wrong",
+    "long-keys": "archive_wrong",
+    "short-keys": "archive_wrong",
+    "empty-node": "archive_wrong",
+    "high-root": "archive_wrong",
+    "bad-path": "archive_wrong",
+    "forged": "signature_wrong",
+    "high-s": "signature_wrong",
+    "old-version": "archive_wrong",
+    "foreign": "archive_foreign",
+    "outdated": "archive_outdated",
+    "truncated": "archive_truncated",
+    "cut-between-blocks": "archive_incomplete",
+    "huge-block": "archive_truncated",
+    "no-root": "archive_wrong",
+    "no-car": "archive_wrong",
+    "nothing": "archive_truncated",
+}
+"""Kind of wrong archive → code of its error; None if it is not wrong."""

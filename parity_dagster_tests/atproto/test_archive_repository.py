@@ -14,37 +14,7 @@ from parity_dagster.errors import ParityError
 from parity_dagster.sample_network.blocks import block_cid, spell_cid, to_block
 from parity_dagster.sample_network.signing import PrivateKey
 from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES, Repository
-from parity_dagster_tests.atproto.archives import DID, KEY, LIKE, POST, REV, public, read, repository, spooled
-
-CODES = {
-    "bit-flip": "archive_wrong",
-    "missing-record": "archive_incomplete",
-    "missing-node": "archive_incomplete",
-    "missing-commit": "archive_incomplete",
-    "other-record": "archive_incomplete",
-    "surplus-blocks": None,
-    "repeated-blocks": None,
-    "unsorted": "archive_wrong",
-    "repeated-key": "archive_wrong",
-    "wrong-layer": "archive_wrong",
-    "skipped-layer": "archive_wrong",
-    "long-keys": "archive_wrong",
-    "short-keys": "archive_wrong",
-    "empty-node": "archive_wrong",
-    "high-root": "archive_wrong",
-    "bad-path": "archive_wrong",
-    "forged": "signature_wrong",
-    "high-s": "signature_wrong",
-    "old-version": "archive_wrong",
-    "foreign": "archive_foreign",
-    "outdated": "archive_outdated",
-    "truncated": "archive_truncated",
-    "cut-between-blocks": "archive_incomplete",
-    "huge-block": "archive_truncated",
-    "no-root": "archive_wrong",
-    "no-car": "archive_wrong",
-    "nothing": "archive_truncated",
-}
+from parity_dagster_tests.atproto.archives import CODES, DID, KEY, LIKE, POST, REV, public, read, repository, spooled
 
 
 def test_every_way_to_be_wrong_has_its_code():

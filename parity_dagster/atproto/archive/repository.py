@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
+import msgspec
+
 from parity_dagster.atproto.archive.car import MAX_BLOCKS, CarFile
 from parity_dagster.atproto.archive.cbor import NotDagCbor, cid_text, record_json
 from parity_dagster.atproto.archive.commit import check_commit, parse_commit
@@ -53,15 +55,18 @@ class RepositoryArchive:
         self._car = CarFile(file, max_blocks=max_blocks)
         self._did = ""
         self._found: dict[str, tuple[bytearray, array[int]]] = {}
+        self._all_found = False
 
-    def verify(self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str]) -> Proof:
+    def verify(
+        self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str] | None = None
+    ) -> Proof:
         """Verify the commit and the whole tree, and note where the records of some collections are.
 
         It may be called again with another key, e.g. after `SignatureWrong` and another look at the DID document.
 
         Args:
             known_rev: the revision of an earlier look at the repository, if there was one.
-            collections: whose records will be read.
+            collections: whose records will be read; those of any if None.
 
         Raises:
             SignatureWrong, ArchiveForeign, ArchiveWrong: it is not the account's repository.
@@ -72,16 +77,18 @@ class RepositoryArchive:
         car = self._car
         commit = parse_commit(car.read(car.root))
         check_commit(commit, did=did, key=key, known_rev=known_rev)
-        found = {collection: (bytearray(), array("Q")) for collection in collections}
+        found = {collection: (bytearray(), array("Q")) for collection in collections or ()}
         counts: dict[str, int] = {}
         for collection, rkey, cid in walk_tree(commit.data, car.read):
             place = car.find(cid)
             counts[collection] = counts.get(collection, 0) + 1
+            if collections is None and collection not in found:
+                found[collection] = bytearray(), array("Q")
             if collection in found:
                 rkeys, places = found[collection]
                 rkeys += b"%b\n" % rkey.encode()
                 places.append(place)
-        self._did, self._found = did, found
+        self._did, self._found, self._all_found = did, found, collections is None
         text = cid_text(car.root)
         assert text is not None
         return Proof(did, commit.rev, text, counts, car.count - car.used)
@@ -96,22 +103,44 @@ class RepositoryArchive:
         Raises:
             KeyError: the collection was not named.
         """
+        if self._all_found and collection not in self._found:
+            return
         rkeys, places = self._found[collection]
         for line, place in zip(BytesIO(rkeys), places, strict=True):
             cid, block = self._car.read_at(place)
-            yield self._record(collection, line[:-1].decode(), cid_text(cid) or "", block)
+            yield _record(self._did, collection, line[:-1].decode(), cid_text(cid) or "", block)
 
-    def _record(self, collection: str, rkey: str, cid: str, block: bytes) -> Record | FailedEntry:
-        head = f'{{"uri":"at://{self._did}/{collection}/{rkey}","cid":"{cid}",'.encode()
-        try:
-            value = record_json(block)
-        except NotDagCbor as exc:
-            body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
-            return FailedEntry(rkey, Reason.INVALID_CBOR, f"the record's block is not DAG-CBOR: {exc}", body)
-        if _is_sound(block, value):
-            return rkey, cid, value
-        entry = parse_entry(b'%b"value":%b}' % (head, value), self._did, collection)
-        return entry if isinstance(entry, FailedEntry) else (rkey, cid, value)
+
+class _KeptBlock(msgspec.Struct):
+    uri: str
+    cid: str
+    block: str
+
+
+def parse_kept_block(body: bytes, did: str, collection: str) -> Record | FailedEntry:
+    """Read again what was kept of a record whose block was not DAG-CBOR.
+
+    Args:
+        body: of the failed record, as `RepositoryArchive.records` made it.
+
+    Raises:
+        msgspec.MsgspecError: it is something else.
+    """
+    kept = msgspec.json.decode(body, type=_KeptBlock)
+    return _record(did, collection, kept.uri.rpartition("/")[2], kept.cid, base64.b64decode(kept.block))
+
+
+def _record(did: str, collection: str, rkey: str, cid: str, block: bytes) -> Record | FailedEntry:
+    head = f'{{"uri":"at://{did}/{collection}/{rkey}","cid":"{cid}",'.encode()
+    try:
+        value = record_json(block)
+    except NotDagCbor as exc:
+        body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
+        return FailedEntry(rkey, Reason.INVALID_CBOR, f"the record's block is not DAG-CBOR: {exc}", body)
+    if _is_sound(block, value):
+        return rkey, cid, value
+    entry = parse_entry(b'%b"value":%b}' % (head, value), did, collection)
+    return entry if isinstance(entry, FailedEntry) else (rkey, cid, value)
 
 
 def _is_sound(block: bytes, value: bytes) -> bool:

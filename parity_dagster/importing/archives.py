@@ -1,0 +1,216 @@
+"""The signed repositories of the accounts under way: fetched once per account, verified, then read pair by pair.
+
+Nothing of an archive is handed on before all of it is verified: every block, the signature, the whole tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import IO, TypeVar
+
+from parity_dagster.atproto.archive import Proof, RepositoryArchive, SigningKey, signing_key
+from parity_dagster.atproto.pages import FailedEntry, Record
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
+from parity_dagster.errors import (
+    ArchiveTooBig,
+    ArchiveUnavailable,
+    ArchiveWrong,
+    ParityError,
+    RepoNotFound,
+    SignatureWrong,
+)
+from parity_dagster.identifiers import tid_time
+from parity_dagster.importing.accounts import Account, Accounts
+from parity_dagster.threads import DaemonThreads
+
+PAGE_RECORDS = 500
+"""Records of an archive that go through the pipeline at once, as one page."""
+PAGE_BYTES = 2**19
+"""Bytes of values after which such a page is closed."""
+MOST_OPEN = 64
+"""Archives kept open although nobody is reading them, for pairs of their accounts that come later."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePage:
+    """Some records of one collection, in the form of a page of listRecords."""
+
+    rows: list[Record]
+    failed: list[FailedEntry]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Archive:
+    """One account's repository, verified."""
+
+    did: str
+    proof: Proof
+    asked_at: float
+    """Monotonic time of the request: what was known before must be in it."""
+    repository: RepositoryArchive
+    file: IO[bytes]
+    threads: DaemonThreads
+    readers: int = 0
+
+    async def pages(self, collection: str) -> AsyncGenerator[ArchivePage]:
+        """All records of a collection, least record key first; one page at least, as a list has."""
+        self.readers += 1
+        try:
+            pages = _pages(self.repository, self.did, collection)
+            while (page := await _in(self.threads, lambda: next(pages, None))) is not None:
+                yield page
+        finally:
+            self.readers -= 1
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of an account's archive on one host."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    archive: Archive | None = None
+    failure: ParityError | None = None
+
+
+class Archives:
+    """The archives of one importer.
+
+    Args:
+        max_bytes: largest archive that is spooled to disk.
+    """
+
+    def __init__(self, repo: RepoClient, accounts: Accounts, *, max_bytes: int) -> None:
+        self._repo = repo
+        self._accounts = accounts
+        self._max_bytes = max_bytes
+        self._threads = DaemonThreads(2, "parity-archive")
+        self._known: dict[tuple[str, str], _Account] = {}
+
+    async def open(self, account: Account, known_rev: str | None, known_at: float) -> Archive:
+        """The account's verified archive, which the pairs of an account share, as they share a failure to get it.
+
+        Args:
+            known_rev: the greatest revision that is known of a pair.
+            known_at: monotonic time before that was asked; an older archive need not hold it.
+
+        Raises:
+            ArchiveUnavailable: there is none to be had from this host, and the account can be read by pages.
+            ParityError: any other reason why it cannot be read.
+        """
+        known = self._known.setdefault((account.did, account.pds), _Account())
+        async with known.lock:
+            if known.failure is not None:
+                raise known.failure
+            archive = known.archive
+            if archive is None or (known_rev and known_rev > archive.proof.rev and archive.asked_at < known_at):
+                self._close_idle()
+                try:
+                    known.archive = await self._fetch(account)
+                except ParityError as exc:
+                    known.failure = exc
+                    raise
+                if archive is not None and not archive.readers:
+                    archive.file.close()
+                archive = known.archive
+            return archive
+
+    def forget(self, did: str) -> None:
+        """Close the archives of an account that is done."""
+        for key in [key for key in self._known if key[0] == did]:
+            archive = self._known.pop(key).archive
+            if archive is not None:
+                archive.file.close()
+
+    def close(self) -> None:
+        """Close all that are left, as when an import is interrupted."""
+        for did in {did for did, _ in self._known}:
+            self.forget(did)
+
+    def _close_idle(self) -> None:
+        idle = [known for known in self._known.values() if known.archive is not None and not known.archive.readers]
+        for known in idle[: max(0, len(idle) - MOST_OPEN)]:
+            assert known.archive is not None
+            known.archive.file.close()
+            known.archive = None
+
+    async def _fetch(self, account: Account) -> Archive:
+        asked_at = time.monotonic()
+        try:
+            file = tempfile.TemporaryFile(prefix="parity-repo-")  # noqa: SIM115 - closed when its account is done
+        except OSError as exc:
+            raise ArchiveUnavailable(f"no file for the repository of {account.did}: {exc}; see TMPDIR") from exc
+        try:
+            try:
+                await self._repo.fetch_archive(account.pds, account.did, file, max_bytes=self._max_bytes)
+                repository = await _in(self._threads, lambda: RepositoryArchive(file))
+                proof = await self._verify(repository, account)
+            except ArchiveTooBig as exc:
+                raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
+            except OSError as exc:
+                raise ArchiveUnavailable(f"the repository of {account.did} cannot be kept: {exc}; see TMPDIR") from exc
+            if tid_time(proof.rev) > datetime.now(UTC) + MAX_CLOCK_SKEW:
+                raise ArchiveWrong(f"the repository of {account.did} has a revision of the future: {proof.rev}")
+        except BaseException:
+            file.close()
+            raise
+        return Archive(account.did, proof, asked_at, repository, file, self._threads)
+
+    async def _verify(self, repository: RepositoryArchive, account: Account) -> Proof:
+        key = signing_key(account.document, account.did)
+        try:
+            return await self._verify_with(repository, account, key)
+        except SignatureWrong:
+            # The key may have been changed between the look at the document and the commit.
+            if await self._accounts.relocate(account) is not None:
+                raise RepoNotFound(f"{account.did} has left {account.pds} while its repository was read") from None
+            changed = signing_key(account.document, account.did)
+            if changed == key:
+                raise
+            return await self._verify_with(repository, account, changed)
+
+    async def _verify_with(self, repository: RepositoryArchive, account: Account, key: SigningKey) -> Proof:
+        def verify() -> Proof:
+            return repository.verify(did=account.did, key=key, known_rev=None)
+
+        return await _in(self._threads, verify)
+
+
+async def _in(threads: DaemonThreads, call: Callable[[], Result]) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def _pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator[ArchivePage]:
+    rows: list[Record] = []
+    failed: list[FailedEntry] = []
+    entries: list[bytes] = []
+    count = size = 0
+
+    def page() -> ArchivePage:
+        return ArchivePage(rows, failed, b'{"records":[%b]}' % b",".join(entries))
+
+    for record in repository.records(collection):
+        if isinstance(record, FailedEntry):
+            failed.append(record)
+            entry = record.body
+        else:
+            rows.append(record)
+            rkey, cid, value = record
+            entry = b'{"uri":"at://%b/%b/%b","cid":"%b","value":%b}' % (
+                did.encode(), collection.encode(), rkey.encode(), (cid or "").encode(), value,
+            )  # fmt: skip
+        entries.append(entry)
+        size += len(entry)
+        if len(entries) >= PAGE_RECORDS or size >= PAGE_BYTES:
+            yield page()
+            count += 1
+            rows, failed, entries, size = [], [], [], 0
+    if entries or not count:
+        yield page()
