@@ -149,8 +149,9 @@ def import_(
       parity import --file dids.txt --source repo
 
     \b
-    Variables: PARITY_COLLECTIONS, PARITY_SOURCE, PARITY_PAGE_SIZE, PARITY_PAGE_DELAY,
-      PARITY_DATABASE_URL, PARITY_HOME, PARITY_QUEUE, PARITY_PLC_URL and more;
+    Variables: PARITY_COLLECTIONS, PARITY_SOURCE, PARITY_PAGE_SIZE,
+      PARITY_PAGE_DELAY, PARITY_DATABASE_URL, PARITY_HOME, PARITY_QUEUE,
+      PARITY_PLC_URL and more;
       README.md lists every setting.
     Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
       usage, 130 after Ctrl-C, 143 after SIGTERM.
