@@ -51,6 +51,24 @@ def test_an_account_is_imported_and_each_collection_has_its_line(env, network, s
     assert records(settings) == 1239
 
 
+def test_the_source_can_be_chosen_and_the_status_says_which_it_was(env, network):
+    listed, whole = (network.network.add_account({POST: 3, LIKE: 2}) for _ in range(2))
+    assert call("import", listed, env=env).exit_code == 0
+    assert call("import", whole, "--source", "repo", env=env).exit_code == 0
+    states = json.loads(call("import-status", "--json", env=env).stdout)
+    assert {(state["did"], state["source"], state["commit"] is not None) for state in states} == {
+        (listed, "list", False),
+        (whole, "repo", True),
+    }
+    assert network.network.log.count(method="com.atproto.sync.getRepo") == 1
+    third = network.network.add_account({POST: 3})
+    assert call("import", third, env={**env, "PARITY_SOURCE": "repo"}).exit_code == 0
+    assert network.network.log.count(method="com.atproto.sync.getRepo") == 2
+    refused = call("import", third, "--source", "repo", "--queue", env=env)
+    assert refused.exit_code == 2
+    assert "PARITY_SOURCE" in refused.stderr
+
+
 def test_what_is_complete_is_not_read_again_unless_a_refresh_is_asked_for(env, network):
     did = network.network.add_account({POST: 3})
     call("import", did, "--collection", POST, env=env)

@@ -133,6 +133,28 @@ def test_a_refresh_reads_a_complete_pair_again(
     assert remembered(instance, pair).walk == 2
 
 
+@pytest.mark.parametrize("way", ["tag", "config"])
+def test_a_run_can_read_the_signed_repository(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str], way: str
+) -> None:
+    pair = Pair(accounts[0], POST)
+    config = {"ops": {"atproto__records": {"config": {"source": "repo"}}}} if way == "config" else {}
+    tags = {"parity/source": "repo"} if way == "tag" else {}
+    assert run(settings, instance, config=config, tags={**one(pair), **tags}).success
+    state = remembered(instance, pair)
+    assert state == row(settings, pair)
+    assert (state.source, state.records_synced) == ("repo", 150)
+    assert state.commit
+    assert network.network.log.count(method="com.atproto.sync.getRepo") == 1
+
+
+def test_a_source_that_does_not_exist_is_refused(
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
+) -> None:
+    result = run(settings, instance, tags={**one(Pair(accounts[0], POST)), "parity/source": "relay"})
+    assert "give list or repo" in failure(result)[0]
+
+
 def test_pairs_turn_green_while_the_run_goes_on(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:

@@ -106,6 +106,15 @@ def test_a_refresh_reads_complete_pairs_again(
     assert remembered(instance, pair).records_synced == 4
 
 
+def test_the_run_config_says_what_to_read(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    config = {"dids": accounts[:1], "source": "repo"}
+    assert run(settings, instance, "import_records", config=config).success
+    assert remembered(instance, Pair(accounts[0], LIKE)).source == "repo"
+    assert network.network.log.count(method="com.atproto.sync.getRepo") == 1
+
+
 @pytest.fixture
 def execute(settings: Settings, network: Running, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`dagster job execute`, with a folder of its own."""
