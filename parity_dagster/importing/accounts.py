@@ -80,6 +80,14 @@ class Accounts:
                 account = await self._resolve(did)
             return account
 
+    async def document(self, account: Account) -> Account:
+        """The account as its DID document says that was read in this run; perhaps it lives elsewhere by now."""
+        async with self._locks.setdefault(account.did, asyncio.Lock()):
+            current = self._accounts.get(account.did)
+            if current is None or not current.document:
+                current = await self._resolve(account.did)
+            return current
+
     async def relocate(self, account: Account) -> Account | None:
         """Ask again where an account lives, after its host failed or denied it; None if it still lives there."""
         async with self._locks.setdefault(account.did, asyncio.Lock()):

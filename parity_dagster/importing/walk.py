@@ -114,14 +114,14 @@ class Walker:
         while True:
             try:
                 if archives is not None:
-                    moved = None if account.document else await self._accounts.relocate(account)
-                    account = moved or account
+                    pds = account.pds
+                    account = await self._accounts.document(account)
+                    is_resumed = is_resumed and account.pds == pds
                     try:
                         return await self._walk_archive(archives, task, account)
                     except ArchiveUnavailable as exc:
                         logger.warning("%s of %s is read by pages: %s", task.collection, task.did, exc)
                     archives = None
-                    is_resumed = is_resumed and moved is None
                     is_read = is_read and is_resumed
                 if not is_resumed:
                     task.forget_blank()

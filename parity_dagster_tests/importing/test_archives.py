@@ -149,6 +149,7 @@ def test_a_refresh_reads_what_has_changed_and_drops_what_is_gone(
     network.log.clear()
     service.import_pairs(pairs, refresh=True)
     assert requests(network) == {"getLatestCommit": 1, "getRepo": 1}
+    assert network.log.count(method="did") == 1, "the key is of this run"
     assert_equal(settings, network, did, POST)
     assert_equal(settings, network, did, LIKE)
     assert {state[4] for state in states(settings)}.isdisjoint({commit, None})
