@@ -128,6 +128,7 @@ def test_every_python_example_runs(
         assert 'parity_records_total{collection="app.bsky.feed.post",outcome="synced"} 120.0' in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_way_from_an_import_to_a_plot_can_be_walked(
     environment: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,6 +186,7 @@ def test_frames_that_are_left_alone_let_go_of_the_database(settings: Settings, c
     assert sessions(conn) == 0
 
 
+@pytest.mark.long
 def test_no_record_whatever_makes_a_frame_fail(settings: Settings) -> None:
     """Each is stored or kept aside; what is stored is read."""
     with run_in_thread(SampleNetwork(seed=12)) as network:

@@ -16,6 +16,7 @@ from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.settings import Settings
 from parity_dagster_tests.command_line import variables
 from parity_dagster_tests.imports import query, settings_for
+from parity_dagster_tests.quick import quick
 
 AT_ONCE = 10.0
 """Seconds from a script's last line to the end of its process on a busy machine; else it takes a fraction of one."""
@@ -81,22 +82,25 @@ def script(settings: Settings, network: Running, tmp_path: Path) -> Script:
 
 @pytest.mark.parametrize(
     "use",
-    [
-        pytest.param("print(ImportService().import_user(DID).records_synced)", id="never-kept"),
-        pytest.param(
-            "with ImportService() as service: print(service.import_user(DID).records_synced); service.close()",
-            id="closed twice",
-        ),
-        pytest.param(
-            "service = ImportService(); print(service.import_user(DID).records_synced); service.service = service",
-            id="in-a-cycle",
-        ),
-        pytest.param(
-            "import atexit; service = ImportService(); atexit.register(service.close);"
-            " print(service.import_user(DID).records_synced)",
-            id="closed-at-exit",
-        ),
-    ],
+    quick(
+        2,
+        [
+            pytest.param(
+                "service = ImportService(); print(service.import_user(DID).records_synced); service.service = service",
+                id="in-a-cycle",
+            ),
+            pytest.param(
+                "with ImportService() as service: print(service.import_user(DID).records_synced); service.close()",
+                id="closed twice",
+            ),
+            pytest.param("print(ImportService().import_user(DID).records_synced)", id="never-kept"),
+            pytest.param(
+                "import atexit; service = ImportService(); atexit.register(service.close);"
+                " print(service.import_user(DID).records_synced)",
+                id="closed-at-exit",
+            ),
+        ],
+    ),
 )
 def test_a_script_ends_at_once_closed_or_not(script: Script, use: str) -> None:
     assert script.run(f"{use}\ndone()") == "5"
@@ -142,7 +146,7 @@ def test_threads_a_running_loop_and_two_services_end_with_the_script(script: Scr
     assert query(script.settings, "SELECT count(*) FROM atproto_records") == [(10,)]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", quick(1, ["fork", "spawn"]))
 def test_a_process_of_multiprocessing_uses_a_service_and_ends(script: Script, method: str) -> None:
     use = f"""
     import multiprocessing
@@ -161,6 +165,7 @@ def test_a_process_of_multiprocessing_uses_a_service_and_ends(script: Script, me
     assert script.run(use) == "2\n0 True"
 
 
+@pytest.mark.long
 def test_a_fork_that_ends_like_any_script_leaves_its_parent_in_peace(script: Script) -> None:
     use = """
     service = ImportService()
@@ -217,6 +222,7 @@ def test_the_script_ends_although_a_daemon_thread_imports(script: Script) -> Non
     script.run(use, code=4)
 
 
+@pytest.mark.long
 def test_the_script_waits_for_an_import_in_a_thread_that_is_no_daemon(script: Script) -> None:
     use = """
     def work():
@@ -298,6 +304,7 @@ def test_a_listener_may_use_its_service_and_a_mapper_is_told_that_it_must_not(sc
     assert "would wait for itself" in refused
 
 
+@pytest.mark.long
 def test_a_mapper_that_exits_ends_its_import_and_not_the_service(script: Script, tmp_path: Path) -> None:
     mapper = """
     from parity_dagster import RecordMapper
@@ -320,23 +327,24 @@ def test_a_mapper_that_exits_ends_its_import_and_not_the_service(script: Script,
     assert script.run(use) == "from the mapper\n3"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_script_at_any_moment_of_its_first_import(script: Script, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", quick(1, [signal.SIGINT, signal.SIGTERM]))
+@pytest.mark.parametrize("delay", quick(2, [0.1, 0.7, 0.0, 0.3]))
+def test_a_signal_ends_a_script_at_any_moment_of_its_first_import(
+    script: Script, number: signal.Signals, delay: float
+) -> None:
     """SIGTERM as Python has it, SIGINT as a KeyboardInterrupt that nobody catches."""
     # A signal while modules are being loaded is Python's, which loses one now and then.
-    use = "print(flush=True)\nImportService().import_user_collection(SLOW, POST)"
-    for delay in (0.0, 0.1, 0.3, 0.7):
-        with script.start(use) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(delay)
-            process.send_signal(number)
-            sent = time.monotonic()
-            try:
-                _, errors = process.communicate(timeout=30)
-            finally:
-                process.kill()
-            assert time.monotonic() - sent < AT_ONCE
-            assert process.returncode in (-number, 1)
-            assert "unclosed" not in errors
-            assert "Exception ignored" not in errors
+    with script.start("print(flush=True)\nImportService().import_user_collection(SLOW, POST)") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(number)
+        sent = time.monotonic()
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        assert time.monotonic() - sent < AT_ONCE
+        assert process.returncode in (-number, 1)
+        assert "unclosed" not in errors
+        assert "Exception ignored" not in errors

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TESTS = """
 import os, subprocess, sys, pytest
+from parity_dagster_tests.quick import quick
 
 def test_surroundings():
     assert not {"PGUSER", "PGCLIENTENCODING", "PYTHONWARNINGS", "LC_ALL", "https_proxy", "CI"} & os.environ.keys()
@@ -30,6 +33,10 @@ def test_marked():
 @pytest.mark.long
 def test_long():
     pass
+
+@pytest.mark.parametrize(("number", "text"), quick(1, [(1, "a"), pytest.param(2, "b", id="second"), (3, "c")]))
+def test_cases(number, text):
+    assert number < 3
 """
 
 
@@ -68,18 +75,21 @@ def test_what_is_left_out_is_said_and_what_a_developer_has_set_reaches_no_test(t
     assert "BROWSER TESTS DID NOT RUN" in said
     assert "apt-get install chromium" in said
     assert "mark it with pytest.mark.processes" in said
-    assert "1 failed, 2 passed, 1 skipped, 1 deselected" in said
+    assert "1 failed, 3 passed, 1 skipped, 3 deselected" in said
 
 
+@pytest.mark.long
 def test_where_a_browser_is_required_its_absence_is_an_error_and_what_takes_long_runs_if_it_is_named(
     tmp_path: Path,
 ) -> None:
     said = pytest_says(tmp_path, "-m", "browser or long", PARITY_TEST_BROWSER="required")
     assert "no Chromium found" in said
-    assert "1 passed, 3 deselected, 1 error" in said
+    assert "::test_cases[3-c]" in said
+    assert "1 failed, 2 passed, 4 deselected, 1 error" in said
 
 
+@pytest.mark.long
 def test_daemons_never_run_beside_others(tmp_path: Path) -> None:
     said = pytest_says(tmp_path, "-n", "1")
     assert "TESTS THAT START DAEMONS DID NOT RUN" in said
-    assert "1 failed, 1 passed, 1 skipped" in said
+    assert "1 failed, 2 passed, 1 skipped" in said

@@ -23,6 +23,7 @@ from parity_dagster.models import Pair
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.imports import importing
+from parity_dagster_tests.quick import quick
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ _VALUE = st.one_of(st.text(max_size=60), _DATE, st.floats().map(repr), st.intege
     st.sampled_from([200, 400, 429, 500]),
     st.dictionaries(st.sampled_from(["retry-after", "ratelimit-remaining", "ratelimit-reset"]), _VALUE),
 )
+@pytest.mark.long
 def test_no_header_whatever_it_holds_raises_or_stops_a_host_for_more_than_a_day(
     status: int, headers: dict[str, str]
 ) -> None:
@@ -304,16 +306,10 @@ def finish_times(service: Any, pairs: list[Pair]) -> dict[str, float]:
     return ended
 
 
-@pytest.mark.parametrize(
-    ("trouble", "count"),
-    [
-        ("dead", 160),
-        *(pytest.param(trouble, 160, marks=pytest.mark.long) for trouble in ("slow", "hanging", "limited", "drip")),
-    ],
-)
-def test_hosts_in_trouble_do_not_hold_up_the_others(settings: Settings, trouble: str, count: int) -> None:
+@pytest.mark.parametrize("trouble", quick(1, ["dead", "slow", "hanging", "limited", "drip"]))
+def test_hosts_in_trouble_do_not_hold_up_the_others(settings: Settings, trouble: str) -> None:
     network = SampleNetwork(hosts=9)
-    bad = [network.add_account({POST: 3}, host=f"pds-{1 + n % 8}") for n in range(count)]
+    bad = [network.add_account({POST: 3}, host=f"pds-{1 + n % 8}") for n in range(160)]
     good = [network.add_account({POST: 25}, host="pds-9") for _ in range(20)]
     with importing(settings, network, page_size=10, concurrency=16, request_timeout=3.0) as (service, _):
         for name in [f"pds-{n}" for n in range(1, 9)]:
@@ -334,7 +330,7 @@ def test_hosts_in_trouble_do_not_hold_up_the_others(settings: Settings, trouble:
     assert last_good < (last_bad * 0.7 if trouble in ("slow", "limited") else 15), (last_good, last_bad)
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(1500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", quick(1, [300, 1500]))
 def test_many_accounts_on_one_dead_host_are_done_with_quickly(settings: Settings, count: int) -> None:
     network = SampleNetwork(hosts=1)
     dids = [network.add_account({POST: 1}) for _ in range(count)]

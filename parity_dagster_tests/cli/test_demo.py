@@ -13,6 +13,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.sample_network import demo_network
 from parity_dagster_tests.command_line import call, run, start, variables
+from parity_dagster_tests.quick import quick
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def demo_env(settings):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", quick(1, [1, 2]))
 def test_the_demo_imports_by_a_dagster_run_and_can_be_repeated(settings, demo_env, tmp_path, times):
     first = run("demo", env=demo_env, cwd=tmp_path, timeout=120)
     assert first.returncode == 0, first.stderr

@@ -36,6 +36,7 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.typed import make_view, registered_views
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
+from parity_dagster_tests.quick import quick
 from parity_dagster_tests.stored_records import DID, EVENT, OTHER, events_view, raw, store, store_events
 
 HARD = [
@@ -203,9 +204,7 @@ def test_parquet_is_what_frames_are(
     assert row["starts_at"].year == 9999
 
 
-@pytest.mark.parametrize(
-    ("rows", "parts"), [(0, [0]), (200_001, [200_000, 1]), pytest.param(200_000, [200_000], marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("rows", "parts"), quick(2, [(0, [0]), (200_001, [200_000, 1]), (200_000, [200_000])]))
 def test_parquet_comes_in_parts_of_a_known_number_of_rows(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, rows: int, parts: list[int]
 ) -> None:
@@ -225,6 +224,7 @@ def test_parquet_comes_in_parts_of_a_known_number_of_rows(
     assert len(set(pq.read_table(out)["rkey"].to_pylist())) == rows
 
 
+@pytest.mark.long
 def test_records_longer_than_what_is_held_at_once_are_written(
     settings: Settings, conn: psycopg.Connection[Any], out: Path
 ) -> None:
@@ -301,6 +301,7 @@ def test_a_collection_is_the_records_as_they_are(settings: Settings, conn: psyco
     ]
 
 
+@pytest.mark.long
 def test_whatever_servers_send_is_exported(settings: Settings, out: Path) -> None:
     with run_in_thread(SampleNetwork(seed=13)) as network:
         did = network.network.add_account({POST: 5, LIKE: 5, PROFILE: 1})
@@ -472,7 +473,9 @@ def test_a_file_is_replaced_if_asked_for_with_its_permissions_and_the_links_to_i
     assert (out / "plain.csv").stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.parametrize("name", ["näme 日本.csv", "a\nb.csv", b"\xff\xfe.csv", "x" * 251 + ".csv", "-x.csv", "*?.csv"])
+@pytest.mark.parametrize(
+    "name", quick(3, ["a\nb.csv", b"\xff\xfe.csv", "-x.csv", "näme 日本.csv", "x" * 251 + ".csv", "*?.csv"])
+)
 def test_a_file_may_have_any_name(
     settings: Settings,
     conn: psycopg.Connection[Any],
@@ -549,21 +552,16 @@ def wait_until_begun(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [
-        (signal.SIGINT, 130, "error: interrupted; nothing half-written is left, start it again"),
-        pytest.param(
-            *(signal.SIGTERM, 143, "error: stopped by SIGTERM; nothing half-written is left, start it again"),
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            *(signal.SIGHUP, 129, "error: stopped by SIGHUP; nothing half-written is left, start it again"),
-            marks=pytest.mark.long,
-        ),
-    ],
+    quick(
+        1,
+        [
+            (signal.SIGTERM, 143, "error: stopped by SIGTERM; nothing half-written is left, start it again"),
+            (signal.SIGINT, 130, "error: interrupted; nothing half-written is left, start it again"),
+            (signal.SIGHUP, 129, "error: stopped by SIGHUP; nothing half-written is left, start it again"),
+        ],
+    ),
 )
-@pytest.mark.parametrize(
-    "target", ["--csv=posts", "--parquet=empty", pytest.param("--parquet=posts", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("target", quick(1, ["--parquet=empty", "--csv=posts", "--parquet=posts"]))
 def test_a_signal_in_the_middle_leaves_nothing(
     settings: Settings,
     conn: psycopg.Connection[Any],
@@ -582,9 +580,7 @@ def test_a_signal_in_the_middle_leaves_nothing(
     assert list(out.rglob("*")) == [out / "empty"]
 
 
-@pytest.mark.parametrize(
-    "target", ["--csv=posts", "--parquet=empty", pytest.param("--parquet=posts", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("target", quick(1, ["--csv=posts", "--parquet=empty", "--parquet=posts"]))
 def test_who_keeps_pressing_ctrl_c_gets_one_line_and_nothing_is_left(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
 ) -> None:
@@ -600,10 +596,7 @@ def test_who_keeps_pressing_ctrl_c_gets_one_line_and_nothing_is_left(
     assert list(out.rglob("*")) == [out / "empty"]
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["--csv=posts.csv", "--parquet=empty", pytest.param("--parquet=new", marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("target", quick(1, ["--csv=posts.csv", "--parquet=empty", "--parquet=new"]))
 def test_a_kill_in_the_middle_leaves_nothing_under_the_name(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
 ) -> None:
@@ -627,12 +620,15 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_name(
 
 @pytest.mark.parametrize(
     ("target", "theirs", "said"),
-    [
-        ("--csv=posts", "posts", "File exists"),
-        pytest.param("--parquet=posts", "posts", "Not a directory", marks=pytest.mark.long),
-        pytest.param("--parquet=posts", "posts/x", "Directory not empty", marks=pytest.mark.long),
-        ("--parquet=empty", "empty/x", "Directory not empty"),
-    ],
+    quick(
+        1,
+        [
+            ("--csv=posts", "posts", "File exists"),
+            ("--parquet=posts", "posts", "Not a directory"),
+            ("--parquet=posts", "posts/x", "Directory not empty"),
+            ("--parquet=empty", "empty/x", "Directory not empty"),
+        ],
+    ),
 )
 def test_what_came_meanwhile_is_not_replaced(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str, theirs: str, said: str
@@ -699,7 +695,8 @@ def many(conn: psycopg.Connection[Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("target", ["--csv=posts", "--parquet=new"])
+@pytest.mark.parametrize("target", ["--parquet=new", "--csv=posts"])
+@pytest.mark.long
 def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, target: str
 ) -> None:
@@ -727,7 +724,7 @@ SMALL_DISK = 'mount -t tmpfs -o size=1m tmpfs . && cd "$PWD" && "$@"; code=$?; l
 ALONE = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", pytest.param("jsonl", marks=pytest.mark.long)])
+@pytest.mark.parametrize("form", quick(1, ["csv", "parquet", "jsonl"]))
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, form: str
 ) -> None:
@@ -748,6 +745,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert line.startswith("error: posts could not be written: No space left on device; free some space")
 
 
+@pytest.mark.long
 def test_a_device_that_is_full_is_one_line(settings: Settings, conn: psycopg.Connection[Any]) -> None:
     store(conn, {"text": "Hi"})
     done = call("export", "posts", "--csv", "/dev/full", env=variables(settings))
@@ -793,29 +791,30 @@ def test_a_fifo_gets_the_rows_and_a_reader_that_leaves_is_one_line(
     assert [path.name for path in out.iterdir()] == ["fifo"]
 
 
+@pytest.mark.parametrize("name", quick(1, ["/dev/stdout", "-"]))
 def test_standard_output_gets_rows_and_nothing_else_whatever_it_is_called(
-    settings: Settings, conn: psycopg.Connection[Any], out: Path
+    settings: Settings, conn: psycopg.Connection[Any], out: Path, name: str
 ) -> None:
     store(conn, {"text": "Hi"})
-    for name in ("-", "/dev/stdout"):
-        done = run("export", "posts", "--csv", name, "--columns", "text", env=variables(settings))
-        assert (done.returncode, done.stdout) == (0, "text\nHi\n")
-        assert done.stderr.startswith("Exported 1 row of posts")
-        target = out / "redirected"
-        with target.open("w") as stream:
-            stream.write("before\n")
-            stream.flush()
-            subprocess.run(
-                [*PROGRAM, "export", "posts", "--csv", name, "--columns", "text"],
-                env=os.environ | variables(settings),
-                stdout=stream,
-                check=True,
-                timeout=60,
-            )
-        assert target.read_text() == "before\ntext\nHi\n"
+    done = run("export", "posts", "--csv", name, "--columns", "text", env=variables(settings))
+    assert (done.returncode, done.stdout) == (0, "text\nHi\n")
+    assert done.stderr.startswith("Exported 1 row of posts")
+    target = out / "redirected"
+    with target.open("w") as stream:
+        stream.write("before\n")
+        stream.flush()
+        subprocess.run(
+            [*PROGRAM, "export", "posts", "--csv", name, "--columns", "text"],
+            env=os.environ | variables(settings),
+            stdout=stream,
+            check=True,
+            timeout=60,
+        )
+    assert target.read_text() == "before\ntext\nHi\n"
     assert list(out.iterdir()) == [target]
 
 
+@pytest.mark.long
 def test_what_the_shell_has_opened_is_written_to_where_it_stands(
     settings: Settings, conn: psycopg.Connection[Any], out: Path
 ) -> None:
@@ -849,6 +848,7 @@ def test_a_reader_of_standard_output_that_leaves_is_no_error(settings: Settings,
         assert process.stderr.read() == ""
 
 
+@pytest.mark.long
 def test_who_watches_may_leave_before_the_end(settings: Settings, conn: psycopg.Connection[Any], out: Path) -> None:
     with paused_export(settings, conn, "--csv", "posts.csv", "--progress", cwd=out) as process:
         wait_until_begun(out)
@@ -888,7 +888,7 @@ def test_a_terminal_shows_a_bar_and_then_the_summary(
     assert re.search(rb"Exported 5,000 rows of posts: 1 file, 5\.\d MB, \d\.\d s\r\n$", shown)
 
 
-@pytest.mark.parametrize(("form", "loaded"), [("csv", "[]"), ("parquet", "['numpy', 'pyarrow']")])
+@pytest.mark.parametrize(("form", "loaded"), quick(1, [("csv", "[]"), ("parquet", "['numpy', 'pyarrow']")]))
 def test_an_export_loads_what_it_uses_and_no_more(settings: Settings, out: Path, form: str, loaded: str) -> None:
     code = (
         "import sys\n"

@@ -15,6 +15,7 @@ import pytest
 
 from parity_dagster.sample_network import LIKE, POST, Fault, SampleNetwork, run_in_thread
 from parity_dagster_tests.command_line import PROGRAM, call, start, variables
+from parity_dagster_tests.quick import quick
 
 UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
@@ -213,7 +214,7 @@ def test_an_unregistered_collection_cannot_be_queued(env):
     assert "PARITY_COLLECTIONS" in result.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), quick(1, [(signal.SIGTERM, 143), (signal.SIGINT, 130)]))
 def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, network, settings, number, code):
     did = network.network.add_account({POST: 1000})
     network.network.behave(latency=0.4)
@@ -232,7 +233,7 @@ def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, netw
     assert records(settings) == 1000
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", quick(1, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_what_an_open_pipe_named_is_imported_before_its_end_and_no_signal_waits_for_it(env, network, settings, number):
     dids = [network.network.add_account({POST: 2}) for _ in range(3)]
     with start("import", "--file", "-", "--collection", POST, env=env, stdin=subprocess.PIPE) as process:
@@ -283,7 +284,7 @@ def test_what_is_typed_into_an_open_pipe_is_queued_before_its_end_and_a_signal_l
     assert queued(settings) == set(dids)
 
 
-@pytest.mark.parametrize("option", ["--queue", "--refresh"])
+@pytest.mark.parametrize("option", quick(1, ["--queue", "--refresh"]))
 def test_a_handle_from_an_open_pipe_is_looked_up_before_its_end(env, network, names, settings, option):
     did = network.network.add_account({POST: 2}, handle="ada.sample.test")
     names.records["_atproto.ada.sample.test"] = f"did={did}"
@@ -342,9 +343,7 @@ def test_a_closed_standard_input_is_wrong_usage(env):
     assert line.startswith("error: Standard input is closed")
 
 
-@pytest.mark.parametrize(
-    "closed", [">&- 2>&-", pytest.param(">&-", marks=pytest.mark.long), pytest.param("2>&-", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("closed", quick(1, [">&- 2>&-", ">&-", "2>&-"]))
 def test_an_import_works_with_its_output_closed(env, network, settings, closed):
     did = network.network.add_account({POST: 2})
     command = f"{shlex.join([*PROGRAM, 'import', did, '--progress'])} {closed}"

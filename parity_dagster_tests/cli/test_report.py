@@ -18,6 +18,7 @@ from parity_dagster.settings import Settings
 from parity_dagster_tests.command_line import UNUSED, call, run, variables
 from parity_dagster_tests.dagster_runs import remembered, row
 from parity_dagster_tests.imports import query
+from parity_dagster_tests.quick import quick
 
 WATCHED = f"""
 import sys
@@ -41,9 +42,7 @@ def env(settings: Settings, network: Running, tmp_path: Path, monkeypatch: pytes
     return variables(settings, PARITY_PLC_URL=network.plc_url, PARITY_COLLECTIONS=f"{POST},{LIKE}")
 
 
-@pytest.mark.parametrize(
-    "more", [["--progress"], *(pytest.param(more, marks=pytest.mark.long) for more in ([], ["--json"], ["--queue"]))]
-)
+@pytest.mark.parametrize("more", quick(1, [["--progress"], [], ["--json"], ["--queue"]]))
 def test_an_import_loads_nothing_that_it_does_not_use_and_starts_no_server(
     env: dict[str, str], network: Running, tmp_path: Path, more: list[str]
 ) -> None:

@@ -23,6 +23,7 @@ from parity_dagster.embedded_postgres import sharing as embedded
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import load_settings
 from parity_dagster.store.database import connect
+from parity_dagster_tests.quick import quick
 
 AT_ONCE = 5.0
 """Seconds from the signal to the end of the process on a busy machine; on one that is not, it takes less than one."""
@@ -137,7 +138,7 @@ def check(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("count", [6, pytest.param(18, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", quick(1, [6, 18]))
 def test_a_signal_at_any_moment_of_the_start_ends_an_import_and_leaves_nothing(
     slow: tuple[Running, str], home: Path, put_server: Callable[[Path], None], count: int
 ) -> None:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
+from parity_dagster_tests.quick import quick
 
 ALICE = "did:plc:z72i7hdynmk6r22z27h6tvur"
 BOB = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
@@ -132,7 +133,7 @@ def test_a_handle_that_several_accounts_claim_is_nobodys(env, settings, command)
         assert call(name, ALICE, *options, env=env).exit_code != 2
 
 
-@pytest.mark.parametrize("width", [160, 80, 40])
+@pytest.mark.parametrize("width", quick(1, [80, 160, 40]))
 def test_a_terminal_of_any_width_shows_whole_dids_coloured_states_and_errors(env, width):
     main, terminal = pty.openpty()
     ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))

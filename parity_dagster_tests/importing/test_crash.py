@@ -20,6 +20,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.forked import start_import
 from parity_dagster_tests.imports import assert_equal, query, settings_for
+from parity_dagster_tests.quick import quick
 
 RECORDS = 45
 PAGES = 6  # of 10 records, the last one is empty
@@ -83,7 +84,7 @@ def kill_at_request(running: Running, process: BaseProcess, number: int) -> None
 @pytest.mark.parametrize(
     "numbers",
     # A DID document, a revision and the pages.
-    [pytest.param(range(1, PAGES + 3), marks=pytest.mark.long, id="every"), pytest.param([2, 5], id="some")],
+    quick(1, [pytest.param([2, 5], id="some"), pytest.param(range(1, PAGES + 3), id="every")]),
 )
 def test_killed_at_a_wire_call_the_import_ends_as_if_nothing_had_happened(
     settings: Settings, network: Running, numbers: Sequence[int]
@@ -147,7 +148,7 @@ class Tripwire:
 
 
 # I3
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 6])
+@pytest.mark.parametrize("step", quick(1, [6, 1]))
 def test_killed_at_a_change_of_the_database_the_import_ends_as_if_nothing_had_happened(
     settings: Settings, network: Running, step: int
 ) -> None:

@@ -21,6 +21,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connection_url
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
+from parity_dagster_tests.quick import quick
 
 IMPORTER = "application_name = 'parity_dagster' AND datname = current_database()"
 
@@ -102,7 +103,7 @@ def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumabl
         assert committed
 
 
-@pytest.mark.parametrize("which", ["writers", "claim", "questions", "all"])
+@pytest.mark.parametrize("which", quick(2, ["writers", "all", "claim", "questions"]))
 def test_connections_dropped_again_and_again_cost_nothing(settings: Settings, which: str) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 80}) for _ in range(3)]
@@ -153,16 +154,19 @@ def fail_for_a_while(settings: Settings, sqlstate: str, times: int, table: str =
 
 @pytest.mark.parametrize(
     ("sqlstate", "name"),
-    [
-        ("53100", "disk full"),
-        ("53200", "out of memory"),
-        ("40P01", "deadlock"),
-        ("40001", "serialization failure"),
-        ("57014", "statement timeout"),
-        ("55P03", "lock timeout"),
-        ("25006", "read-only"),
-        ("57P01", "shutdown"),
-    ],
+    quick(
+        3,
+        [
+            ("53100", "disk full"),
+            ("40P01", "deadlock"),
+            ("57P01", "shutdown"),
+            ("53200", "out of memory"),
+            ("40001", "serialization failure"),
+            ("57014", "statement timeout"),
+            ("55P03", "lock timeout"),
+            ("25006", "read-only"),
+        ],
+    ),
 )
 @pytest.mark.parametrize("table", ["atproto_records", "parity_walk_pages"])
 def test_trouble_that_passes_is_waited_out(settings: Settings, sqlstate: str, name: str, table: str) -> None:

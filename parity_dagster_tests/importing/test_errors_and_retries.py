@@ -18,6 +18,7 @@ from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thre
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
+from parity_dagster_tests.quick import quick
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, ParityError)]
 
@@ -85,22 +86,25 @@ def run(settings: Settings, network: SampleNetwork, did: str, **changes: Any) ->
 
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
-    [
-        ("500", "server_error", "answered 500"),
-        ("502", "server_error", "answered 502"),
-        ("503", "server_error", "answered 503"),
-        ("cut", "unreachable", ""),
-        ("reset", "unreachable", ""),
-        ("hang", "unreachable", "within"),
-        ("long-length", "unreachable", ""),
-        ("html", "malformed_answer", ""),
-        ("truncated-json", "malformed_answer", "cut off"),
-        ("redirect", "malformed_answer", "redirect"),
-        ("many-headers", "malformed_answer", ""),
-        ("gzip-bomb", "malformed_answer", "larger"),
-        ("400", "request_refused", "refuses"),
-        ("404", "request_refused", "refuses"),
-    ],
+    quick(
+        4,
+        [
+            ("503", "server_error", "answered 503"),
+            ("reset", "unreachable", ""),
+            ("truncated-json", "malformed_answer", "cut off"),
+            ("400", "request_refused", "refuses"),
+            ("404", "request_refused", "refuses"),
+            ("500", "server_error", "answered 500"),
+            ("502", "server_error", "answered 502"),
+            ("cut", "unreachable", ""),
+            ("hang", "unreachable", "within"),
+            ("long-length", "unreachable", ""),
+            ("html", "malformed_answer", ""),
+            ("redirect", "malformed_answer", "redirect"),
+            ("many-headers", "malformed_answer", ""),
+            ("gzip-bomb", "malformed_answer", "larger"),
+        ],
+    ),
 )
 def test_each_failure_of_a_page_has_its_code_and_leaves_what_came_before(
     settings: Settings, fault: str, code: str, words: str
@@ -135,7 +139,7 @@ def test_a_moment_of_failure_is_not_even_noticed(settings: Settings) -> None:
     assert_equal(settings, network, did, POST)
 
 
-@pytest.mark.parametrize("kind", ["429", "429-date", "429-reset"])
+@pytest.mark.parametrize("kind", quick(1, ["429", "429-date", "429-reset"]))
 def test_a_429_is_waited_out_and_no_failed_try(settings: Settings, kind: str) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 25})
@@ -184,7 +188,7 @@ def free_port_with_501() -> int:
     raise AssertionError("no free port with 501 in it")
 
 
-@pytest.mark.parametrize("where", ["text", "port"])
+@pytest.mark.parametrize("where", quick(1, ["text", "port"]))
 def test_a_503_is_no_501_whatever_else_has_a_501_in_it(settings: Settings, where: str) -> None:
     """Only a host that lacks getRepoStatus (501) may leave an empty list unconfirmed."""
     network = SampleNetwork()

@@ -34,6 +34,7 @@ from parity_dagster.importing.outbox import CROWDED, EventQueue
 from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import variables
+from parity_dagster_tests.quick import quick
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def plugin(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("report", [True, False])
+@pytest.mark.parametrize("report", quick(1, [True, False]))
 def test_installed_listeners_are_called(settings: Settings, network: Running, tmp_path: Path, report: bool) -> None:
     did = network.network.add_account({POST: 0})
     plugin(tmp_path)

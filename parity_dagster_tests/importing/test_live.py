@@ -34,6 +34,7 @@ from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
 from parity_dagster.store.writes import Counts, Ending, PageRow, PairWrite
 from parity_dagster_tests.imports import assert_equal, importing, query
+from parity_dagster_tests.quick import quick
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
@@ -379,7 +380,7 @@ def scenarios() -> list[Scenario]:
 
 
 # I7, I8
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", quick(1, [7, 1]))
 def test_every_order_of_page_and_events_ends_with_the_truth(settings: Settings, every: int) -> None:
     """Each scenario is an account of its own, and all of them take their steps at the same time."""
     cases = scenarios()[::every]
@@ -457,6 +458,7 @@ def _page(case: Scenario, did: str, state_id: int) -> PairWrite:
 # Everything at once, with threads, sockets and transactions as they come.
 
 
+@pytest.mark.long
 def test_imports_and_a_stream_of_events_racing_on_the_same_records_end_with_the_truth(
     settings: Settings, network: Running
 ) -> None:

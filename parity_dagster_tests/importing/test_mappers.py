@@ -16,6 +16,7 @@ from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
+from parity_dagster_tests.quick import quick
 from parity_dagster_tests.sample_mappers import ARTICLES
 
 HERE = "parity_dagster_tests.sample_mappers"
@@ -100,15 +101,18 @@ def test_a_collection_of_which_nothing_is_wanted_is_complete(
 
 @pytest.mark.parametrize(
     ("record", "why"),
-    [
-        (post("bad"), "Articles, validate: ValueError: this is no article"),
-        ({"$type": POST}, "Articles, should_import: KeyError: no field 'text'"),
-        (post("surprise"), "Articles, to_row: ValueError: not among the mapper's columns: nonsense"),
-        (post("x", title={"a": 1}), "cannot adapt type"),
-        (post("x", words="many"), 'invalid input syntax for type integer: "many"'),
-        (post("x", words=100), 'violates check constraint "articles_words_check"'),
-        (post("x", title=None), "null value in column"),
-    ],
+    quick(
+        3,
+        [
+            (post("bad"), "Articles, validate: ValueError: this is no article"),
+            (post("x", title={"a": 1}), "cannot adapt type"),
+            (post("x", words=100), 'violates check constraint "articles_words_check"'),
+            ({"$type": POST}, "Articles, should_import: KeyError: no field 'text'"),
+            (post("surprise"), "Articles, to_row: ValueError: not among the mapper's columns: nonsense"),
+            (post("x", words="many"), 'invalid input syntax for type integer: "many"'),
+            (post("x", title=None), "null value in column"),
+        ],
+    ),
 )
 def test_a_record_that_the_mapper_or_its_table_refuses_costs_only_itself(
     settings: Settings, network: Running, conn: Connection, record: dict[str, Any], why: str

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 
 import dagster as dg
+import pytest
 
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.queue import batch_pairs
@@ -73,6 +74,7 @@ def test_a_walk_that_gets_nothing_in_its_time_has_failed_a_try(settings: Setting
         assert service.import_user_collection(did, POST).completed
 
 
+@pytest.mark.long
 def test_a_run_with_short_walks_under_way_interrupts_nothing(settings: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 8}) for _ in range(14)]

@@ -153,6 +153,7 @@ def test_no_bytes_whatever_stop_the_reader(data):
         assert not (line.account and line.problem)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file():
     class Endless(io.RawIOBase):
         """A file that is never in memory: 40,000 accounts, then 10 MB without a line end."""

@@ -24,7 +24,7 @@ from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.definitions import build_defs
 from parity_dagster.errors import SettingsError
 from parity_dagster.inbox.files import MAX_FILE_BYTES
-from parity_dagster.inbox.reading import Destination, ListReader
+from parity_dagster.inbox.reading import CHUNK, Destination, ListReader
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.inbox import (
     DID_LISTS_KEY,
@@ -44,6 +44,7 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import variables
 from parity_dagster_tests.names import Names
+from parity_dagster_tests.quick import quick
 
 A, B, C, D = (f"did:plc:{letter * 24}" for letter in "abcd")
 
@@ -231,14 +232,17 @@ def test_a_file_from_the_future_is_read_when_it_was_seen_unchanged(inbox: Inbox)
 
 @pytest.mark.parametrize(
     "content",
-    [
-        f"{A}\n{B}\n".encode(),
-        b"\xef\xbb\xbf" + f"{A}\r\n{B}\r\n".encode(),
-        f"{A}\r\n{B}\r\n".encode("utf-16"),
-        b"\xfe\xff" + f"{A}\n{B}\n".encode("utf-16-be"),
-        f"# our users\n\n   \n{A}  # first\n\t{B}\n{A}\n{B}".encode(),
-    ],
-    ids=["plain", "BOM and CRLF", "UTF-16", "big-endian UTF-16", "comments, blanks and duplicates"],
+    quick(
+        3,
+        [
+            b"\xef\xbb\xbf" + f"{A}\r\n{B}\r\n".encode(),
+            f"{A}\r\n{B}\r\n".encode("utf-16"),
+            f"# our users\n\n   \n{A}  # first\n\t{B}\n{A}\n{B}".encode(),
+            f"{A}\n{B}\n".encode(),
+            b"\xfe\xff" + f"{A}\n{B}\n".encode("utf-16-be"),
+        ],
+    ),
+    ids=["BOM and CRLF", "UTF-16", "comments, blanks and duplicates", "plain", "big-endian UTF-16"],
 )
 def test_lists_come_as_people_and_programs_write_them(inbox: Inbox, content: bytes) -> None:
     inbox.drop(content)
@@ -269,7 +273,9 @@ def test_the_report_of_a_corrected_file_disappears_and_nobody_elses_file_does(in
     assert mine.read_text() == "my own"
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"# nothing yet\n"], ids=["no bytes", "blank lines", "a comment"])
+@pytest.mark.parametrize(
+    "content", quick(1, [b"", b"\n\n", b"# nothing yet\n"]), ids=["no bytes", "blank lines", "a comment"]
+)
 def test_an_empty_list_is_read_and_names_nobody(inbox: Inbox, content: bytes) -> None:
     inbox.drop(content)
     assert inbox.outcome()["accounts"] == 0
@@ -290,7 +296,7 @@ def test_junk_that_looks_like_text_costs_only_its_lines(inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["my list (2).txt", "учётные записи 🦋.txt", "-rf.txt", "UPPER.TXT", "a\nb\x1b[31m.txt"]
+    "name", quick(2, ["a\nb\x1b[31m.txt", "-rf.txt", "my list (2).txt", "учётные записи 🦋.txt", "UPPER.TXT"])
 )
 def test_names_may_hold_anything(inbox: Inbox, name: str) -> None:
     inbox.drop(f"{A}\n?\n", name=name)
@@ -611,10 +617,11 @@ with parity_instance() as instance:
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_half_way_is_made_good_by_the_next_one(
     inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = 20_000
+    count = 3 * CHUNK
     environment = variables(inbox.settings, PARITY_COLLECTIONS=f"{POST},{LIKE}", PARITY_INBOX=str(inbox.folder))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -622,6 +629,14 @@ def test_a_run_that_is_killed_half_way_is_made_good_by_the_next_one(
     with parity_instance() as inbox.instance, closing(connect(inbox.settings, autocommit=True)) as connection:
         inbox.drop("".join([*numbered(0, count), "nonsense\n"]))
         (request,) = inbox.notice().requests
+        # the second of three chunks waits
+        connection.execute("SELECT pg_advisory_lock(7)")
+        connection.execute(
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF EXISTS (SELECT FROM {inbox.settings.state_table}) THEN PERFORM pg_advisory_xact_lock(7); END IF;"
+            " RETURN NULL; END $$;"
+            f"CREATE TRIGGER wait BEFORE INSERT ON {inbox.settings.state_table} EXECUTE FUNCTION wait()"
+        )
         process = subprocess.Popen([sys.executable, "-c", KILLED], stdin=subprocess.PIPE, text=True)
         assert process.stdin is not None
         tags = {**request.tags, RUN_KEY: str(request.run_key)}
@@ -633,6 +648,7 @@ def test_a_run_that_is_killed_half_way_is_made_good_by_the_next_one(
             time.sleep(0.02)
         process.kill()
         process.wait()
+        connection.execute("SELECT pg_advisory_unlock(7)")
         assert 0 < (connection.execute(rows).fetchone() or (0,))[0] < 2 * count
         assert inbox.look() == []  # nobody has noticed yet
         (run,) = inbox.instance.get_runs()

@@ -21,6 +21,7 @@ from parity_dagster.sample_network import POST, Fault, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import one, run
+from parity_dagster_tests.quick import quick
 
 
 class Listener:
@@ -171,6 +172,7 @@ def test_what_failed_before_the_sensor_was_turned_on_is_not_posted(
     assert listener.bodies == []
 
 
+@pytest.mark.long
 def test_an_alert_about_a_check_waits_for_a_webhook_that_is_down(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:
@@ -199,7 +201,9 @@ def test_name_and_password_in_the_webhooks_url_are_sent_as_a_header(settings: Se
     assert listener.authorizations[1:] == [None]
 
 
-@pytest.mark.parametrize("url", ["{listener}", "http://127.0.0.1:9/hooks/s3cret", "http://[::bad/hooks/s3cret"])
+@pytest.mark.parametrize(
+    "url", quick(1, ["{listener}", "http://127.0.0.1:9/hooks/s3cret", "http://[::bad/hooks/s3cret"])
+)
 def test_neither_error_nor_log_shows_the_webhooks_url(
     settings: Settings, listener: Listener, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:

@@ -23,6 +23,7 @@ from parity_dagster_tests.dagster_runs import (
     row,
     run,
 )
+from parity_dagster_tests.quick import quick
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_a_complete_pair_is_materialized_again_without_being_read(
     assert remembered(instance, pair) == row(settings, pair)
 
 
-@pytest.mark.parametrize("way", ["tag", "config"])
+@pytest.mark.parametrize("way", quick(1, ["tag", "config"]))
 def test_a_refresh_reads_a_complete_pair_again(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str], way: str
 ) -> None:
@@ -181,12 +182,15 @@ def test_pairs_turn_green_while_the_run_goes_on(
 
 @pytest.mark.parametrize(
     ("key", "cure"),
-    [
-        (f"{POST}|did:plc:{'z' * 24}", "registers and imports it"),
-        (f"com.example.other|did:plc:{'z' * 24}", "PARITY_COLLECTIONS"),
-        ("nonsense", "COLLECTION|DID"),
-        ("", "dagster/partition"),
-    ],
+    quick(
+        2,
+        [
+            (f"{POST}|did:plc:{'z' * 24}", "registers and imports it"),
+            ("nonsense", "COLLECTION|DID"),
+            (f"com.example.other|did:plc:{'z' * 24}", "PARITY_COLLECTIONS"),
+            ("", "dagster/partition"),
+        ],
+    ),
 )
 def test_a_partition_nobody_registered_is_refused_before_any_work(
     settings: Settings, instance: dg.DagsterInstance, network: Running, key: str, cure: str

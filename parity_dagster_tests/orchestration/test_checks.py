@@ -20,6 +20,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster_tests.dagster_runs import one, rectangle, run
+from parity_dagster_tests.quick import quick
 
 NAMES = {
     "no_failed_records",
@@ -140,11 +141,9 @@ def test_a_lost_row_fails_the_count_and_the_audit(
     assert loss == pytest.approx(1 / (130 + 131 + 132 + 36))
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "problem"), [("value", '{"text": "forged"}', "different"), ("cid", "bafyforged", "different")]
-)
+@pytest.mark.parametrize(("column", "value"), quick(1, [("value", '{"text": "forged"}'), ("cid", "bafyforged")]))
 def test_a_changed_record_fails_the_audit(
-    settings: Settings, instance: dg.DagsterInstance, accounts: list[str], column: str, value: str, problem: str
+    settings: Settings, instance: dg.DagsterInstance, accounts: list[str], column: str, value: str
 ) -> None:
     pair = Pair(accounts[0], LIKE)
     run(settings, instance, tags=one(pair))
@@ -153,7 +152,7 @@ def test_a_changed_record_fails_the_audit(
     found = checked(settings, instance)
     assert failing(found) == {"sample_audit"}
     assert_names(found["sample_audit"], pair)
-    assert problem in shown(found["sample_audit"])
+    assert "different" in shown(found["sample_audit"])
 
 
 def test_a_surplus_row_fails_the_count_and_the_audit(

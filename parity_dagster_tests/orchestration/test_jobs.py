@@ -21,6 +21,7 @@ from parity_dagster.settings import Settings
 from parity_dagster_tests.command_line import variables
 from parity_dagster_tests.dagster_runs import failure, materialized, observed, remembered, row, run
 from parity_dagster_tests.imports import assert_equal
+from parity_dagster_tests.quick import quick
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def accounts(network: Running) -> list[str]:
     return [network.network.add_account({POST: 120, LIKE: 3}) for _ in range(2)]
 
 
-@pytest.mark.parametrize("form", ["flat", "nested"])
+@pytest.mark.parametrize("form", quick(1, ["flat", "nested"]))
 def test_the_accounts_of_the_run_config_are_registered_and_imported(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str], form: str
 ) -> None:

@@ -49,7 +49,7 @@ def everything(service: ImportService) -> list[ImportState]:
 
 def fail_in_the_middle(service: ImportService, network: Running, did: str) -> ImportState:
     """Import an account whose PDS breaks after the second page of posts."""
-    network.network.behave(faults=(Fault(kind="500", method="listRecords", skip=2),))
+    network.network.behave(faults=(Fault(kind="503", method="listRecords", skip=2),))
     assert service.import_user_collection(did, POST).is_failed
     network.network.behave_normally()
     state = service.get_status(did, POST)

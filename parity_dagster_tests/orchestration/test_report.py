@@ -33,6 +33,7 @@ from parity_dagster.store.database import connect, migrate
 from parity_dagster.store.outbox import RUN_LOCK, count_unreported, have_all_reported, lock_reporting
 from parity_dagster_tests.dagster_runs import one, remembered, row, run
 from parity_dagster_tests.imports import query
+from parity_dagster_tests.quick import quick
 
 LOCKS = "FROM pg_locks JOIN pg_stat_activity USING (pid)"
 
@@ -330,6 +331,7 @@ def test_calls_from_several_threads_are_all_shown(
     assert len(instance.get_materialized_partitions(RECORDS_KEY)) == len(dids)
 
 
+@pytest.mark.long
 def test_several_who_report_at_once_share_the_work(instance: dg.DagsterInstance, settings: Settings) -> None:
     insert(settings, 2 * BATCH_SIZE + 200)
     reports: list[Report] = []
@@ -491,7 +493,7 @@ class Tripwire:
 
 
 # I15
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", quick(1, [7, 1]))
 def test_killed_at_every_change_each_pair_is_shown_once(
     instance: dg.DagsterInstance, settings: Settings, step: int
 ) -> None:

@@ -185,6 +185,7 @@ def test_an_account_that_changes_its_key_signs_with_the_new_one(
     verify(served, client, did, after)
 
 
+@pytest.mark.long
 def test_big_archives_are_streamed(network: SampleNetwork, served: Running, client: httpx.Client) -> None:
     did = network.add_account({POST: 20_001})
     with client.stream("GET", _address(served, did)) as answer:

@@ -32,6 +32,7 @@ from parity_dagster.store.database import connect, migrate
 from parity_dagster.store.schema import SCHEMA_REVISION
 from parity_dagster.store.typed import BLUESKY_VIEWS, make_view
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
+from parity_dagster_tests.quick import quick
 
 POSTS = BLUESKY_VIEWS[0]
 TABLES = {
@@ -162,6 +163,7 @@ def test_two_migrations_at_once_both_succeed(empty_database_url: str) -> None:
     assert tables(empty_database_url) == TABLES
 
 
+@pytest.mark.long
 def test_two_processes_that_migrate_at_once_both_succeed(empty_database_url: str) -> None:
     script = (
         "import sys; from parity_dagster.settings import load_settings;"
@@ -226,7 +228,7 @@ def described(url: str) -> list[tuple[object, ...]]:
         )
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
+@pytest.mark.parametrize("revision", quick(2, ["0001", "0005", "0002", "0003", "0004", "0006", "0007"]))
 def test_upgraded_tables_are_the_same_as_new_ones(revision: str, database_url: str, empty_database_url: str) -> None:
     bring_to(empty_database_url, revision, "parity_import_states")
     assert migrate(load_settings(database_url=empty_database_url)) == SCHEMA_REVISION
@@ -405,7 +407,7 @@ def test_an_interrupted_walk_of_the_revision_before_goes_on_after_the_upgrade(
     assert_equal(upgraded, running.network, did, POST)
 
 
-@pytest.mark.parametrize("problem", ["a page is missing", "whose?", "newer rows"])
+@pytest.mark.parametrize("problem", quick(1, ["a page is missing", "whose?", "newer rows"]))
 def test_an_interrupted_walk_that_cannot_go_on_after_the_upgrade_begins_again(
     problem: str, interrupted: tuple[Settings, Running, str], empty_database_url: str
 ) -> None:

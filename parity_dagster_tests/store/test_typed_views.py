@@ -26,6 +26,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.typed import BLUESKY_VIEWS, Column, TypedView, find_samples, make_view, summarize_view
+from parity_dagster_tests.quick import quick
 
 DID = "did:plc:" + "a" * 24
 BY_NAME = {view.name: view for view in BLUESKY_VIEWS}
@@ -51,7 +52,7 @@ def test_a_migrated_database_has_the_five_views(conn: psycopg.Connection[Any]) -
         assert conn.execute(f"SELECT count(*) FROM {view.name}").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("view", BLUESKY_VIEWS, ids=lambda view: view.name)
+@pytest.mark.parametrize("view", quick(2, BLUESKY_VIEWS), ids=lambda view: view.name)
 def test_a_view_holds_every_odd_record_of_its_collection(
     settings: Settings, network: Running, conn: psycopg.Connection[Any], view: TypedView
 ) -> None:
