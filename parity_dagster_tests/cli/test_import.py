@@ -324,10 +324,10 @@ def test_a_look_up_that_takes_its_time_does_not_hold_up_the_end_of_the_process(e
             try:
                 silent.settimeout(30)
                 silent.recv(4096)
+                asked = time.monotonic()
                 process.send_signal(signal.SIGTERM)
-                sent = time.monotonic()
                 process.wait(20)
-                assert time.monotonic() - sent < 2
+                assert time.monotonic() - asked < 3, "or the look-up has been waited for"
                 assert process.returncode == 143
             finally:
                 process.kill()
