@@ -14,6 +14,14 @@ from parity_dagster.sample_network import ODD_KINDS, Running, SampleNetwork, run
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 
+DAMAGED_IN_LISTS = {
+    *("entry-null", "entry-string", "missing-cid", "missing-uri", "missing-value", "null-cid", "number-cid"),
+    *("uri-not-a-string", "uri-with-spaces", "uri-without-rkey", "wrong-authority", "wrong-collection"),
+}
+"""Odd entries of lists, whose records are sound in the repository."""
+ONLY_IN_LISTS = {"huge-exponent", "giant-int", "null-cid", "missing-cid"}
+"""Odd records that are stored if they come from a list: they are no DAG-CBOR, or have no cid there."""
+
 
 def settings_for(settings: Settings, running: Running, **changes: Any) -> Settings:
     """The test's settings, pointed at a network."""

@@ -85,11 +85,14 @@ class History:
     def __init__(self, base: Settings, rng: random.Random, figures: Figures) -> None:
         self.figures = figures
         self.stack = ExitStack()
+        has_archives = rng.random() < 0.5
         self.world = World(
             rng,
             has_firehose=rng.random() < 0.65,
             has_mapper=rng.random() < 0.4,
-            may_lie=rng.random() < 0.3,
+            # An archive that is older than what a host has told is not taken, and it would have to be waited for.
+            may_lie=rng.random() < 0.3 and not has_archives,
+            has_archives=has_archives,
         )
         running = self.stack.enter_context(run_in_thread(self.world.network))
         settings = settings_for(

@@ -25,6 +25,7 @@ class Project:
         self.is_strict = True
         self._base, self._number, self._of = base, number, of
         self._live: ImportService | None = None
+        self._sources = random.Random(number)
         self._delivering = threading.Lock()
         self.delivered: dict[tuple[Pair, str], int] = {}
         """Of each record, the version that the last event delivered told of."""
@@ -40,6 +41,8 @@ class Project:
                 "state_table": "parity_import_states" if self._number == 0 else f"model_states_{self._number}",
                 "collections": self.collections,
                 "mappers": (mapper,) if self.world.has_mapper else (),
+                # each time anew: whoever goes on with what another has begun may read it in another way
+                "source": self._sources.choice(("list", "repo")) if self.world.has_archives else "list",
             }
         )
 

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 from parity_dagster.identifiers import is_valid_rkey
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import DIALECTS, LIKE, ODD_KINDS, POST, SampleNetwork
+from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 from parity_dagster_tests.importing.network_model.mappers import SKIPPED, is_wanted
-from parity_dagster_tests.imports import listed
+from parity_dagster_tests.imports import DAMAGED_IN_LISTS, ONLY_IN_LISTS, listed
 
 NSIDS = (POST, LIKE)
 HOSTS = ("pds-1", "pds-2", "pds-3")
 MOST_ACCOUNTS = 8
 ODD = sorted(name for name, kind in ODD_KINDS.items() if kind.storable is not None and name not in ("wide", "big"))
+ODD_BOTH_WAYS = sorted({*ODD} - ONLY_IN_LISTS - DAMAGED_IN_LISTS - {"bad-rkey"})
+"""Those that are the same by list and by repository."""
 FAULTS: list[dict[str, Any]] = [
     {"kind": "503"}, {"kind": "500"}, {"kind": "cut"}, {"kind": "reset"}, {"kind": "html"}, {"kind": "truncated-json"},
     {"kind": "long-length"}, {"kind": "bad-utf8"}, {"kind": "429", "seconds": 0},
@@ -30,6 +33,12 @@ CHANGES = (
     *WRITES, "write_odd", "write_unwanted", "delete_everything", "add_account", "migrate", "set_status", "disturb",
     "disturb", "disturb_lookups", "forget_revisions", "settle_down", "toggle_host",
 )  # fmt: skip
+ARCHIVE_CHANGES = ("disturb_archives", "disturb_archives", "rotate_key")
+"""What more can happen where repositories are read as a whole."""
+ARCHIVE_FAULTS: list[dict[str, Any]] = [
+    {"kind": "501"}, {"kind": "404"}, {"kind": "503"}, {"kind": "cut", "size": 300}, {"kind": "html"}, {"kind": "500"},
+    {"kind": "429", "seconds": 0}, {"kind": "400", "name": "InvalidRequest"}, {"kind": "latency", "seconds": 0.05},
+]  # fmt: skip
 
 
 class Version(NamedTuple):
@@ -59,11 +68,14 @@ DELETED = Version("deleted", True)
 class World:
     """A sample network, all versions of its records, and the events that nobody has been told of yet."""
 
-    def __init__(self, rng: random.Random, *, has_firehose: bool, has_mapper: bool, may_lie: bool) -> None:
+    def __init__(
+        self, rng: random.Random, *, has_firehose: bool, has_mapper: bool, may_lie: bool, has_archives: bool
+    ) -> None:
         self.network = SampleNetwork(hosts=len(HOSTS), clock=lambda: time.time_ns() // 1000)
         self.has_firehose = has_firehose
         self.has_mapper = has_mapper
         self.may_lie = may_lie
+        self.has_archives = has_archives
         self.lock = threading.RLock()
         self.dialects = {host: rng.choice(sorted(DIALECTS)) for host in HOSTS}
         self.history: defaultdict[Pair, dict[str, list[Version]]] = defaultdict(dict)
@@ -84,13 +96,14 @@ class World:
 
     def __str__(self) -> str:
         kinds = {"firehose": self.has_firehose, "mapper": self.has_mapper, "lies": self.may_lie}
+        kinds["archives"] = self.has_archives
         return f"{', '.join(name for name, is_there in kinds.items() if is_there) or 'plain'}; {self.dialects}"
 
     # What a network does by itself.
 
     def change(self, rng: random.Random, kinds: tuple[str, ...] = CHANGES) -> str:
         """One change drawn from some kinds."""
-        name = rng.choice(kinds)
+        name = rng.choice((*kinds, *ARCHIVE_CHANGES) if self.has_archives and kinds is CHANGES else kinds)
         with self.lock:
             getattr(self, name)(rng)
             self.changes += 1
@@ -118,7 +131,9 @@ class World:
 
     def write_odd(self, rng: random.Random) -> None:
         pair = self._any_pair(rng)
-        for rkey, kind in self.network.add_odd(*pair, [rng.choice(ODD)]).items():
+        for rkey, kind in self.network.add_odd(
+            *pair, [rng.choice(ODD_BOTH_WAYS if self.has_archives else ODD)]
+        ).items():
             cid = None if kind == "null-cid" else self.network.records(*pair)[rkey][0]
             self.history[pair].setdefault(rkey, []).append(Version(cid, not ODD_KINDS[kind].storable))
         self._miss(pair)
@@ -160,6 +175,18 @@ class World:
     def disturb(self, rng: random.Random) -> None:
         fault = {"method": "listRecords", "skip": rng.randrange(6), "times": rng.randint(1, 3)} | rng.choice(FAULTS)
         self.network.behave(host=rng.choice(HOSTS), faults=[fault])
+
+    def disturb_archives(self, rng: random.Random) -> None:
+        """Archives are not there, cut, or wrong; the lists are as ever."""
+        host = rng.choice(HOSTS)
+        if rng.random() < 0.5:
+            self.network.behave(host=host, archive=rng.choice(["", *sorted(WRONG_ARCHIVES)]))
+        else:
+            fault = {"method": "getRepo", "times": rng.randint(1, 3)} | rng.choice(ARCHIVE_FAULTS)
+            self.network.behave(host=host, faults=[fault])
+
+    def rotate_key(self, rng: random.Random) -> None:
+        self.network.rotate_key(rng.choice(self.network.dids))
 
     def disturb_lookups(self, rng: random.Random) -> None:
         host, method = rng.choice([("plc", "did"), ("pds-1", "getRepoStatus"), ("pds-2", "getLatestCommit")])
