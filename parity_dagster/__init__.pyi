@@ -72,7 +72,6 @@ from .models import (
     ImportStatus as ImportStatus,
     Pair as Pair,
     RetryResult as RetryResult,
-    Verification as Verification,
 )
 from .queued import (
     ImportUserJob as ImportUserJob,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
@@ -107,13 +108,16 @@ class RepoClient:
         except MalformedAnswer as exc:
             raise MalformedAnswer(f"{origin}: {exc}") from exc
 
-    async def fetch_archive(self, origin: str, did: str, file: BinaryIO, *, max_bytes: int) -> None:
+    async def fetch_archive(
+        self, origin: str, did: str, file: BinaryIO, *, max_bytes: int, keep: AsyncExitStack | None = None
+    ) -> None:
         """Write the archive of a whole repository to a file; whether what came is one is not looked into.
 
         Args:
             origin: the PDS, `https://host`.
             file: written from its start; what it holds after a failure is of no use.
             max_bytes: largest archive accepted.
+            keep: as in `XrpcClient.get`.
 
         Raises:
             AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
@@ -130,6 +134,7 @@ class RepoClient:
                 {"did": did},
                 max_bytes=max_bytes,
                 file=file,
+                keep=keep,
                 bucket="getRepo",
             )
         except XrpcError as refusal:

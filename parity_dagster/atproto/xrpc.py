@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -59,6 +60,7 @@ class XrpcClient:
         # Taken for the request alone: who waits for his host's rate limit must not keep others from theirs.
         self._in_flight = FairSemaphore(concurrency)
         # A download may hold its place for minutes, so they have but a part of the places: pages always get through.
+        # It may be kept until what came was used: files that wait for that would fill the disk.
         self._downloads = FairSemaphore(max(1, concurrency // 4))
 
     @property
@@ -82,6 +84,7 @@ class XrpcClient:
         max_bytes: int = 2**20,
         tries: int = TRIES,
         file: BinaryIO | None = None,
+        keep: AsyncExitStack | None = None,
         bucket: str = "",
     ) -> HttpResponse:
         """GET a path of a host.
@@ -90,6 +93,7 @@ class XrpcClient:
             path: begins with a slash, e.g. `/xrpc/com.atproto.repo.listRecords`.
             tries: requests made before a failure counts.
             file: where the body goes instead of into memory, as `HttpClient.download` says; each try starts it anew.
+            keep: keeps the place of a download that succeeded until it is closed, so that not more comes than is used.
             bucket: as in `HostLimiters.of`.
 
         Returns:
@@ -112,8 +116,12 @@ class XrpcClient:
                         async with self._in_flight.place(origin):
                             answer = await self.http.get(origin + path, params, max_bytes=max_bytes)
                     else:
-                        async with self._downloads.place(origin), self._in_flight.place(origin):
-                            answer = await self.http.download(origin + path, params, file=file, max_bytes=max_bytes)
+                        async with AsyncExitStack() as place:
+                            await place.enter_async_context(self._downloads.place(origin))
+                            async with self._in_flight.place(origin):
+                                answer = await self.http.download(origin + path, params, file=file, max_bytes=max_bytes)
+                            if keep is not None and answer.status < 300:
+                                await keep.enter_async_context(place.pop_all())
                 except TooSlow:
                     limiter.slow()
                     raise

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, TypeVar
+from typing import IO, BinaryIO, TypeVar, cast
 
 from parity_dagster.atproto.archive import Proof, RepositoryArchive, SigningKey, signing_key
 from parity_dagster.atproto.pages import FailedEntry, Record
@@ -25,15 +26,17 @@ from parity_dagster.errors import (
     SignatureWrong,
 )
 from parity_dagster.identifiers import tid_time
-from parity_dagster.importing.accounts import Account
+from parity_dagster.importing.accounts import Account, Accounts
 from parity_dagster.threads import DaemonThreads
 
 PAGE_RECORDS = 500
 """Records of an archive that go through the pipeline at once, as one page."""
 PAGE_BYTES = 2**19
 """Bytes of values after which such a page is closed."""
-MOST_OPEN = 64
+MOST_IDLE = 64
 """Archives kept open although nobody is reading them, for pairs of their accounts that come later."""
+IDLE_BYTES = 2**28
+"""Bytes that they may have; what is known of them in memory is about a third of it."""
 
 Result = TypeVar("Result")
 
@@ -52,7 +55,6 @@ class Archive:
     """One account's repository, verified."""
 
     did: str
-    pds: str
     proof: Proof
     asked_at: float
     """Monotonic time of the request: what was known before must be in it."""
@@ -61,19 +63,20 @@ class Archive:
     threads: DaemonThreads
     readers: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.repository.size
+
     async def pages(self, collection: str) -> AsyncGenerator[ArchivePage]:
         """All records of a collection, least record key first; one page at least, as a list has."""
         self.readers += 1
         try:
-            pages = self.read(collection)
+            pages = _pages(self.repository, self.did, collection)
             while (page := await _in(self.threads, lambda: next(pages, None))) is not None:
                 yield page
         finally:
             self.readers -= 1
-
-    def read(self, collection: str) -> Iterator[ArchivePage]:
-        """The same for who has no event loop to hold up."""
-        return _pages(self.repository, self.did, collection)
 
 
 @dataclass(slots=True)
@@ -86,28 +89,27 @@ class _Account:
 
 
 class Archives:
-    """The archives of one importer, or of who compares with them.
+    """The archives of one importer.
 
     Args:
-        relocate: reads an account's document afresh; None if the account still lives there.
         max_bytes: largest archive that is spooled to disk.
     """
 
-    def __init__(
-        self, repo: RepoClient, relocate: Callable[[Account], Awaitable[Account | None]], *, max_bytes: int
-    ) -> None:
+    def __init__(self, repo: RepoClient, accounts: Accounts, *, max_bytes: int) -> None:
         self._repo = repo
-        self._relocate = relocate
+        self._accounts = accounts
         self._max_bytes = max_bytes
         self._threads = DaemonThreads(2, "parity-archive")
         self._known: dict[tuple[str, str], _Account] = {}
 
-    async def open(self, account: Account, known_rev: str | None, known_at: float) -> Archive:
+    async def open(self, account: Account, known_rev: str | None, known_at: float, keep: AsyncExitStack) -> Archive:
         """The account's verified archive, which the pairs of an account share, as they share a failure to get it.
 
         Args:
             known_rev: the greatest revision that is known of a pair.
             known_at: monotonic time before that was asked; an older archive need not hold it.
+            keep: closed when the pair has been read, which makes room for another account's archive if this one was
+                fetched for it.
 
         Raises:
             ArchiveUnavailable: there is none to be had from this host, and the account can be read by pages.
@@ -121,7 +123,7 @@ class Archives:
             if archive is None or (known_rev and known_rev > archive.proof.rev and archive.asked_at < known_at):
                 self._close_idle()
                 try:
-                    known.archive = await self._fetch(account)
+                    known.archive = await self._fetch(account, keep)
                 except ParityError as exc:
                     known.failure = exc
                     raise
@@ -144,21 +146,25 @@ class Archives:
 
     def _close_idle(self) -> None:
         idle = [known for known in self._known.values() if known.archive is not None and not known.archive.readers]
-        for known in idle[: max(0, len(idle) - MOST_OPEN)]:
+        size, count = sum(known.archive.size for known in idle if known.archive), len(idle)
+        for known in idle:
+            if size <= IDLE_BYTES and count <= MOST_IDLE:
+                return
             assert known.archive is not None
+            size, count = size - known.archive.size, count - 1
             known.archive.file.close()
             known.archive = None
 
-    async def _fetch(self, account: Account) -> Archive:
+    async def _fetch(self, account: Account, keep: AsyncExitStack) -> Archive:
         asked_at = time.monotonic()
-        try:
-            file = tempfile.TemporaryFile(prefix="parity-repo-")  # noqa: SIM115 - closed when its account is done
-        except OSError as exc:
-            raise ArchiveUnavailable(f"no file for the repository of {account.did}: {exc}; see TMPDIR") from exc
+        # Opened with its first bytes: thousands of accounts may be waiting for their hosts' limits.
+        file = tempfile.SpooledTemporaryFile(max_size=1, prefix="parity-repo-")  # noqa: SIM115 - closed when its account is done
         try:
             try:
-                await self._repo.fetch_archive(account.pds, account.did, file, max_bytes=self._max_bytes)
-                repository = await _in(self._threads, lambda: RepositoryArchive(file))
+                await self._repo.fetch_archive(
+                    account.pds, account.did, cast("BinaryIO", file), max_bytes=self._max_bytes, keep=keep
+                )
+                repository = await _in(self._threads, lambda: RepositoryArchive(cast("BinaryIO", file)))
                 proof = await self._verify(repository, account)
             except ArchiveTooBig as exc:
                 raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
@@ -169,7 +175,7 @@ class Archives:
         except BaseException:
             file.close()
             raise
-        return Archive(account.did, account.pds, proof, asked_at, repository, file, self._threads)
+        return Archive(account.did, proof, asked_at, repository, file, self._threads)
 
     async def _verify(self, repository: RepositoryArchive, account: Account) -> Proof:
         key = signing_key(account.document, account.did)
@@ -177,7 +183,7 @@ class Archives:
             return await self._verify_with(repository, account, key)
         except SignatureWrong:
             # The key may have been changed between the look at the document and the commit.
-            if await self._relocate(account) is not None:
+            if await self._accounts.relocate(account) is not None:
                 raise RepoNotFound(f"{account.did} has left {account.pds} while its repository was read") from None
             changed = signing_key(account.document, account.did)
             if changed == key:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ from parity_dagster.store.sessions import Database
 from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 
 if TYPE_CHECKING:
-    from parity_dagster.importing.archives import Archives
+    from parity_dagster.importing.archives import Archive, Archives
 
 logger = logging.getLogger(__name__)
 
@@ -182,11 +182,27 @@ class Walker:
             return False
         known_at = time.monotonic()
         known_rev = await self._known_rev(task)
-        async with self._stragglers.asking(task):
-            archive = await archives.open(account, known_rev, known_at)
+        async with AsyncExitStack() as keep:
+            async with self._stragglers.asking(task):
+                archive = await archives.open(account, known_rev, known_at, keep)
+            self._begin_archive(task, account, archive, known_rev, is_old=archive.asked_at < known_at)
+            await self._pass_archive(task, archive)
+        return True
+
+    # I7
+    def _begin_archive(
+        self, task: PairTask, account: Account, archive: Archive, known_rev: str | None, *, is_old: bool
+    ) -> None:
+        """Start a walk over an archive, unless it is older than what is known.
+
+        Args:
+            known_rev: the greatest revision that was known of the pair.
+            is_old: whether the archive was asked for before that was, and need not hold it.
+        """
+        state = task.claim.state
         rev = archive.proof.rev
         fence_rev = rev
-        if known_rev is not None and known_rev > rev and archive.asked_at >= known_at:
+        if known_rev is not None and known_rev > rev and not is_old:
             # The time stands in for the revision of a host that does not say one, and may be later than any.
             if state.rev is None and known_rev == state.fence_rev:
                 fence_rev = known_rev
@@ -200,7 +216,10 @@ class Walker:
                 f"the repository that {account.pds} gives is of revision {rev}, older than {state.rev}, which was"
                 " imported; try again later, or with --source list"
             )
+        task.forget_blank()
         task.begin_archive(account.pds, rev, fence_rev, archive.proof.commit)
+
+    async def _pass_archive(self, task: PairTask, archive: Archive) -> None:
         async with aclosing(archive.pages(task.collection)) as pages:
             async for page in pages:
                 if task.done.is_set():
@@ -212,7 +231,6 @@ class Walker:
                     seen=task.here.seen + len(page.rows) + len(page.failed),
                 )
                 await self._put(FetchedPage(task, task.here, page.rows, page.failed, page.body))
-        return True
 
     # I10
     def _is_unchanged(self, task: PairTask, account: Account, rev: str | None) -> bool:

@@ -57,6 +57,11 @@ class RepositoryArchive:
         self._found: dict[str, tuple[bytearray, array[int]]] = {}
         self._all_found = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._car.size
+
     def verify(
         self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str] | None = None
     ) -> Proof:
