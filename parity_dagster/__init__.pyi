@@ -72,6 +72,7 @@ from .models import (
     ImportStatus as ImportStatus,
     Pair as Pair,
     RetryResult as RetryResult,
+    Verification as Verification,
 )
 from .queued import (
     ImportUserJob as ImportUserJob,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -259,3 +259,63 @@ class RetryResult(NamedTuple):
     """Records that are in the table now, and failed no more."""
     left: int
     """Records that still cannot be stored."""
+
+
+Outcome = Literal["equal", "unverifiable", "outdated", "different", "incomplete", "unread"]
+"""What a verification says of a pair."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """One pair, compared with what its author has signed, record by record."""
+
+    did: str
+    collection: str
+    """`*` if nothing of the account was imported."""
+    equal: int = 0
+    """Records that are in the table exactly as they were signed."""
+    missing: int = 0
+    """Records that the table should hold and does not."""
+    different: int = 0
+    """Rows with another cid or another value."""
+    surplus: int = 0
+    """Rows that the repository does not hold."""
+    newer: int = 0
+    """Differences that live events have made since the repository's revision."""
+    changed: int = 0
+    """Differences that the account has made since the import, as far as can be told."""
+    failed: int = 0
+    """Records that could not be stored and are kept as failed records."""
+    unverifiable: int = 0
+    """Rows whose value can be compared with nothing: those that hold floats, for one, if no repository is read."""
+    examples: list[str] = field(default_factory=list)
+    """`missing RKEY` and the like, some of them."""
+    pds: str | None = None
+    """Host that gave the repository; None if none was read."""
+    rev: str | None = None
+    """Revision of the repository."""
+    commit: str | None = None
+    """CID of the commit that vouches for the repository."""
+    error: str | None = None
+    """Why nothing was compared."""
+    error_code: str | None = None
+    """`incomplete` for a pair that is not imported to its end, `not_imported`, or a code of `parity_dagster.errors`."""
+
+    @property
+    def compared(self) -> int:
+        """Records and rows that were looked at and should be equal."""
+        return self.equal + self.missing + self.different + self.surplus + self.unverifiable
+
+    @property
+    def outcome(self) -> Outcome:
+        """One word for all of it, the worst that is true."""
+        if self.error_code is not None:
+            return "incomplete" if self.error_code == "incomplete" else "unread"
+        if self.missing or self.different or self.surplus:
+            return "different"
+        return "outdated" if self.changed else "unverifiable" if self.unverifiable else "equal"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong, or could not be found out."""
+        return self.outcome in ("different", "unread")

@@ -28,13 +28,23 @@ from parity_dagster.importing.listeners import (
 from parity_dagster.importing.loop import BackgroundLoop, Connections
 from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.importing.retry_policy import unexpected
-from parity_dagster.models import FailedRecord, ImportResult, ImportState, ImportStatus, Pair, RetryResult, Source
+from parity_dagster.models import (
+    FailedRecord,
+    ImportResult,
+    ImportState,
+    ImportStatus,
+    Pair,
+    RetryResult,
+    Source,
+    Verification,
+)
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.listing import find_states, stream_failed_records
 from parity_dagster.store.outbox import Recipients, hold_run
 from parity_dagster.store.queue import enqueue, find_resumable
 from parity_dagster.store.restore import reset_states
 from parity_dagster.store.sessions import SyncSession
+from parity_dagster.store.verification import completed_accounts
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -373,6 +383,44 @@ class ImportService:
         state = self.get_status(did, collection)
         return state is not None and state.status is ImportStatus.COMPLETED
 
+    # Verifying.
+
+    def verify(
+        self,
+        dids: Iterable[str] | None = None,
+        collections: Iterable[str] | None = None,
+        *,
+        offline: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Verification]:
+        """Compare complete pairs with their accounts' signed repositories, record by record; nothing is written.
+
+        Each repository is read from the account's host and verified with the key that the account's DID document names
+        now. What cannot be read is a result with an error, and never taken for equal.
+
+        Args:
+            dids: the accounts, taken as they are needed; all that have complete pairs if not given.
+            collections: NSIDs; all that were imported if not given.
+            offline: ask no server. Each row's CID is recomputed from its value instead, which shows rows that were
+                changed, but none that are missing.
+            on_progress: called now and then with the number of records that were compared since.
+
+        Yields:
+            One result per pair, in the order of the accounts, each as soon as it is there.
+
+        Raises:
+            InvalidIdentifier: one of `dids` or `collections` is malformed.
+            DatabaseError: there is no database to work with.
+        """
+        from parity_dagster.importing.verify import verify_offline, verify_signed
+
+        nsids = None if collections is None else [parse_nsid(nsid) for nsid in collections]
+        wanted = self._completed_accounts(nsids) if dids is None else self._dids(dids)
+        advance = on_progress or (lambda count: None)
+        if offline:
+            return verify_offline(self.settings, wanted, nsids, advance)
+        return verify_signed(self.settings, self._loop, wanted, nsids, advance)
+
     # Arranging.
 
     def reset(self, did: str, collection: str) -> int:
@@ -500,6 +548,20 @@ class ImportService:
                 f" (now {', '.join(self.settings.collections)})"
             )
         return Pair(did, collection)
+
+    def _dids(self, given: Iterable[str]) -> Iterator[str]:
+        seen: set[str] = set()
+        for name in given:
+            did = parse_did(name, allow_private=self.settings.allow_private_hosts)
+            if did not in seen:
+                seen.add(did)
+                yield did
+
+    def _completed_accounts(self, collections: Collection[str] | None) -> Iterator[str]:
+        last = ""
+        while dids := self._ask(partial(completed_accounts, table=self._table, after=last, collections=collections)):
+            yield from dids
+            last = dids[-1]
 
     def _find_listeners(self) -> tuple[Listener, ...]:
         return (*self._listeners, *named_listeners(self.settings.listeners), *installed_listeners())

@@ -26,6 +26,7 @@ from parity_dagster.cli.psql import psql
 from parity_dagster.cli.report import report
 from parity_dagster.cli.sample import sample_network
 from parity_dagster.cli.status import import_status
+from parity_dagster.cli.verify import verify
 from parity_dagster.text import one_line
 
 
@@ -63,6 +64,7 @@ for _command in (
     export,
     reset,
     failed_records,
+    verify,
     doctor,
     demo,
     dev,

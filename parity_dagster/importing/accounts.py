@@ -158,3 +158,23 @@ class Accounts:
             if self._unsaved:
                 identities, self._unsaved = list(self._unsaved.values()), {}
                 await self._database.run(lambda conn: save_identities(conn, identities))
+
+
+class FreshAccounts:
+    """Accounts as their documents say now, for who compares: nothing is taken from the table, nor written to it."""
+
+    def __init__(self, resolver: IdentityResolver) -> None:
+        self._resolver = resolver
+
+    async def locate(self, did: str) -> Account:
+        """The account's present host; raises what `IdentityResolver.resolve_did` does."""
+        identity = await self._resolver.resolve_did(did)
+        return Account(did, identity.pds, is_resolved_now=True, document=identity.document)
+
+    async def relocate(self, account: Account) -> Account | None:
+        """Read an account's document once more; None if it still lives there."""
+        found = await self.locate(account.did)
+        if found.pds != account.pds:
+            return found
+        account.document = found.document
+        return None

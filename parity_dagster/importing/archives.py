@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from parity_dagster.errors import (
     SignatureWrong,
 )
 from parity_dagster.identifiers import tid_time
-from parity_dagster.importing.accounts import Account, Accounts
+from parity_dagster.importing.accounts import Account
 from parity_dagster.threads import DaemonThreads
 
 PAGE_RECORDS = 500
@@ -55,6 +55,7 @@ class Archive:
     """One account's repository, verified."""
 
     did: str
+    pds: str
     proof: Proof
     asked_at: float
     """Monotonic time of the request: what was known before must be in it."""
@@ -72,11 +73,15 @@ class Archive:
         """All records of a collection, least record key first; one page at least, as a list has."""
         self.readers += 1
         try:
-            pages = _pages(self.repository, self.did, collection)
+            pages = self.read(collection)
             while (page := await _in(self.threads, lambda: next(pages, None))) is not None:
                 yield page
         finally:
             self.readers -= 1
+
+    def read(self, collection: str) -> Iterator[ArchivePage]:
+        """The same for who has no event loop to hold up."""
+        return _pages(self.repository, self.did, collection)
 
 
 @dataclass(slots=True)
@@ -89,15 +94,18 @@ class _Account:
 
 
 class Archives:
-    """The archives of one importer.
+    """The archives of one importer, or of who compares with them.
 
     Args:
+        relocate: reads an account's document afresh; None if the account still lives there.
         max_bytes: largest archive that is spooled to disk.
     """
 
-    def __init__(self, repo: RepoClient, accounts: Accounts, *, max_bytes: int) -> None:
+    def __init__(
+        self, repo: RepoClient, relocate: Callable[[Account], Awaitable[Account | None]], *, max_bytes: int
+    ) -> None:
         self._repo = repo
-        self._accounts = accounts
+        self._relocate = relocate
         self._max_bytes = max_bytes
         self._threads = DaemonThreads(2, "parity-archive")
         self._known: dict[tuple[str, str], _Account] = {}
@@ -175,7 +183,7 @@ class Archives:
         except BaseException:
             file.close()
             raise
-        return Archive(account.did, proof, asked_at, repository, file, self._threads)
+        return Archive(account.did, account.pds, proof, asked_at, repository, file, self._threads)
 
     async def _verify(self, repository: RepositoryArchive, account: Account) -> Proof:
         key = signing_key(account.document, account.did)
@@ -183,7 +191,7 @@ class Archives:
             return await self._verify_with(repository, account, key)
         except SignatureWrong:
             # The key may have been changed between the look at the document and the commit.
-            if await self._accounts.relocate(account) is not None:
+            if await self._relocate(account) is not None:
                 raise RepoNotFound(f"{account.did} has left {account.pds} while its repository was read") from None
             changed = signing_key(account.document, account.did)
             if changed == key:

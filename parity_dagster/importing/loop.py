@@ -345,7 +345,7 @@ class Connections:
             # Loaded when it is asked for: what reads and verifies archives takes its time.
             from parity_dagster.importing.archives import Archives
 
-            archives = Archives(repo, accounts, max_bytes=self._settings.max_repo_bytes)
+            archives = Archives(repo, accounts.relocate, max_bytes=self._settings.max_repo_bytes)
         importer = Importer(
             self._settings,
             self._database,

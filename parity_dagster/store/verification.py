@@ -1,0 +1,81 @@
+"""What a verification asks of the table: a pair's rows in the order of a repository, and what excuses a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from typing import Any, Literal, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from parity_dagster.models import Pair
+
+ACCOUNTS_PER_STATEMENT = 500
+
+Excuse = Literal["failed", "newer"]
+
+
+class StoredRecord(NamedTuple):
+    """A row of `atproto_records`."""
+
+    rkey: str
+    cid: str | None
+    value: bytes
+    """JSON as PostgreSQL spells it."""
+    rev: str | None
+
+
+def stream_stored(conn: psycopg.Connection[Any], pair: Pair) -> Generator[StoredRecord]:
+    """Read a pair's rows, least record key first; a COPY, which takes the memory of one row however large they are."""
+    statement = sql.SQL(
+        "COPY (SELECT rkey, cid, convert_to(value::text, 'UTF8'), rev FROM atproto_records"
+        ' WHERE did = {} AND collection = {} ORDER BY rkey COLLATE "C") TO STDOUT (FORMAT binary)'
+    ).format(*map(sql.Literal, pair))
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(["text", "text", "bytea", "text"])
+        for row in copy.rows():
+            yield StoredRecord(*row)
+
+
+def find_excuses(conn: psycopg.Connection[Any], pair: Pair, rev: str) -> dict[str, Excuse]:
+    """Which records of a repository need not be in the table, and why.
+
+    Args:
+        rev: the repository's revision.
+
+    Returns:
+        By rkey: `failed`, it could not be stored and is kept; `newer`, a live event has deleted it since.
+    """
+    rows = conn.execute(
+        "SELECT rkey, 'newer' FROM parity_tombstones WHERE did = %(did)s AND collection = %(collection)s"
+        " AND rev > %(rev)s UNION ALL SELECT rkey, 'failed' FROM parity_failed_records WHERE did = %(did)s"
+        " AND collection = %(collection)s AND rkey IS NOT NULL",
+        {**pair._asdict(), "rev": rev},
+    )
+    return dict(rows.fetchall())
+
+
+def completed_accounts(
+    conn: psycopg.Connection[Any], table: str, after: str, collections: Collection[str] | None = None
+) -> list[str]:
+    """Some accounts that have complete pairs, in the order of the DIDs.
+
+    Args:
+        after: only greater DIDs.
+        collections: only complete pairs of these count; None for all.
+
+    Returns:
+        None of them only if there is no more.
+    """
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT DISTINCT did FROM {} WHERE did > %(after)s AND status = 'completed'"
+            " AND (%(only)s::text[] IS NULL OR collection = ANY(%(only)s)) ORDER BY did LIMIT %(limit)s"
+        ).format(sql.Identifier(table)),
+        {
+            "after": after,
+            "only": None if collections is None else list(collections),
+            "limit": ACCOUNTS_PER_STATEMENT,
+        },
+    )
+    return [did for (did,) in rows]

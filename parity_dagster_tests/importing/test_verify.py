@@ -1,0 +1,341 @@
+"""The table compared with the signed repositories: what is wrong is found, what is no fault is told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from parity_dagster.importing.archives import PAGE_RECORDS
+from parity_dagster.importing.live import LiveRecord
+from parity_dagster.importing.pair_task import tid_of
+from parity_dagster.importing.verify import EXAMPLES, is_same_json
+from parity_dagster.models import Pair, Source, Verification
+from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork
+from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
+from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings
+from parity_dagster_tests.atproto.archives import CODES
+from parity_dagster_tests.command_line import call, variables
+from parity_dagster_tests.imports import importing, query
+
+COUNTS = ("missing", "different", "surplus", "newer", "changed", "failed", "unverifiable")
+SOURCES: tuple[Source, ...] = ("repo", "list")
+
+
+@pytest.fixture
+def network() -> SampleNetwork:
+    return SampleNetwork()
+
+
+@pytest.fixture
+def served(settings: Settings, network: SampleNetwork) -> Iterator[tuple[ImportService, Running]]:
+    with importing(settings, network, source="repo", collections=(POST, LIKE)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def service(served: tuple[ImportService, Running]) -> ImportService:
+    return served[0]
+
+
+def verified(service: ImportService, did: str, **options: Any) -> dict[str, Verification]:
+    return {found.collection: found for found in service.verify([did], **options)}
+
+
+def differences(found: Verification) -> dict[str, int]:
+    return {name: count for name in COUNTS if (count := getattr(found, name))}
+
+
+def parity(service: ImportService, *arguments: str) -> Result:
+    return call(*arguments, env=variables(service.settings, PARITY_COLLECTIONS=f"{POST},{LIKE}"))
+
+
+def tamper(settings: Settings, did: str, how: str) -> str:
+    """Change one row of an account's posts by hand, and say which."""
+    ((found,),) = query(settings, "SELECT min(rkey) FROM atproto_records WHERE did = %s AND collection = %s", did, POST)
+    rkey = str(found) if how != "add" else "zzzz"
+    statement = {
+        "value": """UPDATE atproto_records SET value = value || '{"text": "forged"}'""",
+        "cid": "UPDATE atproto_records SET cid = 'bafyforged'",
+        "delete": "DELETE FROM atproto_records",
+        "add": "INSERT INTO atproto_records (did, collection, rkey, cid, value)"
+        """ VALUES (%s, %s, %s, 'bafyforged', '{"text": "added"}')""",
+    }[how]
+    only = "" if how == "add" else " WHERE did = %s AND collection = %s AND rkey = %s"
+    query(settings, statement + only, did, POST, rkey)
+    return rkey
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_was_imported_is_equal(
+    settings: Settings, network: SampleNetwork, service: ImportService, source: Source
+) -> None:
+    did = network.add_account({POST: 2 * PAGE_RECORDS + 7, LIKE: 0})
+    service.import_pairs([Pair(did, POST), Pair(did, LIKE)], source=source)
+    network.log.clear()
+    counted: list[int] = []
+    found = verified(service, did, on_progress=counted.append)
+    assert {nsid: (each.outcome, each.equal) for nsid, each in found.items()} == {
+        POST: ("equal", 2 * PAGE_RECORDS + 7),
+        LIKE: ("equal", 0),
+    }
+    assert sum(counted) == 2 * PAGE_RECORDS + 7
+    assert found[POST].commit == found[LIKE].commit != None  # noqa: E711 - also that it is there
+    assert found[POST].rev is not None
+    assert found[POST].pds is not None
+    assert network.log.count(method="com.atproto.sync.getRepo") == 1
+    assert network.log.count(method="com.atproto.repo.listRecords") == 0
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("how", "what"), [("value", "different"), ("cid", "different"), ("delete", "missing"), ("add", "surplus")]
+)
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_row_that_was_tampered_with_is_named(
+    settings: Settings,
+    network: SampleNetwork,
+    service: ImportService,
+    how: str,
+    what: str,
+    source: Source,
+    has_moved: bool,
+) -> None:
+    did = network.add_account({POST: 30, LIKE: 5})
+    service.import_pairs([Pair(did, POST), Pair(did, LIKE)], source=source)
+    rkey = tamper(settings, did, how)
+    if has_moved:
+        network.put_record(did, POST)
+    found = verified(service, did)
+    assert differences(found[POST]) == {what: 1, **({"changed": 1} if has_moved else {})}
+    assert found[POST].examples == [f"{what} {rkey}"]
+    assert found[POST].is_fault
+    assert found[LIKE].outcome == "equal"
+
+    said = parity(service, "verify", did)
+    assert said.exit_code == 1
+    assert f"{what} {rkey}" in said.stdout
+    assert "--reread" in said.stdout
+    service.import_pairs([Pair(did, POST)], reread=True)
+    assert verified(service, did)[POST].outcome == "equal"
+    assert parity(service, "verify", did).exit_code == 0
+
+
+def test_many_differences_are_counted_and_some_of_them_named(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: PAGE_RECORDS + 50})
+    service.import_user_collection(did, POST)
+    query(settings, "DELETE FROM atproto_records")
+    query(
+        settings,
+        "INSERT INTO atproto_records (did, collection, rkey, cid, value)"
+        " SELECT %s, %s, 'z' || n, 'bafyforged', '{}' FROM generate_series(1, 1500) n",
+        did,
+        POST,
+    )
+    (found,) = service.verify([did])
+    assert differences(found) == {"missing": PAGE_RECORDS + 50, "surplus": 1500}
+    assert len(found.examples) == EXAMPLES
+
+
+def test_what_live_events_brought_after_the_revision_is_no_fault(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    """A consumer of events is ahead of the repository that the host gives."""
+    did = network.add_account({POST: 30})
+    service.import_user_collection(did, POST)
+    rkeys = sorted(network.records(did, POST))
+    later = tid_of(datetime.now(UTC) + timedelta(hours=1))
+    service.upsert_records(
+        [
+            LiveRecord(f"at://{did}/{POST}/{rkeys[0]}", later, "bafyreinew", {"text": "edited"}),
+            LiveRecord(f"at://{did}/{POST}/{later}", later, "bafyreinew", {"text": "new"}),
+        ]
+    )
+    assert service.delete_record(f"at://{did}/{POST}/{rkeys[1]}", later)
+    (found,) = service.verify([did])
+    assert differences(found) == {"newer": 3}
+    assert (found.outcome, found.equal) == ("equal", 28)
+    assert parity(service, "verify", did).exit_code == 0
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_the_account_has_written_since_is_told_apart(
+    settings: Settings, network: SampleNetwork, service: ImportService, source: Source
+) -> None:
+    did = network.add_account({POST: 30})
+    service.import_pairs([Pair(did, POST)], source=source)
+    rkeys = sorted(network.records(did, POST))
+    network.put_record(did, POST)
+    network.put_record(did, POST, {"$type": POST, "text": "edited"}, rkey=rkeys[0])
+    network.delete_record(did, POST, rkeys[1])
+    (found,) = service.verify([did])
+    assert differences(found) == {"changed": 3}
+    assert (found.outcome, found.is_fault) == ("outdated", False)
+    assert service.import_user_collection(did, POST, refresh=True).completed
+    (found,) = service.verify([did])
+    assert (found.outcome, found.equal) == ("equal", 30)
+
+
+def test_odd_records_are_equal_or_kept_as_failed_records(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 20})
+    network.add_odd(did, POST)
+    service.import_user_collection(did, POST)
+    failed = len(service.find_failed_records(did))
+    (found,) = service.verify([did])
+    assert differences(found) == {"failed": failed}
+    assert found.outcome == "equal"
+    query(settings, "DELETE FROM parity_failed_records")
+    (found,) = service.verify([did])
+    assert differences(found) == {"missing": failed}
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_different"),
+    [
+        ({"n": 1.5}, False),
+        ('{"n": 1.500}', False),
+        ('{"n": 1.5000000000000000000001}', True),
+        ({"n": True}, True),
+    ],
+)
+def test_floats_are_compared_to_their_last_digit(
+    settings: Settings, network: SampleNetwork, service: ImportService, stored: Any, is_different: bool
+) -> None:
+    did = network.add_account({POST: [{"n": 1.5}]})
+    service.import_user_collection(did, POST)
+    text = stored if isinstance(stored, str) else json.dumps(stored)
+    query(settings, "UPDATE atproto_records SET value = value || %s::jsonb", text)
+    (found,) = service.verify([did])
+    assert differences(found) == ({"different": 1} if is_different else {})
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_same"),
+    [
+        (b'{"a":1,"b":[1,2]}', b'{"b": [1, 2], "a": 1}', True),
+        (b"[1]", b"[true]", False),
+        (b"[1.0]", b"[true]", False),
+        (b"[1.0]", b"[1]", True),
+        (b"[1]", b'["1"]', False),
+        (b"[0.1]", b"[0.1000000000000000055]", False),
+        (b"[1e22]", b"[10000000000000000000000]", True),
+        (b"[18446744073709551617]", b"[18446744073709551616]", False),
+        (b"[1,2]", b"[2,1]", False),
+        ('["é"]'.encode(), b'["\\u00e9"]', True),
+        (b"[" * 100_000 + b"]" * 100_000, b"[0.5]", None),
+    ],
+)
+def test_json_values_are_the_same_or_not(left: bytes, right: bytes, is_same: bool | None) -> None:
+    assert is_same_json(left, right) is is_same
+    assert is_same_json(right, left) is is_same
+
+
+@pytest.mark.parametrize("name", WRONG_ARCHIVES)
+def test_a_wrong_archive_proves_nothing(
+    settings: Settings, network: SampleNetwork, service: ImportService, name: str
+) -> None:
+    did = network.add_account({POST: 40})
+    service.import_pairs([Pair(did, POST)], source="list")
+    network.behave(did=did, archive=name)
+    (found,) = service.verify([did])
+    assert found.error_code == CODES[name]
+    if CODES[name]:
+        assert (found.outcome, found.compared) == ("unread", 0)
+        assert "\n" not in (found.error or "")
+    else:
+        assert found.outcome == "equal"
+
+
+def test_a_host_without_archives_is_said_per_account(network: SampleNetwork, service: ImportService) -> None:
+    first, second = network.add_account({POST: 5}), network.add_account({POST: 5})
+    service.import_pairs([Pair(first, POST), Pair(second, POST)])
+    network.behave(did=first, faults=(Fault(kind="501", method="getRepo"),))
+    said = parity(service, "verify", first, second, "--json")
+    assert said.exit_code == 1
+    given = {each["did"]: (each["outcome"], each["error_code"]) for each in json.loads(said.stdout)}
+    assert given == {first: ("unread", "archive_unavailable"), second: ("equal", None)}
+
+
+def test_an_older_repository_than_the_imported_one_proves_nothing(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 5})
+    service.import_user_collection(did, POST)
+    query(settings, "UPDATE parity_import_states SET rev = 'z' || substr(rev, 2), fence_rev = NULL")
+    (found,) = service.verify([did])
+    assert (found.outcome, found.error_code) == ("unread", "archive_outdated")
+
+
+def test_what_is_not_imported_to_its_end_is_said(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did, unknown = network.add_account({POST: 5, LIKE: 5}), network.add_account({POST: 5})
+    service.import_user(did)
+    query(settings, "UPDATE parity_import_states SET status = 'failed' WHERE collection = %s", LIKE)
+    found = verified(service, did)
+    assert {nsid: each.outcome for nsid, each in found.items()} == {POST: "equal", LIKE: "incomplete"}
+    assert parity(service, "verify", did).exit_code == 0
+    assert parity(service, "verify", did, "--collection", LIKE).exit_code == 1, "nothing was verified"
+
+    (nothing,) = service.verify([unknown])
+    assert (nothing.collection, nothing.outcome, nothing.error_code) == ("*", "unread", "not_imported")
+    said = parity(service, "verify", unknown)
+    assert said.exit_code == 1
+    assert f"parity import {unknown}" in said.stdout
+
+
+def test_offline_every_cid_is_recomputed_and_nobody_is_asked(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: [*({"text": f"é {n}"} for n in range(600)), {"n": 1.0}], LIKE: 5})
+    service.import_user(did)
+    network.log.clear()
+    assert {each.outcome for each in service.verify([did], offline=True)} == {"equal"}
+    query(settings, "UPDATE atproto_records SET value = value || '{\"n\": 2.5}' WHERE value ? 'n'")
+    before = verified(service, did, offline=True)
+    assert differences(before[POST]) == {"unverifiable": 1}
+    assert (before[POST].outcome, before[LIKE].outcome) == ("unverifiable", "equal")
+    assert parity(service, "verify", did, "--offline").exit_code == 0
+    rkey = tamper(settings, did, "value")
+    ((other,),) = query(settings, "SELECT max(rkey) FROM atproto_records WHERE collection = %s", LIKE)
+    query(settings, "UPDATE atproto_records SET cid = 'bafyforged' WHERE rkey = %s", other)
+    found = verified(service, did, offline=True)
+    assert differences(found[POST]) == {"different": 1, "unverifiable": 1}
+    assert f"different {rkey}" in found[POST].examples
+    assert found[LIKE].examples == [f"different {other}"]
+    assert parity(service, "verify", "--all", "--offline", "--json").exit_code == 1
+    assert network.log.entries() == []
+
+
+def test_all_accounts_or_a_sample_of_them_are_verified(network: SampleNetwork, service: ImportService) -> None:
+    assert parity(service, "verify", "--all").exit_code == 0, "nothing is there, and nothing is wrong"
+    dids = sorted(network.add_account({POST: 3, LIKE: 2}) for _ in range(9))
+    for did in dids:
+        service.import_user(did)
+    said = parity(service, "verify", "--all", "--json")
+    assert said.exit_code == 0
+    assert [each["did"] for each in json.loads(said.stdout)] == [did for did in dids for _ in (POST, LIKE)]
+    assert "18 imports: 18 equal; 45 records are what was signed." in said.stderr
+    said = parity(service, "verify", "--sample", "3", "--collection", POST, "--json", "--progress")
+    assert len({each["did"] for each in json.loads(said.stdout)} & set(dids)) == 3
+    assert "9 records" in said.stderr
+    assert [found.did for found in service.verify(collections=[LIKE])] == dids
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--all", "--sample", "3"], ["did:plc:z72i7hdynmk6r22z27h6tvur", "--all"], ["--sample", "0"], ["no_account"]],
+)
+def test_wrong_usage(service: ImportService, arguments: list[str]) -> None:
+    said = parity(service, "verify", *arguments)
+    assert said.exit_code == 2
+    assert said.stderr.startswith("error: ")
