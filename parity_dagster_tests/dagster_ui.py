@@ -63,7 +63,7 @@ def eventually(question: Callable[[], T | None], what: str, seconds: float = 60.
         answer = question()
         if answer:
             return answer
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -127,7 +128,9 @@ PROGRESS = """{
 def dropped(ui: DagsterUI, network: Running) -> list[str]:
     """Accounts whose list was put into the inbox, and that are imported."""
     dids = [network.network.add_account({POST: 7, LIKE: 3}) for _ in range(4)]
-    (ui.folder / "inbox" / "dids.txt").write_text("".join(f"{did}\n" for did in dids))
+    path = ui.folder / "inbox" / "dids.txt"
+    path.write_text("".join(f"{did}\n" for did in dids))
+    os.utime(path, (1, 1))  # or it is left alone for a while, as it may still be being written
 
     def is_imported() -> bool:
         said = ui.ask(PROGRESS)

@@ -67,7 +67,7 @@ def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumabl
     network = SampleNetwork()
     dids = [network.add_account({POST: 120}) for _ in range(3)]
     data = embedded.data_folder(own_server.home)
-    with importing(own_server, network, page_size=10, page_delay=100, database_patience=2.0) as (service, _):
+    with importing(own_server, network, page_size=10, page_delay=50, database_patience=1.0) as (service, _):
         stopped = threading.Event()
         endings = []
         committed = set()

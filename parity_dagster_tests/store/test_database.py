@@ -246,6 +246,7 @@ def test_two_processes_that_start_at_once_share_one_server_until_the_last_ends(u
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_many_processes_racing_for_a_new_home_all_get_the_server(home: Path) -> None:
     script = USER_OF_SERVER.replace("sys.stdin.read()", "")
     racing = [
