@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from parity_dagster.atproto.archive import Proof, RepositoryArchive, SigningKey, signing_key
 from parity_dagster.atproto.pages import FailedEntry, Record
-from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, RepoClient
+from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, THREADED_BYTES, RepoClient
 from parity_dagster.errors import (
     ArchiveTooBig,
     ArchiveUnavailable,
@@ -33,6 +33,8 @@ PAGE_RECORDS = 500
 """Records of an archive that go through the pipeline at once, as one page."""
 PAGE_BYTES = 2**19
 """Bytes of values after which such a page is closed."""
+SMALL_BYTES = 2**20
+"""Bytes of an archive that stays in memory: making and removing a file takes longer than reading most accounts."""
 MOST_IDLE = 64
 """Archives kept open although nobody is reading them, for pairs of their accounts that come later."""
 IDLE_BYTES = 2**28
@@ -60,8 +62,10 @@ class Archive:
     asked_at: float
     """Monotonic time of the request: what was known before must be in it."""
     repository: RepositoryArchive
-    file: IO[bytes]
-    threads: DaemonThreads
+    file: BinaryIO
+    """Where it lies; closed already if that is in memory."""
+    threads: DaemonThreads | None
+    """Who reads it, if that takes too long for the event loop."""
     readers: int = 0
 
     @property
@@ -165,15 +169,19 @@ class Archives:
 
     async def _fetch(self, account: Account, keep: AsyncExitStack) -> Archive:
         asked_at = time.monotonic()
-        # Opened with its first bytes: thousands of accounts may be waiting for their hosts' limits.
-        file = tempfile.SpooledTemporaryFile(max_size=1, prefix="parity-repo-")  # noqa: SIM115 - closed when its account is done
+        file = cast("BinaryIO", tempfile.SpooledTemporaryFile(SMALL_BYTES, prefix="parity-repo-"))  # noqa: SIM115 - closed when its account is done
         try:
             try:
-                await self._repo.fetch_archive(
-                    account.pds, account.did, cast("BinaryIO", file), max_bytes=self._max_bytes, keep=keep
-                )
-                repository = await _in(self._threads, lambda: RepositoryArchive(cast("BinaryIO", file)))
-                proof = await self._verify(repository, account)
+                await self._repo.fetch_archive(account.pds, account.did, file, max_bytes=self._max_bytes, keep=keep)
+                size = file.tell()
+                threads = self._threads if size > THREADED_BYTES else None
+                source: BinaryIO | bytes = file
+                if size <= SMALL_BYTES:
+                    file.seek(0)
+                    source = file.read()
+                    file.close()
+                repository = await _in(threads, lambda: RepositoryArchive(source))
+                proof = await self._verify(repository, account, threads)
             except ArchiveTooBig as exc:
                 raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
             except OSError as exc:
@@ -183,12 +191,12 @@ class Archives:
         except BaseException:
             file.close()
             raise
-        return Archive(account.did, account.pds, proof, asked_at, repository, file, self._threads)
+        return Archive(account.did, account.pds, proof, asked_at, repository, file, threads)
 
-    async def _verify(self, repository: RepositoryArchive, account: Account) -> Proof:
+    async def _verify(self, repository: RepositoryArchive, account: Account, threads: DaemonThreads | None) -> Proof:
         key = signing_key(account.document, account.did)
         try:
-            return await self._verify_with(repository, account, key)
+            return await _verify_with(repository, account, key, threads)
         except SignatureWrong:
             # The key may have been changed between the look at the document and the commit.
             if await self._relocate(account) is not None:
@@ -196,16 +204,18 @@ class Archives:
             changed = signing_key(account.document, account.did)
             if changed == key:
                 raise
-            return await self._verify_with(repository, account, changed)
-
-    async def _verify_with(self, repository: RepositoryArchive, account: Account, key: SigningKey) -> Proof:
-        def verify() -> Proof:
-            return repository.verify(did=account.did, key=key, known_rev=None)
-
-        return await _in(self._threads, verify)
+            return await _verify_with(repository, account, changed, threads)
 
 
-async def _in(threads: DaemonThreads, call: Callable[[], Result]) -> Result:
+async def _verify_with(
+    repository: RepositoryArchive, account: Account, key: SigningKey, threads: DaemonThreads | None
+) -> Proof:
+    return await _in(threads, lambda: repository.verify(did=account.did, key=key, known_rev=None))
+
+
+async def _in(threads: DaemonThreads | None, call: Callable[[], Result]) -> Result:
+    if threads is None:
+        return call()
     return await asyncio.get_running_loop().run_in_executor(threads, call)
 
 

@@ -17,7 +17,10 @@ ROOT = block_cid(b"root")
 
 
 @contextmanager
-def _opened(data: bytes, max_blocks: int = 10_000) -> Iterator[CarFile]:
+def _opened(data: bytes, max_blocks: int = 10_000, *, in_memory: bool = False) -> Iterator[CarFile]:
+    if in_memory:
+        yield CarFile(data, max_blocks=max_blocks)
+        return
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
@@ -28,11 +31,12 @@ def _section(block: bytes) -> bytes:
     return car_section(block_cid(block), block)
 
 
-def test_every_block_is_found_again():
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_every_block_is_found_again(in_memory):
     # more than the first table holds, blocks longer than the piece that is read at once, and one that crosses its end
     blocks = [b"block %d" % number * (number % 50 + 1) for number in range(3000)]
     blocks[1500] = b"long" * 500_000
-    with _opened(car_header(ROOT) + b"".join(map(_section, blocks))) as car:
+    with _opened(car_header(ROOT) + b"".join(map(_section, blocks)), in_memory=in_memory) as car:
         assert (car.root, car.count, car.used) == (ROOT, 3000, 0)
         for block in reversed(blocks):
             assert car.read(block_cid(block)) == block

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parity_dagster.errors import Reason
 from parity_dagster.events import ImportEvent, ImportProgress
-from parity_dagster.importing.archives import PAGE_RECORDS
+from parity_dagster.importing.archives import PAGE_RECORDS, SMALL_BYTES
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Fault, Running, SampleNetwork
@@ -107,6 +109,20 @@ def test_a_repository_longer_than_a_page_is_read_and_counted(
     assert len([event for event in events if isinstance(event, ImportProgress)]) == 4 + 1
     assert_equal(settings, network, did, POST)
     assert query(settings, "SELECT count(*) FROM parity_walk_pages") == [(0,)]
+
+
+def test_a_small_repository_needs_no_file_and_a_large_one_without_room_for_it_is_read_by_pages(
+    settings: Settings, network: SampleNetwork, service: ImportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    small, large = network.add_account({POST: 40}), network.add_account({POST: SMALL_BYTES // 250})
+    results = service.import_pairs([Pair(small, POST), Pair(large, POST)])
+    assert all(result.completed for result in results)
+    assert query(settings, "SELECT did, source FROM parity_import_states ORDER BY id") == [
+        (small, "repo"),
+        (large, "list"),
+    ]
+    assert_equal(settings, network, large, POST)
 
 
 @pytest.mark.parametrize("name", WRONG_ARCHIVES)

@@ -1,14 +1,16 @@
 """CAR files: the blocks of a repository one after the other, found again by their CIDs.
 
-The file lies on disk; what is in memory is a hash table of twelve bytes a slot, because a dict would need ten times as
-many for a repository of a million records. Every block is hashed as it is met, so that whatever is read later is what
-its CID says.
+A large file lies on disk; what is in memory is a hash table of twelve bytes a slot, because a dict would need ten times
+as many for a repository of a million records. Every block is hashed as it is met, so that whatever is read later is
+what its CID says.
 """
 
 from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import BinaryIO
 
@@ -37,6 +39,10 @@ class _Header(msgspec.Struct):
     roots: list[_Link]
 
 
+def _reader(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda length, offset: data[offset : offset + length]
+
+
 class CarFile:
     """The blocks of a CAR file of version 1.
 
@@ -44,7 +50,7 @@ class CarFile:
     Serialization"): they are hashed like the others, and count.
 
     Args:
-        file: on disk, and left as it is as long as this is used; it is not closed.
+        source: a file on disk, which is left as it is as long as this is used, and not closed; or the bytes of one.
         max_blocks: how many different blocks are accepted.
 
     Raises:
@@ -55,10 +61,13 @@ class CarFile:
     Source: CARv1 specification; repository specification of AT Protocol.
     """
 
-    def __init__(self, file: BinaryIO, *, max_blocks: int = MAX_BLOCKS) -> None:
-        self._fd = file.fileno()
+    def __init__(self, source: BinaryIO | bytes, *, max_blocks: int = MAX_BLOCKS) -> None:
+        if isinstance(source, bytes):
+            self._read_some, self.size = _reader(source), len(source)
+        else:
+            fd = source.fileno()
+            self._read_some, self.size = partial(os.pread, fd), os.fstat(fd).st_size
         self._max_blocks = max_blocks
-        self.size = os.fstat(self._fd).st_size
         self.root = b""
         """CID of the first root: the commit."""
         self.count = 0
@@ -105,13 +114,13 @@ class CarFile:
         return self._pread(CID_LENGTH, place >> _SECTION_BITS)
 
     def _pread(self, length: int, offset: int) -> bytes:
-        found = os.pread(self._fd, length, offset)
+        found = self._read_some(length, offset)
         if len(found) != length:
             raise ArchiveTruncated("the archive has become shorter while it was read")
         return found
 
     def _read_header(self) -> int:
-        start = os.pread(self._fd, _MAX_VARINT + MAX_HEADER_BYTES, 0)
+        start = self._read_some(_MAX_VARINT + MAX_HEADER_BYTES, 0)
         try:
             length, begin = read_varint(start, 0)
         except ValueError as exc:

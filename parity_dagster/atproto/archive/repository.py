@@ -41,18 +41,19 @@ class Proof:
 
 
 class RepositoryArchive:
-    """An answer of `com.atproto.sync.getRepo`, spooled to disk.
+    """An answer of `com.atproto.sync.getRepo`, spooled to disk unless it is small.
 
     Args:
-        file: the CAR file; it stays open and unchanged as long as this is used, and is not closed.
+        source: the CAR file, or what is in it; a file stays open and unchanged as long as this is used, and is not
+            closed.
         max_blocks: how many different blocks are accepted.
 
     Raises:
         ArchiveTruncated, ArchiveWrong, ArchiveTooBig: as `CarFile` says.
     """
 
-    def __init__(self, file: BinaryIO, *, max_blocks: int = MAX_BLOCKS) -> None:
-        self._car = CarFile(file, max_blocks=max_blocks)
+    def __init__(self, source: BinaryIO | bytes, *, max_blocks: int = MAX_BLOCKS) -> None:
+        self._car = CarFile(source, max_blocks=max_blocks)
         self._did = ""
         self._found: dict[str, tuple[bytearray, array[int]]] = {}
         self._all_found = False
