@@ -129,6 +129,12 @@ class Network:
         """Records over all accounts."""
         return sum(count for _, _, count in self._open("counts")["counts"])
 
+    def count_requests(self) -> tuple[int, int]:
+        """Requests so far: to all PDSes, and to the directory."""
+        asked = self._open("requests")["requests"]
+        lookups = sum(count for host, _, _, count in asked if host == "plc")
+        return sum(count for *_, count in asked) - lookups, lookups
+
     def _open(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(f"{self.control_url}/control/{path}", data, timeout=30) as answer:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.chart import bars
+from benchmarks.chart import CHARTS
 from benchmarks.rounds import Results
 from benchmarks.start import Start
-from benchmarks.workloads import RATE_LIMIT, RATE_WINDOW
+from benchmarks.workloads import LISTS, RATE_LIMIT, RATE_WINDOW, WHOLE, WORKLOADS
 
 BEGIN, END = "<!-- results: written by `python -m benchmarks --write` -->", "<!-- end of results -->"
 HEAD = (
     "contender", "seconds", "records/s", "pages/s", "CPU s: own", "PostgreSQL", "server", "server busy",
-    "peak MB", "rewritten",
+    "peak MB", "rewritten", "requests/account",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ def rows(results: Results) -> Iterator[tuple[str, ...]]:
             f"{busy:.0%}",
             f"{max(one.memory for one in measured):.0f}",
             f"{results.median(label, 'rewritten'):,.0f}",
+            f"{results.per_account(label, 'requests'):,.3g}",
         )
     for label, failure in results.failures.items():
         yield (label, f"failed: {failure}", *[""] * (len(HEAD) - 2))
@@ -44,7 +45,7 @@ def rows(results: Results) -> Iterator[tuple[str, ...]]:
 def findings(results: Results) -> Iterator[str]:
     """The ratios and limits that the project promises, as far as a workload shows them."""
     has = results.measured.keys()
-    parity = "parity, ImportService"
+    parity = LISTS
     if parity in has and {"floor: download", "floor: COPY"} <= has:
         floors = {label: results.median(label) for label in has if label.startswith("floor")}
         own = results.median(parity)
@@ -53,7 +54,7 @@ def findings(results: Results) -> Iterator[str]:
         for label, seconds in floors.items():
             yield f"ImportService takes {own / seconds:.2f} × the {label}"
     for peer, asked in (("SDK loop (atproto)", 8), ("dlt REST source", 12)):
-        if parity in has and peer in has:
+        if parity in has and peer in has and results.workload.shape != "limited":  # there both wait, and no more
             ratio = results.rate(parity) / results.rate(peer)
             yield f"ImportService stores {ratio:.1f} × the records/s of the {peer} (wanted on wide: {asked})"
     dagster = "parity, Dagster run"
@@ -65,6 +66,8 @@ def findings(results: Results) -> Iterator[str]:
             f" {more['empty run s']:.2f} s of a run that imports nothing; before that, process, Dagster's import, code"
             f" location, storage and a first run take {more['start-up s']:.1f} s"
         )
+    if WHOLE in has:
+        yield from _of_repositories(results)
     for label, measured in results.measured.items():
         more = measured[-1].more
         if "first half s" in more:
@@ -101,6 +104,32 @@ def findings(results: Results) -> Iterator[str]:
         yield f"the sample network serves {results.server_limit:,.0f} pages/s to a raw client that reads nothing"
 
 
+def _of_repositories(results: Results) -> Iterator[str]:
+    """What reading whole repositories brings beside reading lists."""
+    cpu = {label: 1e6 * results.median(label, "cpu") / results.records for label in (LISTS, WHOLE)}
+    requests = {label: results.per_account(label, "requests") for label in (LISTS, WHOLE)}
+    ratio = results.median(WHOLE) / results.median(LISTS)
+    yield (
+        f"whole repositories: {requests[WHOLE]:.2f} requests per account to the PDSes (wanted: 1.2 at most), lists"
+        f" {requests[LISTS]:,.1f}; to the directory {results.per_account(WHOLE, 'lookups'):.2f} and"
+        f" {results.per_account(LISTS, 'lookups'):.2f}"
+    )
+    yield (
+        f"whole repositories: {ratio:.2f} × the time of the lists (wanted on narrow: 0.5), {1 / ratio:.1f} × the"
+        " accounts per minute (wanted on limited: 10)"
+    )
+    yield (
+        f"whole repositories: {cpu[WHOLE]:.1f} µs of CPU per record in the importing process, everything verified"
+        f" (wanted: 25), lists {cpu[LISTS]:.1f} µs"
+    )
+    last = results.measured[WHOLE][-1]
+    if "archive MB" in last.more:
+        yield (
+            f"whole repositories: peak {last.memory:.0f} MB for a repository of {last.records:,} records, a file of"
+            f" {last.more['archive MB']:.0f} MB (wanted: under 300 MB for a million)"
+        )
+
+
 def summary(results: Sequence[Results], machine: str) -> str:
     """Everything, for a terminal."""
     parts = [machine]
@@ -126,30 +155,48 @@ def _scaled(results: Results) -> str:
 def write_report(
     results: Sequence[Results], machine: str, command: str, checks: str, docs: Path, start: Start | None = None
 ) -> list[Path]:
-    """Write the generated part of performance.md, and its chart, below the folder `docs`; the files written."""
-    lines = ["", f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}.", ""]
+    """Write what was measured into the generated part of performance.md, and the charts that can be drawn of it.
+
+    Workloads that were not measured stay as they are, and so does a chart that needs one of them.
+
+    Returns:
+        The files below the folder `docs` that were written.
+    """
+    measured = f"measured {datetime.now(UTC):%Y-%m-%d} with `{command}` on {machine}"
+    sections: dict[str, list[str]] = {}
     for one in results:
         rounds = max((len(measured) for measured in one.measured.values()), default=0)
-        lines += [
-            f"### {one.workload.name}",
-            "",
+        sections[one.workload.name] = [
             f"{one.workload.about.capitalize()}{_scaled(one)}: {one.pairs:,} pairs, {one.records:,} records;"
-            f" {'median of ' + str(rounds) + ' rounds' if rounds > 1 else 'one round'}.",
+            f" {'median of ' + str(rounds) + ' rounds' if rounds > 1 else 'one round'}, {measured}.",
             "",
             f"| {' | '.join(HEAD)} |",
             f"|{'---|' + '--:|' * (len(HEAD) - 1)}",
             *(f"| {' | '.join(row)} |" for row in rows(one)),
             "",
             *(f"- {finding}" for finding in findings(one)),
-            "",
         ]
     if start is not None:
-        lines += ["### A command's start", "", *start.lines(), ""]
-    lines += ["### Validation", "", f"{checks}.", ""]
-    page, picture = docs / "performance.md", docs / "performance.svg"
-    replace_part(page, BEGIN, END, lines)
-    picture.write_text(bars(results), encoding="utf-8")
-    return [page, picture]
+        sections["A command's start"] = list(start.lines())
+    sections["Validation"] = [f"{checks}."]
+    page = docs / "performance.md"
+    known = _sections(page.read_text(encoding="utf-8"))
+    known.update({name: "\n".join(lines) for name, lines in sections.items()})
+    order = [one.name for one in WORKLOADS if one.name in known]
+    order += [name for name in known if name not in order]
+    replace_part(page, BEGIN, END, ["", *(f"### {name}\n\n{known[name]}\n" for name in order)])
+    written = [page]
+    for chart in CHARTS:
+        if chart.workloads <= {one.workload.name for one in results}:
+            written.append(docs / chart.file)
+            written[-1].write_text(chart.draw(results), encoding="utf-8")
+    return written
+
+
+def _sections(page: str) -> dict[str, str]:
+    """The generated part by its headings."""
+    _, *found = page.partition(BEGIN)[2].partition(END)[0].split("\n### ")
+    return {name: text.strip() for name, _, text in (one.partition("\n") for one in found)}
 
 
 def replace_part(page: Path, begin: str, end: str, lines: Sequence[str]) -> None:

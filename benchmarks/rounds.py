@@ -34,6 +34,9 @@ class Measured:
         server_cpu: of the sample network.
         memory: peak resident size of the contender's process, in MB, preparations included.
         rewritten: rows of the records table that were updated or deleted.
+        accounts: that it was given.
+        requests: to all PDSes, as they counted them.
+        lookups: requests to the directory.
         more: what else the contender found.
     """
 
@@ -45,6 +48,9 @@ class Measured:
     server_cpu: float
     memory: float
     rewritten: int
+    accounts: int
+    requests: int
+    lookups: int
     more: dict[str, Any]
 
 
@@ -77,6 +83,10 @@ class Results:
         """Median records per second; a download counts the records that were on its pages."""
         return float(statistics.median((one.records or self.records) / one.seconds for one in self.measured[label]))
 
+    def per_account(self, label: str, name: str) -> float:
+        """Median of an attribute of `Measured` for each account."""
+        return float(statistics.median(getattr(one, name) / one.accounts for one in self.measured[label]))
+
 
 def run_workload(
     workload: Workload,
@@ -98,7 +108,7 @@ def run_workload(
         accounts = [(did, hosts[number % len(hosts)]) for number, did in enumerate(served.dids)]
         pairs = [(did, nsid, pds) for did, pds in accounts for nsid in workload.collections]
         results = Results(workload, scale, len(pairs), served.count_records(), 0.0)
-        if workload.shape != "latency":  # there it is the wait that is served
+        if workload.shape not in ("latency", "limited"):  # there it is the wait that is served
             results.server_limit = pages_per_second(pairs, 4000 if rounds > 1 or scale == 1 else 1000)
             say(f"{workload.name}: the network serves {results.server_limit:,.0f} pages/s to a raw client")
         for number in range(rounds):
@@ -117,7 +127,7 @@ def run_workload(
                 say(
                     f"{workload.name} {number + 1}/{rounds}: {contender.label:<45} {one.seconds:8.2f} s"
                     f" {one.records / one.seconds:10,.0f} records/s, CPU s: own {one.cpu:.1f}"
-                    f" database {one.database_cpu:.1f} server {one.server_cpu:.1f}"
+                    f" database {one.database_cpu:.1f} server {one.server_cpu:.1f}, requests {one.requests:,}"
                 )
         return results
 
@@ -143,7 +153,7 @@ def _measure(
             process.stdin.flush()
             if process.stdout.readline().strip() != "ready":
                 raise RuntimeError("the contender ended before it was ready")
-            clocks = database.cpu(), served.cpu()
+            clocks, asked = (database.cpu(), served.cpu()), served.count_requests()
             said, _ = process.communicate("go\n", timeout=TIME_LIMIT)
         finally:
             if process.poll() is None:
@@ -151,6 +161,7 @@ def _measure(
     if process.returncode or not said.strip():
         raise RuntimeError(f"the contender ended with status {process.returncode}")
     answer = json.loads(said.splitlines()[-1])
+    requests, lookups = served.count_requests()
     return Measured(
         seconds=answer["seconds"],
         records=answer["records"],
@@ -160,5 +171,8 @@ def _measure(
         server_cpu=served.cpu() - clocks[1],
         memory=answer["memory"],
         rewritten=database.rewritten() - rewritten,
+        accounts=len(taken),
+        requests=requests - asked[0],
+        lookups=lookups - asked[1],
         more=answer["more"],
     )

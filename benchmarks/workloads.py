@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
+REPOST, REVIEW = "app.bsky.feed.repost", "com.example.review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,17 @@ class Workload:
 DOWNLOAD = Contender("download", "floor: download")
 COPY = Contender("copy", "floor: COPY", options={"connections": 1})
 PARALLEL_COPY = Contender("copy", "floor: COPY over 2 connections", options={"connections": 2})
-SERVICE = Contender("service", "parity, ImportService")
+LISTS, WHOLE = "parity, ImportService", "parity, whole repositories"
+SERVICE = Contender("service", LISTS)
+REPOSITORIES = Contender("repositories", WHOLE)
 Calls = tuple[tuple[str, dict[str, object]], ...]
 _NO_GATE: Calls = (("behave", {"sync_methods": False}),)
 _GATE: Calls = (("behave", {"sync_methods": True}),)
 # The reference PDS allows 3,000 requests in 5 minutes; here the same ten per second, in a window of 5 s.
 RATE_LIMIT, RATE_WINDOW = 50, 5.0
 _LIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": RATE_LIMIT, "rate_window": RATE_WINDOW}),)
+# The shape's limits as they are; whoever sets a behaviour begins new windows.
+_NEW_WINDOWS: Calls = (("behave_all_hosts", {}),)
 _UNLIMITED: Calls = (("behave_all_hosts", {"latency": 0.05, "rate_limit": 0}),)
 
 
@@ -91,7 +96,20 @@ WORKLOADS = (
         (POST, LIKE),
         1,
         0.04,
-        (DOWNLOAD, COPY, SERVICE, *peers(0.02)),
+        (DOWNLOAD, COPY, SERVICE, REPOSITORIES, *peers(0.02)),
+    ),
+    Workload(
+        "limited",
+        "100 accounts × 5 collections × 116 records on a host with the two rate limits of the reference PDS",
+        "limited",
+        (POST, LIKE, FOLLOW, REPOST, REVIEW),
+        1,
+        0.1,
+        (
+            replace(SERVICE, network=_NEW_WINDOWS),
+            replace(REPOSITORIES, network=_NEW_WINDOWS),
+            replace(peers(0.2)[0], network=_NEW_WINDOWS),
+        ),
     ),
     Workload(
         "whale",
@@ -100,7 +118,12 @@ WORKLOADS = (
         (POST,),
         1,
         0.06,
-        (DOWNLOAD, COPY, Contender("service", "parity, ImportService", options={"halves": True})),
+        (
+            DOWNLOAD,
+            COPY,
+            replace(SERVICE, options={"halves": True}),
+            replace(REPOSITORIES, options={"halves": True, "weigh": True}),
+        ),
     ),
     Workload(
         "refresh",

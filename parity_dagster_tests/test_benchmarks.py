@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chart import bars
+from benchmarks.chart import CHARTS
 from benchmarks.checking import cost_of_checks
 from benchmarks.environment import Database, database
 from benchmarks.report import BEGIN, END, summary, write_report
@@ -18,9 +18,9 @@ from benchmarks.workloads import WORKLOADS
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
-TINY = {"wide": 0.01, "whale": 0.003, "refresh": 0.01}
+TINY = {"wide": 0.01, "limited": 0.03, "whale": 0.003, "refresh": 0.01}
 OTHERS = {"sdk": "atproto", "dlt": "dlt"}
-OWN = {"download", "copy", "service", "refresh"}
+OWN = {"download", "copy", "service", "refresh", "repositories"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def bench_database():
 
 @pytest.fixture(scope="module")
 def results(bench_database: Database) -> dict[str, Results]:
-    """Three workloads once, by parity's own contenders alone: the others take seconds to load."""
+    """Four workloads once, by parity's own contenders alone: the others take seconds to load."""
     found = {}
     for workload in WORKLOADS:
         if workload.name not in TINY:
@@ -55,6 +55,17 @@ def test_parity_stores_as_many_records_as_the_floor_copies(results: dict[str, Re
     measured = results[workload].measured
     stored = measured["parity, ImportService"][0].records
     assert stored == measured["floor: COPY"][0].records == results[workload].records > 0
+
+
+def test_a_whole_repository_is_one_request_for_the_same_records(results: dict[str, Results]) -> None:
+    for workload, pages in (("limited", 5 * 3), ("whale", 1500 // 100 + 1)):
+        one = results[workload]
+        lists, whole = one.measured["parity, ImportService"][0], one.measured["parity, whole repositories"][0]
+        assert lists.records == whole.records == one.records
+        assert one.per_account("parity, ImportService", "requests") == pages + 1, "the revision is asked for first"
+        assert one.per_account("parity, whole repositories", "requests") == 1
+        assert one.per_account("parity, whole repositories", "lookups") == 1
+    assert whole.more["archive MB"] > 0
 
 
 def test_a_refresh_rewrites_what_changed_and_nothing_else(results: dict[str, Results]) -> None:
@@ -92,11 +103,19 @@ def test_the_report_shows_every_contender_and_keeps_the_words_around_it(
     for one in results.values():
         for label in one.measured:
             assert f"| {label} |" in text
+    refresh = results["refresh"]
+    write_report([refresh], "a machine", "python -m benchmarks --workload refresh", "checked", tmp_path)
+    again = page.read_text(encoding="utf-8")
+    assert (
+        again.replace(" --workload refresh", "").partition("### Validation")[0] == text.partition("### Validation")[0]
+    )
+    assert again.endswith(f"\n### Validation\n\nchecked.\n\n{END}\nafter\n"), "what was not measured again stays"
     assert "× the slower floor" in summary(list(results.values()), "a machine")
 
 
 def test_the_chart_has_a_bar_for_every_contender_that_is_compared(results: dict[str, Results]) -> None:
-    drawn = bars(list(results.values()))
+    speeds, requests = (chart.draw(list(results.values())) for chart in CHARTS)
     compared = [one for one in results.values() if "floor: COPY" in one.measured]
-    assert len(re.findall("<rect x=", drawn)) == sum(len(one.measured) for one in compared)
-    assert drawn.startswith("<svg ")
+    assert len(re.findall("<rect x=", speeds)) == sum(len(one.measured) for one in compared)
+    assert re.findall(r">([\d.]+)</text>", requests) == ["16.0", "1.0"]
+    assert speeds.startswith("<svg ")

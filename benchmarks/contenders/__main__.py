@@ -22,6 +22,7 @@ CONTENDERS = {
     "copy": "floor",
     "service": "parity",
     "refresh": "parity",
+    "repositories": "parity",
     "dagster": "dagster_run",
     "sdk": "sdk",
     "dlt": "dlt_rest",

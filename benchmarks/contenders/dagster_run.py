@@ -27,7 +27,7 @@ def dagster(task: Task, stack: ExitStack) -> Run:
     shutil.copy(Path(__file__).parents[2] / "dagster.yaml", folder)
     os.environ["DAGSTER_HOME"] = str(folder)
     os.environ["PARITY_DATABASE_URL"] = task.database_url
-    settings = settings_for(task).model_copy(update={"collections": tuple(task.collections)})
+    settings = settings_for(task)
 
     import dagster as dg
 

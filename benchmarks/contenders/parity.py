@@ -6,6 +6,9 @@ import time
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
+
+import httpx
 
 from benchmarks.contenders.task import Done, Run, Task
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress
@@ -22,6 +25,7 @@ def settings_for(task: Task) -> Settings:
         plc_url=task.plc_url,
         allow_private_hosts=True,
         page_delay=0,
+        collections=tuple(task.collections),
     )
 
 
@@ -35,11 +39,29 @@ def refresh(task: Task, stack: ExitStack) -> Run:
     return _import(task, stack, refresh=True)
 
 
-def _import(task: Task, stack: ExitStack, *, refresh: bool) -> Run:
-    importer = stack.enter_context(ImportService(settings_for(task), report=False))
+def repositories(task: Task, stack: ExitStack) -> Run:
+    """Import all pairs for the first time, out of their accounts' signed repositories."""
+    run = _import(task, stack, refresh=False, source="repo")
+    if not task.options.get("weigh"):
+        return run
+    did, pds = task.accounts[0]
+    with httpx.stream("GET", f"{pds}/xrpc/com.atproto.sync.getRepo", params={"did": did}, timeout=120) as answer:
+        size = sum(map(len, answer.iter_raw()))
+
+    def weighed() -> Done:
+        done = run()
+        done.more["archive MB"] = size / 2**20
+        return done
+
+    return weighed
+
+
+def _import(task: Task, stack: ExitStack, *, refresh: bool, source: Literal["list", "repo"] = "list") -> Run:
+    importer = stack.enter_context(ImportService(settings_for(task), report=False, source=source))
     importer.import_pairs([])  # now connections and loop are there
     import_module("parity_dagster.atproto.transport")  # loaded late by the service, as is this
     import_module("parity_dagster.importing.importer")
+    import_module("parity_dagster.importing.archives")
     pairs = [Pair(did, nsid) for did, nsid, _ in task.pairs]
     progress: list[tuple[float, int]] = []
     pages = fetched = 0

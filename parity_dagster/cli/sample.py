@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from parity_dagster.sample_network import Running
 
-_SHAPES = ("demo", "wide", "narrow", "whale", "latency", "crowd")
+_SHAPES = ("demo", "wide", "narrow", "whale", "latency", "limited", "crowd")
 _MOST_DIDS = 10
 
 

@@ -1,7 +1,7 @@
 """Steering a served network from another process: `POST /control/<method>` with JSON arguments.
 
 Each method is one of `SampleNetwork`, named and called as in Python; `GET /control/log`, `/control/records`,
-`/control/counts` and `/control/network` read.
+`/control/counts`, `/control/requests` and `/control/network` read.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ def _counts(network: SampleNetwork, query: dict[str, str]) -> Any:
     return {"counts": [[did, nsid, count] for (did, nsid), count in network.counts().items()]}
 
 
+def _requests(network: SampleNetwork, query: dict[str, str]) -> Any:
+    return {"requests": [[*asked, count] for asked, count in network.log.counts().items()]}
+
+
 def describe(network: SampleNetwork, *, dids: int | None = None) -> dict[str, Any]:
     """Return where a network is served and who lives there: all DIDs, or the first ones."""
     return {
@@ -94,4 +98,5 @@ _READERS: dict[str, Callable[[SampleNetwork, dict[str, str]], Any]] = {
     "log": _log,
     "network": lambda network, query: describe(network),
     "records": _records,
+    "requests": _requests,
 }

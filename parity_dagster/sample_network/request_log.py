@@ -77,6 +77,10 @@ class RequestLog:
             and (status is None or a_status == status)
         )
 
+    def counts(self) -> Counter[tuple[str, str, int]]:
+        """Return how many requests there were of each (host, method, status), forgotten ones included."""
+        return self._counts.copy()
+
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from parity_dagster.sample_network.content import FOLLOW, LIKE, POST, PROFILE, REPOST
 from parity_dagster.sample_network.network import SampleNetwork
 
-Shape = Literal["demo", "wide", "narrow", "whale", "latency", "crowd"]
+Shape = Literal["demo", "wide", "narrow", "whale", "latency", "limited", "crowd"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 _DEMO_SHARES = {POST: 0.35, LIKE: 0.4, REPOST: 0.1, FOLLOW: 0.15}
 _NAMES = ("ada", "bashir", "chiyo", "dulce", "emeka", "fatma", "gwen", "haakon", "ines", "jun")
@@ -36,8 +36,9 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
     """Return a network of one of the benchmarks' shapes.
 
     `wide` has 100 accounts × 3 collections × 1,000 records, `narrow` 5,000 × 2 × 20, `whale` one account
-    with 500,000 posts, `latency` is wide over 20 hosts that take 50 ms for each answer, `crowd` has 10,000
-    accounts × 3 collections × 1 to 30 records over 10 hosts. `demo` is `demo_network()`.
+    with 500,000 posts, `latency` is wide over 20 hosts that take 50 ms for each answer, `limited` has 100 × 5 × 116
+    on a host with the two rate limits of the reference PDS, in windows of 5 s, `crowd` has 10,000 accounts × 3
+    collections × 1 to 30 records over 10 hosts. `demo` is `demo_network()`.
 
     Args:
         scale: multiplies the accounts (for `whale`: the records).
@@ -57,6 +58,9 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
         case "narrow":
             for _ in range(max(1, round(5000 * scale))):
                 network.add_account(dict.fromkeys((POST, LIKE), 20))
+        case "limited":
+            for _ in range(max(1, round(100 * scale))):
+                network.add_account(dict.fromkeys((*three, REPOST, "com.example.review"), 116))
         case "whale":
             network.add_account({POST: max(1, round(500_000 * scale))})
         case "crowd":
@@ -68,4 +72,7 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
     if shape == "latency":
         for name in network.hosts:
             network.behave(host=name, latency=0.05)
+    if shape == "limited":
+        # 3,000 requests in 5 minutes, and 6,000 of getRepo beside them: the same rates, in windows that are soon full
+        network.behave(host="pds-1", rate_limit=50, repo_rate_limit=100, rate_window=5.0)
     return network

@@ -664,6 +664,9 @@ def test_another_process_can_steer_it_over_the_control_port(served: Running, cli
     assert held[rkey]["value"].encode("latin-1") == '{"b":"ü"}'.encode()
     assert {record["rkey"]: record["odd"] for record in records if record["odd"]} == odd
     assert client.get(f"{control}/control/counts").json()["counts"] == [[did, LIKE, 3], [did, POST, 5]]
+    asked = client.get(f"{control}/control/requests").json()["requests"]
+    assert sum(count for *_, count in asked) == served.network.log.count()
+    assert ["pds-1", "com.atproto.repo.listRecords", 500, len(log)] in asked
     assert client.get(f"{control}/control/network").json()["plc_url"] == served.plc_url
     post("take_down_host", host="pds-9")
     with pytest.raises((httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError)):
@@ -776,6 +779,10 @@ def test_shapes_have_the_sizes_they_are_named_for() -> None:
     latency = benchmark_network("latency", scale=0.2)
     assert len(latency.hosts) == len(latency.dids) == 20
     assert latency.scopes.find("pds-7").behaviour.latency == 0.05
+    limited = benchmark_network("limited")
+    assert (len(limited.dids), len(limited.counts()), set(limited.counts().values())) == (100, 500, {116})
+    behaviour = limited.scopes.find("pds-1").behaviour
+    assert (behaviour.rate_limit, behaviour.repo_rate_limit, behaviour.rate_window) == (50, 100, 5.0)
     assert list(benchmark_network("whale").counts().values()) == [500_000]
     crowd = benchmark_network("crowd", scale=0.01).counts()
     assert (len(crowd), min(crowd.values()) >= 1, max(crowd.values()) <= 30) == (300, True, True)
