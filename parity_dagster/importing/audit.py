@@ -1,5 +1,7 @@
 """The audit: some accounts are read again from their PDSes and compared with the table, record by record.
 
+Where a PDS gives it, that is the signed repository, which proves what is equal; else the lists.
+
 A repository whose revision is still the one noted before the import must be equal to the table. In one that has moved
 on, a record may be newer than the import, or changed or deleted since: such differences are counted as `changed`.
 """
@@ -9,14 +11,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from parity_dagster.atproto.network import Network, open_network
-from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.atproto.repo import USUAL_BYTES, RepoClient
 from parity_dagster.atproto.xrpc import XrpcError
-from parity_dagster.errors import ParityError
+from parity_dagster.errors import ArchiveUnavailable, DatabaseError, ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.loop import BackgroundLoop
 from parity_dagster.importing.mappers import Mappers
@@ -27,6 +29,12 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, differing, failed_keys, stored_keys
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import find_states
+from parity_dagster.threads import beside_the_loop
+
+if TYPE_CHECKING:
+    from parity_dagster.importing.archives import Archive
+    from parity_dagster.importing.verify import SignedRepositories
+    from parity_dagster.models import Verification
 
 PAIR_SECONDS = 300.0
 """Seconds that reading one pair again may take; a host that drips, or keeps asking to wait, is not waited for."""
@@ -53,6 +61,8 @@ class PairAudit:
     """Differences that came after the import."""
     is_whole: bool = True
     """Whether the list was read to its end."""
+    is_proven: bool = False
+    """Whether it was compared with the signed repository, and not with a list."""
     error: str | None = None
     """Why it could not be read."""
     examples: list[str] = field(default_factory=list)
@@ -62,6 +72,11 @@ class PairAudit:
     def is_equal(self) -> bool:
         """Whether nothing is wrong, as far as it could be read."""
         return not (self.missing or self.different or self.surplus)
+
+    @property
+    def outcome(self) -> str:
+        """One word: `proven`, `equal`, `different`, or `unread`."""
+        return "different" if not self.is_equal else "unread" if self.error else "proven" if self.is_proven else "equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,11 @@ class AuditReport:
     def compared(self) -> int:
         """Records compared."""
         return sum(pair.compared for pair in self.pairs)
+
+    @property
+    def proven(self) -> int:
+        """Those that are what their authors have signed."""
+        return sum(pair.compared - pair.missing - pair.different for pair in self.pairs if pair.is_proven)
 
     @property
     def lost(self) -> int:
@@ -98,7 +118,8 @@ def audit(
     """Read accounts again and compare them with the table; nothing is written.
 
     Args:
-        max_pages: pages read of a pair; what lies beyond is not compared.
+        max_pages: pages read of a pair; what lies beyond is not compared. A repository may have as many bytes as so
+            many pages.
         run_id: only accounts that this Dagster run worked on.
         seconds: that reading one pair may take; what was not reached by then is not compared.
 
@@ -122,7 +143,7 @@ def _error(exc: Exception) -> str:
 
     Raises what the database raised, which would fail for the others too.
     """
-    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError | DatabaseError):
         raise exc
     return str(exc if isinstance(exc, ParityError | XrpcError) else unexpected(exc))
 
@@ -136,16 +157,33 @@ class _Auditor:
         self._mappers = Mappers(settings.mappers)
 
     async def audit(self, accounts: dict[str, list[ImportState]]) -> list[PairAudit]:
+        # Loaded when it is needed: what reads and verifies archives takes its time.
+        from parity_dagster.importing.verify import SignedRepositories
+
         network = open_network(self._settings)
+        max_bytes = min(self._settings.max_repo_bytes, self._max_pages * USUAL_BYTES)
+        repositories = SignedRepositories(self._settings, max_bytes)
+        audits: list[PairAudit] = []
         try:
-            return [pair for did, states in accounts.items() for pair in await self._account(did, states, network)]
+            for did, states in accounts.items():
+                audits += await self._account(did, states, network, repositories)
+                await repositories.forget(did)
+            return audits
         finally:
+            repositories.close()
             await network.aclose()
 
-    async def _account(self, did: str, states: list[ImportState], network: Network) -> list[PairAudit]:
+    async def _account(
+        self, did: str, states: list[ImportState], network: Network, repositories: SignedRepositories
+    ) -> list[PairAudit]:
         audits = [PairAudit(state.did, state.collection, state.pds) for state in states]
         try:
             async with asyncio.timeout(self._seconds):
+                try:
+                    await self._prove(audits, await repositories.open(network, did))
+                    return audits
+                except ArchiveUnavailable:
+                    pass  # then by pages
                 pds = (await network.identities.resolve_did(did)).pds
                 rev = await network.repos.latest_rev(pds, did)
         except TimeoutError:
@@ -166,6 +204,24 @@ class _Auditor:
             except Exception as exc:  # noqa: BLE001 - see _error
                 found.error = _error(exc)
         return audits
+
+    async def _prove(self, audits: list[PairAudit], archive: Archive) -> None:
+        from parity_dagster.importing.verify import verify_account
+
+        nsids = [found.collection for found in audits]
+        comparison = verify_account(self._settings, archive.did, nsids, archive, self._mappers)
+        verified: list[Verification] = await beside_the_loop(list, comparison)
+        by_collection = {result.collection: result for result in verified}
+        for found in audits:
+            result = by_collection.get(found.collection)
+            if result is None or result.error_code == "incomplete":
+                continue  # it is being read anew, or was forgotten
+            found.pds, found.error = archive.pds, result.error
+            if result.error is None:
+                found.is_proven = True
+                found.compared = result.compared - result.surplus
+                found.missing, found.different, found.surplus = result.missing, result.different, result.surplus
+                found.changed, found.examples = result.changed + result.newer, result.examples
 
     async def _pair(self, found: PairAudit, state: ImportState, rev: str | None, repo: RepoClient) -> None:
         assert found.pds is not None

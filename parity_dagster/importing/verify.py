@@ -66,7 +66,9 @@ class SignedRepositories:
             self._accounts = FreshAccounts(network.identities)
             self._archives = Archives(network.repos, self._accounts.relocate, max_bytes=self._max_bytes)
         async with AsyncExitStack() as keep:  # one repository after the other: none has to wait for another to be used
-            return await self._archives.open(await self._accounts.locate(did), None, 0.0, keep)
+            archive = await self._archives.open(await self._accounts.locate(did), None, 0.0, keep)
+            archive.readers += 1  # until it is forgotten, so that it is not closed to make room
+            return archive
 
     def fetching(self, did: str) -> Callable[[Connections], Awaitable[Archive | ParityError]]:
         """The same for the loop, or why it cannot be read, whatever that is: it must cost one account."""
@@ -122,15 +124,7 @@ def verify_signed(
                 return
             did, running = ahead[0]
             archive = None if running is None else running.result()
-            with open_snapshot(settings) as conn:
-                states = _states(conn, settings, did, collections)
-                yield from _nothing(did, states)
-                for state in states:
-                    found = _begin(state, archive)
-                    if isinstance(archive, Archive) and found.error is None:
-                        for count in compare(conn, state, archive, mappers, found):
-                            advance(count)
-                    yield found
+            yield from verify_account(settings, did, collections, archive, mappers, advance)
             ahead.popleft()
             if running is not None:
                 loop.call(partial(repositories.forget, did))
@@ -139,6 +133,32 @@ def verify_signed(
             if running is not None:
                 running.stop()
         repositories.close()
+
+
+def verify_account(
+    settings: Settings,
+    did: str,
+    collections: Collection[str] | None,
+    archive: Archive | ParityError | None,
+    mappers: Mappers,
+    advance: Advance = lambda count: None,
+) -> Iterator[Verification]:
+    """Compare an account with its repository, all of it as the table is at one moment.
+
+    Args:
+        archive: or why there is none; None if no pair was complete when it could have been fetched.
+    """
+    with open_snapshot(settings) as conn:
+        states = _states(conn, settings, did, collections)
+        yield from _nothing(did, states)
+        for state in states:
+            found = _begin(state, archive)
+            if isinstance(archive, Archive) and found.error is None:
+                for count in compare(conn, state, archive, mappers, found):
+                    advance(count)
+            elif found.error is None:
+                found.error, found.error_code = "it has only just been imported to its end", "incomplete"
+            yield found
 
 
 def verify_offline(

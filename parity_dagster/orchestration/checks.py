@@ -274,7 +274,8 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
 def sample_audit(
     context: dg.AssetCheckExecutionContext, config: AuditConfig, import_service: Service
 ) -> dg.AssetCheckResult:
-    """Accounts drawn by chance are read again from their PDSes; uri, cid and value of each record agree."""
+    """Accounts drawn by chance are read again from their PDSes, as signed repositories where these give them; uri, cid
+    and value of each record agree."""
     run_id = run_to_check(context)
     with plain_failures():
         report = audit(
@@ -299,8 +300,11 @@ def sample_audit(
             f"{len(unread):,} of {len(report.pairs):,} pairs could not be read again: {unread[0].error}. The "
             f"{report.compared:,} records that could be compared agree."
         )
+    elif report.pairs and all(pair.is_proven for pair in report.pairs):
+        said = f"{report.compared:,} records of {accounts:,} accounts are proven: they are what was signed."
     elif report.pairs:
-        said = f"{report.compared:,} records of {accounts:,} accounts were read again and agree with the table."
+        proven = f", and {report.proven:,} of them are proven: they are what was signed" if report.proven else ""
+        said = f"{report.compared:,} records of {accounts:,} accounts were read again and agree with the table{proven}."
     else:
         said = "There is nothing to audit yet."
     return check_result(
@@ -308,21 +312,25 @@ def sample_audit(
         passed=not bad and not unread,
         said=said,
         severity=dg.AssetCheckSeverity.ERROR if bad else dg.AssetCheckSeverity.WARN,
-        headings=["partition", "#compared", "#missing", "#different", "#surplus", "#changed since", "whole", "remarks"],
+        headings=[
+            "partition", "outcome", "#compared", "#missing", "#different", "#surplus", "#changed since", "whole",
+            "remarks",
+        ],
         rows=[_audit_row(pair) for pair in sorted(report.pairs, key=lambda pair: (pair.is_equal, not pair.error))],
         loss_rate=report.loss_rate,
         records_compared=report.compared,
+        records_proven=report.proven,
         records_lost=report.lost,
         records_surplus=surplus,
         accounts_audited=accounts,
-    )
+    )  # fmt: skip
 
 
 def _audit_row(pair: PairAudit) -> list[object]:
     remarks = pair.error or "; ".join(pair.examples) or None
     return [
-        partition_link(Pair(pair.did, pair.collection)), pair.compared, pair.missing, pair.different, pair.surplus,
-        pair.changed, pair.is_whole and not pair.error, remarks,
+        partition_link(Pair(pair.did, pair.collection)), pair.outcome, pair.compared, pair.missing, pair.different,
+        pair.surplus, pair.changed, pair.is_whole and not pair.error, remarks,
     ]  # fmt: skip
 
 

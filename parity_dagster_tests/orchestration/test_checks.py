@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import pytest
@@ -31,6 +31,7 @@ NAMES = {
     "import_freshness",
     "no_suspicious_copies",
 }
+NO_ARCHIVES = Fault(kind="501", method="getRepo")
 
 
 @pytest.fixture
@@ -38,6 +39,13 @@ def accounts(network: Running, instance: dg.DagsterInstance) -> list[str]:
     dids = [network.network.add_account({POST: 130 + number, LIKE: 12}) for number in range(3)]
     register_dids(instance, dids)
     return dids
+
+
+@pytest.fixture(params=["archives", "lists"])
+def by_either(request: pytest.FixtureRequest, network: Running, accounts: list[str]) -> None:
+    """The audit reads the signed repositories, or the hosts give none."""
+    if request.param == "lists":
+        network.network.behave(faults=(NO_ARCHIVES,))
 
 
 def checked(settings: Settings, instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
@@ -121,6 +129,7 @@ def change(settings: Settings, statement: str, *values: Any) -> None:
         assert conn.execute(statement.encode(), values).rowcount > 0
 
 
+@pytest.mark.usefixtures("by_either")
 def test_a_lost_row_fails_the_count_and_the_audit(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:
@@ -155,6 +164,7 @@ def test_a_changed_record_fails_the_audit(
     assert "different" in shown(found["sample_audit"])
 
 
+@pytest.mark.usefixtures("by_either")
 def test_a_surplus_row_fails_the_count_and_the_audit(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:
@@ -172,6 +182,7 @@ def test_a_surplus_row_fails_the_count_and_the_audit(
     assert "surplus forged" in shown(found["sample_audit"])
 
 
+@pytest.mark.usefixtures("by_either")
 def test_what_changes_after_the_import_is_no_loss(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
@@ -187,6 +198,48 @@ def test_what_changes_after_the_import_is_no_loss(
     assert (account.changed, account.missing, account.different, account.surplus) == (3, 0, 0, 0)
 
 
+def test_what_a_signed_repository_shows_is_proven_and_what_a_list_shows_is_equal(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    for did in accounts:
+        run(settings, instance, tags=one(Pair(did, LIKE)))
+    network.network.log.clear()
+    found = checked(settings, instance)["sample_audit"]
+    assert found.metadata["records_proven"] == found.metadata["records_compared"] == dg.IntMetadataValue(36)
+    assert found.description == "36 records of 3 accounts are proven: they are what was signed."
+    assert shown(found).count("| proven |") == 3
+    assert network.network.log.count(method="com.atproto.repo.listRecords") == 0
+
+    network.network.behave(did=accounts[0], faults=(NO_ARCHIVES,))
+    found = checked(settings, instance)["sample_audit"]
+    assert found.passed
+    assert found.metadata["records_compared"] == dg.IntMetadataValue(36)
+    assert found.metadata["records_proven"] == dg.IntMetadataValue(24)
+    assert (found.description or "").endswith(
+        "agree with the table, and 24 of them are proven: they are what was signed."
+    )
+    assert (shown(found).count("| proven |"), shown(found).count("| equal |")) == (2, 1)
+
+
+def test_a_wrong_repository_is_never_replaced_by_a_list(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    run(settings, instance, tags=one(Pair(accounts[0], POST)))
+    network.network.behave(did=accounts[0], archive="forged")
+    (found,) = audit(settings).pairs
+    assert (found.outcome, found.is_proven, found.compared) == ("unread", False, 0)
+    assert "is not signed with the key" in (found.error or "")
+
+
+def test_a_repository_of_more_bytes_than_the_pages_may_have_is_read_by_pages(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    run(settings, instance, tags=one(Pair(accounts[0], LIKE)))
+    network.network.behave(did=accounts[0], archive_surplus=-1)
+    (found,) = audit(settings, max_pages=2).pairs
+    assert (found.outcome, found.compared) == ("equal", 12)
+
+
 def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
@@ -200,13 +253,20 @@ def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
     assert report.lost == 0 < report.compared
 
 
+@pytest.mark.parametrize("kind", ["hang", "501"])
 def test_a_host_that_keeps_an_audit_waiting_is_not_waited_for(
-    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    network: Running,
+    accounts: list[str],
+    kind: Literal["hang", "501"],
 ) -> None:
     for did in accounts:
         run(settings, instance, tags=one(Pair(did, LIKE)))
-    network.network.behave(did=accounts[0], faults=(Fault(kind="hang", method="listRecords"),))
-    network.network.behave(did=accounts[1], faults=(Fault(kind="hang", method="getLatestCommit"),))
+    network.network.behave(did=accounts[0], faults=(NO_ARCHIVES, Fault(kind="hang", method="listRecords")))
+    network.network.behave(
+        did=accounts[1], faults=(Fault(kind=kind, method="getRepo"), Fault(kind="hang", method="getLatestCommit"))
+    )
     report = audit(settings, accounts=len(accounts), seconds=2)
     errors = {pair.did: pair.error for pair in report.pairs}
     assert "did not show the whole list within 2 s" in (errors[accounts[0]] or "")
