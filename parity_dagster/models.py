@@ -117,6 +117,11 @@ class ImportState:
         return Pair(self.did, self.collection)
 
     @property
+    def is_verified(self) -> bool:
+        """Whether it is complete, and everything of it was signed by the account and verified."""
+        return self.status is ImportStatus.COMPLETED and self.commit is not None
+
+    @property
     def position(self) -> WalkPosition:
         """How far the walk has come that was committed last."""
         seen = self.records_synced + self.records_skipped + self.records_failed

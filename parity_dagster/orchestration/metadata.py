@@ -26,10 +26,12 @@ LATER_COLUMNS = frozenset(field.name for field in fields(ImportState) if field.d
 def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
     """Everything the row says, for a materialization or an observation.
 
-    One entry per column, `dagster/row_count`, and links to the account and its records on the network.
+    One entry per column, `dagster/row_count`, `verified` (whether the account's signature vouches for the pair), and
+    links to the account and its records on the network.
     """
     metadata = {name: _to_value(name, getattr(state, name)) for name in COLUMNS}
     metadata["dagster/row_count"] = dg.MetadataValue.int(state.records_synced)
+    metadata["verified"] = dg.MetadataValue.bool(state.is_verified)
     metadata["account"] = dg.MetadataValue.url(PROFILE_URL.format(did=state.did))
     metadata["records"] = dg.MetadataValue.url(EXPLORER_URL.format(path=f"{state.did}/{state.collection}"))
     return metadata

@@ -17,7 +17,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.overview import latest_change, read_holdings
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
-OVERVIEW_VERSION = "1"
+OVERVIEW_VERSION = "2"
 """Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
 QUIET_SECONDS = 20
 """How long no import may have changed anything before the overview is made anew."""

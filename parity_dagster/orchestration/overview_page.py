@@ -23,12 +23,14 @@ _COUNTS = ["records_synced", "records_skipped", "records_failed"]
 
 
 def states_frame(holdings: Holdings) -> pd.DataFrame:
-    """The state table as a frame; `seconds` is how long a walk took, and `host` its PDS or `unknown`."""
+    """The state table as a frame; `seconds` is how long a walk took, `host` its PDS or `unknown`, and `is_verified`
+    whether it is complete and its account's signature vouches for all of it."""
     frame = pd.DataFrame(holdings.states, columns=list(STATE_COLUMNS))
     for name in ("started_at", "completed_at"):
         frame[name] = pd.to_datetime(frame[name], utc=True)
     frame["seconds"] = (frame["completed_at"] - frame["started_at"]).dt.total_seconds()
     frame["host"] = frame["pds"].fillna("unknown")
+    frame["is_verified"] = (frame["status"] == "completed") & frame["commit"].notna()
     return frame
 
 
@@ -37,6 +39,7 @@ def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
     frame = states_frame(holdings)
     by_status = frame["status"].value_counts()
     done = int(by_status.get("completed", 0))
+    verified = int(frame["is_verified"].sum())
     totals = {name: int(frame[name].sum()) for name in _COUNTS}
     completeness = done / len(frame) if len(frame) else 0.0
     numbers: dict[str, dg.MetadataValue] = {
@@ -44,14 +47,16 @@ def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
         "hosts": dg.MetadataValue.int(int(frame["pds"].nunique())),
         "pairs": dg.MetadataValue.int(len(frame)),
         **{f"pairs_{status}": dg.MetadataValue.int(int(by_status.get(status, 0))) for status in _STATUSES},
+        "pairs_verified": dg.MetadataValue.int(verified),
         "completeness": dg.MetadataValue.float(round(completeness, 6)),
         **{name: dg.MetadataValue.int(value) for name, value in totals.items()},
         "table_megabytes": dg.MetadataValue.float(round(holdings.table_bytes / 2**20, 1)),
     }
     parts = [
         f"**{totals['records_synced']:,} records** of {frame['did'].nunique():,} accounts on {frame['pds'].nunique():,}"
-        f" hosts; **{done:,} of {len(frame):,} pairs complete ({completeness:.1%})**, {by_status.get('failed', 0):,}"
-        f" failed, {totals['records_failed']:,} failed records, {totals['records_skipped']:,} skipped.",
+        f" hosts; **{done:,} of {len(frame):,} pairs complete ({completeness:.1%})**, {verified:,} of them verified"
+        f" (read as signed repositories), {by_status.get('failed', 0):,} failed, {totals['records_failed']:,} failed"
+        f" records, {totals['records_skipped']:,} skipped.",
         "## Completeness",
         bar_chart("Pairs by collection", *_status_bars(frame)),
         _collections(frame),
@@ -80,16 +85,19 @@ def _status_bars(frame: pd.DataFrame) -> tuple[list[tuple[str, list[float]]], li
 def _collections(frame: pd.DataFrame) -> str:
     grouped = frame.assign(done=frame["status"] == "completed").groupby("collection")
     rows = grouped.agg(
-        pairs=("did", "size"), done=("done", "sum"), synced=("records_synced", "sum"),
+        pairs=("did", "size"), done=("done", "sum"), verified=("is_verified", "sum"), synced=("records_synced", "sum"),
         skipped=("records_skipped", "sum"), failed=("records_failed", "sum"),
     ).sort_values("synced", ascending=False)  # fmt: skip
     return table(
-        ["collection", "#pairs", "#complete", "#%", "#records", "#skipped", "#failed records"],
+        ["collection", "#pairs", "#complete", "#%", "#verified", "#records", "#skipped", "#failed records"],
         [
-            [nsid, int(r.pairs), int(r.done), f"{r.done / r.pairs:.1%}", int(r.synced), int(r.skipped), int(r.failed)]
+            [
+                nsid, int(r.pairs), int(r.done), f"{r.done / r.pairs:.1%}", int(r.verified), int(r.synced),
+                int(r.skipped), int(r.failed),
+            ]
             for nsid, r in rows.iterrows()
         ],
-    )
+    )  # fmt: skip
 
 
 def _over_time(frame: pd.DataFrame) -> tuple[str, list[tuple[pd.Timestamp, float]]]:

@@ -10,7 +10,7 @@ from psycopg import sql
 
 STATE_COLUMNS = (
     "did", "collection", "status", "records_synced", "records_skipped", "records_failed", "pages", "started_at",
-    "completed_at", "error_code", "pds", "handle",
+    "completed_at", "error_code", "pds", "handle", "commit",
 )  # fmt: skip
 """Columns of `Holdings.states`."""
 

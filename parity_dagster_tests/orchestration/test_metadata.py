@@ -39,6 +39,8 @@ states = st.builds(
     error_code=st.none() | texts,
     run_id=st.none() | texts,
     importer_id=st.none() | counts,
+    source=st.sampled_from(["list", "repo"]),
+    commit=st.none() | st.just("bafyreicommit"),
 )
 
 
@@ -55,6 +57,8 @@ def test_every_column_is_there_and_counts_can_be_plotted(state: ImportState) -> 
     assert set(COLUMNS) <= set(metadata)
     for name in ("records_synced", "records_skipped", "records_failed", "pages", "walk", "attempts"):
         assert metadata[name] == dg.IntMetadataValue(getattr(state, name))
+    is_verified = state.status is ImportStatus.COMPLETED and state.commit is not None
+    assert metadata["verified"] == dg.BoolMetadataValue(is_verified)
 
 
 @pytest.mark.parametrize("missing", COLUMNS)

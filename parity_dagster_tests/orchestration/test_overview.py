@@ -79,17 +79,29 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
     with ImportService(settings, report=False) as service:
         for did in (good, bad):
             service.import_user(did)
+        assert service.import_pairs([Pair(good, LIKE)], source="repo", reread=True)[0].completed
     result = run(settings, instance, "refresh_overview")
     assert result.success
     found = metadata_of(result, "import_overview")
     numbers = {name: value.value for name, value in found.items() if name != "overview"}
     assert numbers | {"table_megabytes": 0} == {
         "accounts": 2, "hosts": 2, "pairs": 8, "pairs_completed": 4, "pairs_failed": 4, "pairs_pending": 0,
-        "pairs_in_progress": 0, "completeness": 0.5, "records_synced": 151, "records_skipped": 0,
+        "pairs_in_progress": 0, "pairs_verified": 1, "completeness": 0.5, "records_synced": 151, "records_skipped": 0,
         "records_failed": 1, "table_megabytes": 0,
     }  # fmt: skip
     page = str(found["overview"].value)
-    for said in ("takendown", "nul", good, bad, "ada.sample.test", "4 of 8 pairs complete", "Slowest", "Hosts", POST):
+    for said in (
+        "takendown",
+        "nul",
+        good,
+        bad,
+        "ada.sample.test",
+        "4 of 8 pairs complete",
+        "1 of them verified",
+        "Slowest",
+        "Hosts",
+        POST,
+    ):
         assert said in page.replace("\\", ""), said
     drawn = images(page)
     assert len(drawn) == 3
@@ -120,6 +132,7 @@ def test_fifty_thousand_pairs_are_summed_up_in_seconds_and_a_readable_page() -> 
             f"did:plc:{number // 5:024d}", f"com.example.c{number % 5}", "failed" if number % 9 == 0 else "completed",
             number % 97, 0, number % 3, 2, began, began + timedelta(seconds=number), "server_error" if number % 9 == 0
             else None, f"https://pds-{number % 40}.example.com", None,
+            "bafyreicommit" if number % 2 else None,
         )
         for number in range(50_000)
     ]  # fmt: skip
@@ -128,6 +141,7 @@ def test_fifty_thousand_pairs_are_summed_up_in_seconds_and_a_readable_page() -> 
     assert (datetime.now(UTC) - before).total_seconds() < 10
     assert len(str(found["overview"].value)) < 100_000
     assert found["pairs_failed"].value == len(range(0, 50_000, 9))
+    assert found["pairs_verified"].value == sum(1 for number in range(1, 50_000, 2) if number % 9)
 
 
 def test_what_strangers_write_cannot_become_markup() -> None:
