@@ -27,6 +27,8 @@ from parity_dagster.errors import (
 )
 from parity_dagster.identifiers import tid_time
 from parity_dagster.importing.accounts import Account
+from parity_dagster.importing.pair_task import stand_in
+from parity_dagster.store.live import Newest
 from parity_dagster.threads import DaemonThreads
 
 PAGE_RECORDS = 500
@@ -66,7 +68,16 @@ class Archive:
     """Where it lies; closed already if that is in memory."""
     threads: DaemonThreads | None
     """Who reads it, if that takes too long for the event loop."""
+    asked_rev: str
+    """What stood in for a revision then."""
     readers: int = 0
+
+    def is_behind(self, newest: Newest) -> bool:
+        """Whether more is known of a pair than an archive has to hold that was asked for before."""
+        told, known = newest
+        return (told is not None and told > self.proof.rev) or (
+            known is not None and known > self.proof.rev and known >= self.asked_rev
+        )
 
     @property
     def size(self) -> int:
@@ -114,11 +125,11 @@ class Archives:
         self._threads = DaemonThreads(2, "parity-archive")
         self._known: dict[tuple[str, str], _Account] = {}
 
-    async def open(self, account: Account, known_rev: str | None, known_at: float, keep: AsyncExitStack) -> Archive:
+    async def open(self, account: Account, newest: Newest, known_at: float, keep: AsyncExitStack) -> Archive:
         """The account's verified archive, which the pairs of an account share, as they share a failure to get it.
 
         Args:
-            known_rev: the greatest revision that is known of a pair.
+            newest: what is known of a pair.
             known_at: monotonic time before that was asked; an older archive need not hold it.
             keep: closed when the pair has been read, which makes room for another account's archive if this one was
                 fetched for it.
@@ -132,7 +143,7 @@ class Archives:
             if known.failure is not None:
                 raise known.failure
             archive = known.archive
-            if archive is None or (known_rev and known_rev > archive.proof.rev and archive.asked_at < known_at):
+            if archive is None or (archive.asked_at < known_at and archive.is_behind(newest)):
                 self._close_idle()
                 try:
                     known.archive = await self._fetch(account, keep)
@@ -168,7 +179,7 @@ class Archives:
             known.archive = None
 
     async def _fetch(self, account: Account, keep: AsyncExitStack) -> Archive:
-        asked_at = time.monotonic()
+        asked_at, asked_rev = time.monotonic(), stand_in()
         file = cast("BinaryIO", tempfile.SpooledTemporaryFile(SMALL_BYTES, prefix="parity-repo-"))  # noqa: SIM115 - closed when its account is done
         try:
             try:
@@ -191,7 +202,7 @@ class Archives:
         except BaseException:
             file.close()
             raise
-        return Archive(account.did, account.pds, proof, asked_at, repository, file, threads)
+        return Archive(account.did, account.pds, proof, asked_at, repository, file, threads, asked_rev)
 
     async def _verify(self, repository: RepositoryArchive, account: Account, threads: DaemonThreads | None) -> Proof:
         key = signing_key(account.document, account.did)

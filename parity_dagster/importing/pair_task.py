@@ -14,6 +14,7 @@ from parity_dagster.atproto.pages import FailedEntry
 from parity_dagster.errors import CursorLoop, PagesMissing
 from parity_dagster.models import ImportStatus, WalkPosition
 from parity_dagster.store.copy_text import Row
+from parity_dagster.store.live import STAND_IN_END
 from parity_dagster.store.mapper_tables import MappedRow
 from parity_dagster.store.states import Claim
 from parity_dagster.store.writes import Counts, Ending
@@ -157,7 +158,7 @@ class PairTask:
         Args:
             rev: the repository's revision, read before its first page.
         """
-        fence_rev = max(rev or tid_of(datetime.now(UTC) - CLOCK_MARGIN), known_rev or "")
+        fence_rev = max(rev or stand_in(), known_rev or "")
         self.here = WalkPosition(self.here.walk + 1, pds, rev, fence_rev)
         self.last_keys = frozenset()
 
@@ -200,3 +201,12 @@ def tid_of(moment: datetime) -> str:
     """
     number = int(moment.timestamp() * 1_000_000) << 10
     return "".join(_TID_ALPHABET[number >> shift & 31] for shift in range(60, -1, -5))
+
+
+# I7
+def stand_in() -> str:
+    """What stands in for the revision that a host does not tell: the time, a little earlier, and marked as such.
+
+    It is later than most revisions. An archive whose revision is less would seem to be older than what is held.
+    """
+    return tid_of(datetime.now(UTC) - CLOCK_MARGIN)[: -len(STAND_IN_END)] + STAND_IN_END

@@ -30,6 +30,7 @@ from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import ALL_COLLECTIONS, ImportState, ImportStatus, Verification
 from parity_dagster.settings import Settings
 from parity_dagster.store.listing import find_states
+from parity_dagster.store.live import Newest
 from parity_dagster.store.records import open_snapshot
 from parity_dagster.store.verification import StoredRecord, find_excuses, stream_stored
 
@@ -66,7 +67,7 @@ class SignedRepositories:
             self._accounts = FreshAccounts(network.identities)
             self._archives = Archives(network.repos, self._accounts.relocate, max_bytes=self._max_bytes)
         async with AsyncExitStack() as keep:  # one repository after the other: none has to wait for another to be used
-            archive = await self._archives.open(await self._accounts.locate(did), None, 0.0, keep)
+            archive = await self._archives.open(await self._accounts.locate(did), Newest(), 0.0, keep)
             archive.readers += 1  # until it is forgotten, so that it is not closed to make room
             return archive
 

@@ -36,7 +36,7 @@ from parity_dagster.importing.stragglers import GOES_ON, Stragglers
 from parity_dagster.models import Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.copy_text import Row
-from parity_dagster.store.live import is_seen_at, newest_rev
+from parity_dagster.store.live import STAND_IN_END, Newest, is_seen_at, newest_rev
 from parity_dagster.store.sessions import Database
 from parity_dagster.store.walk_pages import Walk, count_keys, find_last_page
 
@@ -128,7 +128,7 @@ class Walker:
                     rev = await self._accounts.rev(account)
                     if self._is_unchanged(task, account, rev):
                         return False
-                    known_rev = await self._known_rev(task)
+                    known_rev = (await self._newest_rev(task)).known
                     if known_rev is not None and (rev is None or rev < known_rev) and not account.is_resolved_now:
                         # Live events told of more than this host, which the account may have left within the last day.
                         moved = await self._accounts.relocate(account)
@@ -181,43 +181,23 @@ class Walker:
         if state.completed_at is not None and self._is_unchanged(task, account, await self._accounts.rev(account)):
             return False
         known_at = time.monotonic()
-        known_rev = await self._known_rev(task)
+        told, known = await self._newest_rev(task)
+        # Also of what is not held any more: an archive from before that would bring it back.
+        marks = [mark for mark in (told, state.rev, state.fence_rev) if mark and not mark.endswith(STAND_IN_END)]
+        newest = Newest(max(marks, default=None), known)
         async with AsyncExitStack() as keep:
             async with self._stragglers.asking(task):
-                archive = await archives.open(account, known_rev, known_at, keep)
-            self._begin_archive(task, account, archive, known_rev, is_old=archive.asked_at < known_at)
-            await self._pass_archive(task, archive)
-        return True
-
-    # I7
-    def _begin_archive(
-        self, task: PairTask, account: Account, archive: Archive, known_rev: str | None, *, is_old: bool
-    ) -> None:
-        """Start a walk over an archive, unless it is older than what is known.
-
-        Args:
-            known_rev: the greatest revision that was known of the pair.
-            is_old: whether the archive was asked for before that was, and need not hold it.
-        """
-        state = task.claim.state
-        rev = archive.proof.rev
-        fence_rev = rev
-        if known_rev is not None and known_rev > rev and not is_old:
-            # The time stands in for the revision of a host that does not say one, and may be later than any.
-            if state.rev is None and known_rev == state.fence_rev:
-                fence_rev = known_rev
-            else:
+                archive = await archives.open(account, newest, known_at, keep)
+            rev = archive.proof.rev
+            if newest.told is not None and newest.told > rev:
                 raise ArchiveOutdated(
-                    f"the repository that {account.pds} gives is of revision {rev}, and {known_rev} is known of"
+                    f"the repository that {account.pds} gives is of revision {rev}, and {newest.told} is known of"
                     f" {task.collection}; try again later, or with --source list"
                 )
-        if state.rev is not None and rev < state.rev:
-            raise ArchiveOutdated(
-                f"the repository that {account.pds} gives is of revision {rev}, older than {state.rev}, which was"
-                " imported; try again later, or with --source list"
-            )
-        task.forget_blank()
-        task.begin_archive(account.pds, rev, fence_rev, archive.proof.commit)
+            task.forget_blank()
+            task.begin_archive(account.pds, rev, max(rev, newest.known or ""), archive.proof.commit)
+            await self._pass_archive(task, archive)
+        return True
 
     async def _pass_archive(self, task: PairTask, archive: Archive) -> None:
         async with aclosing(archive.pages(task.collection)) as pages:
@@ -470,10 +450,10 @@ class Walker:
     def _rows_of(self, task: PairTask) -> Walk:
         return Walk(self._settings.state_table, task.claim.state.id, task.here.walk)
 
-    async def _known_rev(self, task: PairTask) -> str | None:
+    async def _newest_rev(self, task: PairTask) -> Newest:
         """The greatest revision that anything known of the pair carries by now, if anything is."""
         if task.claim.is_fresh:
-            return None  # what live events have brought since the claim is newer than it has to be
+            return Newest()  # what live events have brought since the claim is newer than it has to be
         pair = Pair(task.did, task.collection)
         limit = tid_of(datetime.now(UTC) + MAX_CLOCK_SKEW)
         return await self._database.run(lambda conn: newest_rev(conn, pair, limit))

@@ -30,6 +30,8 @@ from parity_dagster.text import storable
 LOCK_CLASS = 1_885_434_490
 """First key of these advisory locks; the second is the pair's bucket."""
 LOCK_BUCKETS = 256
+STAND_IN_END = "zzzzz"
+"""What the times end with that stand in for revisions; of the revisions of hosts, one in 2²⁵ does."""
 
 Key = tuple[str, str, str]
 """did, collection, rkey."""
@@ -124,24 +126,32 @@ async def prune_tombstones(conn: AsyncConnection, table: str) -> int:
     return cursor.rowcount
 
 
-async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> str | None:
-    """The greatest revision that anything known about a pair's records carries.
+class Newest(NamedTuple):
+    """The greatest revisions that anything known about a pair's records carries; None if nothing does."""
+
+    told: str | None = None
+    """That the pair's hosts told, or an event."""
+    known: str | None = None
+    """The same, or the time that stood in for one."""
+
+
+async def newest_rev(conn: AsyncConnection, pair: Pair, limit: str) -> Newest:
+    """Look what is known about a pair's records.
 
     Args:
-        limit: greater ones are of no clock that can be right, and do not count.
-
-    Returns:
-        A TID; None if nothing is known.
+        limit: greater revisions are of no clock that can be right, and do not count.
     """
     cursor = await conn.execute(
-        "SELECT greatest((SELECT max(rev) FROM atproto_records WHERE did = %(did)s AND collection = %(collection)s"
-        " AND rev < %(limit)s), (SELECT max(rev) FROM parity_tombstones WHERE did = %(did)s"
-        " AND collection = %(collection)s AND rev < %(limit)s), (SELECT max(rev) FROM parity_failed_records"
-        " WHERE did = %(did)s AND collection = %(collection)s AND rev < %(limit)s))",
-        {**pair._asdict(), "limit": limit},
+        f"SELECT max(rev) FILTER (WHERE right(rev, {len(STAND_IN_END)}) <> %(end)s), max(rev) FROM ("
+        + " UNION ALL ".join(
+            f"SELECT rev FROM {table} WHERE did = %(did)s AND collection = %(collection)s AND rev < %(limit)s"
+            for table in ("atproto_records", "parity_tombstones", "parity_failed_records")
+        )
+        + ") known",
+        {**pair._asdict(), "limit": limit, "end": STAND_IN_END},
     )
     row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return Newest() if row is None else Newest(*row)
 
 
 async def is_seen_at(conn: AsyncConnection, pair: Pair, rev: str) -> bool:

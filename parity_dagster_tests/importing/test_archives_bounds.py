@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parity_dagster.importing.archives import SMALL_BYTES
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import POST, Fault, SampleNetwork
 from parity_dagster.settings import Settings
@@ -51,7 +52,7 @@ def test_accounts_that_wait_for_their_hosts_have_no_file_open_yet(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     network = SampleNetwork(hosts=5)
     dids = [network.add_account({POST: 12}, host=f"pds-{number % 5 + 1}") for number in range(50)]
-    network.behave(faults=(Fault(kind="latency", method="getRepo", seconds=0.3),))
+    network.behave(archive_surplus=SMALL_BYTES, faults=(Fault(kind="latency", method="getRepo", seconds=0.3),))
     with (
         most_spools(tmp_path) as most,
         importing(settings, network, source="repo", concurrency=16) as (service, _),
