@@ -234,6 +234,7 @@ def _pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator
     rows: list[Record] = []
     failed: list[FailedEntry] = []
     entries: list[bytes] = []
+    head = f'{{"uri":"at://{did}/{collection}/'.encode()
     count = size = 0
 
     def page() -> ArchivePage:
@@ -246,9 +247,7 @@ def _pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator
         else:
             rows.append(record)
             rkey, cid, value = record
-            entry = b'{"uri":"at://%b/%b/%b","cid":"%b","value":%b}' % (
-                did.encode(), collection.encode(), rkey.encode(), (cid or "").encode(), value,
-            )  # fmt: skip
+            entry = b'%b%b","cid":"%b","value":%b}' % (head, rkey.encode(), (cid or "").encode(), value)
         entries.append(entry)
         size += len(entry)
         if len(entries) >= PAGE_RECORDS or size >= PAGE_BYTES:

@@ -85,13 +85,18 @@ class RepositoryArchive:
         check_commit(commit, did=did, key=key, known_rev=known_rev)
         found = {collection: (bytearray(), array("Q")) for collection in collections or ()}
         counts: dict[str, int] = {}
+        wanted = None
         for collection, rkey, cid in walk_tree(commit.data, car.read):
             place = car.find(cid)
-            counts[collection] = counts.get(collection, 0) + 1
-            if collections is None and collection not in found:
-                found[collection] = bytearray(), array("Q")
-            if collection in found:
-                rkeys, places = found[collection]
+            if collection in counts:
+                counts[collection] += 1
+            else:  # its records follow each other
+                counts[collection] = 1
+                if collections is None:
+                    found[collection] = bytearray(), array("Q")
+                wanted = found.get(collection)
+            if wanted is not None:
+                rkeys, places = wanted
                 rkeys += b"%b\n" % rkey.encode()
                 places.append(place)
         self._did, self._found, self._all_found = did, found, collections is None
@@ -137,16 +142,20 @@ def parse_kept_block(body: bytes, did: str, collection: str) -> Record | FailedE
 
 
 def _record(did: str, collection: str, rkey: str, cid: str, block: bytes) -> Record | FailedEntry:
-    head = f'{{"uri":"at://{did}/{collection}/{rkey}","cid":"{cid}",'.encode()
     try:
         value = record_json(block)
     except NotDagCbor as exc:
-        body = b'%b"block":"%b"}' % (head, base64.b64encode(block))
+        body = b'%b"block":"%b"}' % (_head(did, collection, rkey, cid), base64.b64encode(block))
         return FailedEntry(rkey, Reason.INVALID_CBOR, f"the record's block is not DAG-CBOR: {exc}", body)
     if _is_sound(block, value):
         return rkey, cid, value
+    head = _head(did, collection, rkey, cid)
     entry = parse_entry(b'%b"value":%b}' % (head, value), did, collection)
     return entry if isinstance(entry, FailedEntry) else (rkey, cid, value)
+
+
+def _head(did: str, collection: str, rkey: str, cid: str) -> bytes:
+    return f'{{"uri":"at://{did}/{collection}/{rkey}","cid":"{cid}",'.encode()
 
 
 def _is_sound(block: bytes, value: bytes) -> bool:
