@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import Result
 
 from parity_dagster.importing.archives import PAGE_RECORDS
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.importing.pair_task import tid_of
-from parity_dagster.importing.verify import EXAMPLES, is_same_json
+from parity_dagster.importing.verify import AHEAD, EXAMPLES, is_same_json
 from parity_dagster.models import Pair, Source, Verification
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork
 from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.atproto.archives import CODES
-from parity_dagster_tests.command_line import call, variables
+from parity_dagster_tests.command_line import call, start, variables
 from parity_dagster_tests.imports import importing, query
+from parity_dagster_tests.quick import quick
 
 COUNTS = ("missing", "different", "surplus", "newer", "changed", "failed", "unverifiable")
 SOURCES: tuple[Source, ...] = ("repo", "list")
@@ -339,3 +348,120 @@ def test_wrong_usage(service: ImportService, arguments: list[str]) -> None:
     said = parity(service, "verify", *arguments)
     assert said.exit_code == 2
     assert said.stderr.startswith("error: ")
+
+
+def test_what_a_mapper_declines_is_not_missed_and_what_it_refuses_is_kept_as_failed(
+    settings: Settings, network: SampleNetwork
+) -> None:
+    did = network.add_account({POST: [{"text": "fine"}, {"text": "nul"}], LIKE: 5})
+    mappers = ("parity_dagster_tests.sample_mappers:NoLikes", "parity_dagster_tests.sample_mappers:Hostile")
+    with importing(settings, network, collections=(POST, LIKE), mappers=mappers) as (service, _):
+        service.import_user(did)
+        found = verified(service, did)
+        assert (differences(found[LIKE]), found[LIKE].outcome) == ({}, "equal")
+        assert (differences(found[POST]), found[POST].equal) == ({"failed": 1}, 1)
+        query(settings, "DELETE FROM parity_failed_records")
+        assert differences(verified(service, did)[POST]) == {"missing": 1}
+
+
+def test_repositories_are_fetched_while_others_are_compared_and_leave_nothing_behind(
+    settings: Settings, network: SampleNetwork, service: ImportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dids = sorted(network.add_account({POST: 3}) for _ in range(12))
+    service.import_pairs([Pair(did, POST) for did in dids])
+    network.log.clear()
+    results = service.verify(dids)
+    assert next(results).did == dids[0]
+    assert network.log.count(method="com.atproto.sync.getRepo") <= AHEAD
+    results.close()  # type: ignore[attr-defined]  # a generator, which the annotation does not promise
+    assert not [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(link)]
+    assert [found.outcome for found in service.verify(dids)] == ["equal"] * 12
+
+
+def test_a_database_that_ends_the_session_is_one_line(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 3})
+    service.import_user(did)
+    query(settings, "ALTER TABLE atproto_records RENAME TO hidden")
+    said = parity(service, "verify", did)
+    assert said.exit_code == 1
+    assert "error: PostgreSQL failed: " in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    quick(
+        1,
+        [
+            (signal.SIGINT, 130, "error: interrupted; nothing was changed; start it again"),
+            (signal.SIGTERM, 143, "error: stopped by SIGTERM; nothing was changed; start it again"),
+        ],
+    ),
+)
+@pytest.mark.parametrize("where", ["fetching", "comparing"])
+def test_a_signal_in_the_middle_ends_it_at_once(
+    settings: Settings,
+    network: SampleNetwork,
+    service: ImportService,
+    tmp_path: Path,
+    where: str,
+    number: signal.Signals,
+    code: int,
+    said: str,
+) -> None:
+    did = network.add_account({POST: 50})
+    service.import_user_collection(did, POST)
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    env = variables(service.settings, TMPDIR=str(folder))
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url.get_secret_value()) as holder:
+        if where == "comparing":
+            holder.execute("LOCK TABLE atproto_records IN ACCESS EXCLUSIVE MODE")
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        else:
+            network.log.clear()
+            network.behave(faults=(Fault(kind="hang", method="getRepo"),))
+        with start("verify", did, env=env) as process:
+            deadline = time.monotonic() + 30
+            while not (query(settings, waits) if where == "comparing" else network.log.entries(method="did")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=30)
+    lines = [line for line in stderr.splitlines() if "PARITY_ALLOW_PRIVATE_HOSTS" not in line]
+    assert (process.returncode, stdout, lines) == (code, "", [said])
+    assert list(folder.iterdir()) == []
+
+
+def test_offline_no_connection_is_opened_and_nothing_heavy_is_loaded(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 5})
+    service.import_user(did)
+    code = (
+        "import socket, sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event.startswith(('socket.connect', 'socket.getaddrinfo', 'socket.gethostby', 'socket.sendto')):\n"
+        "        raise RuntimeError(f'{event} {arguments}')\n"
+        "sys.addaudithook(refuse)\n"
+        "try:\n    socket.create_connection(('127.0.0.1', 1))\n"
+        "except RuntimeError:\n    print('refused', file=sys.stderr)\n"
+        "from parity_dagster.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    print(sorted({'dagster', 'httpx', 'aiohttp', 'sqlalchemy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    )
+    offline = subprocess.run(
+        [sys.executable, "-c", code, "verify", did, "--offline"],
+        env={**os.environ, **variables(service.settings)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (offline.returncode, offline.stderr) == (0, "refused\n[]\n")
+    assert "5 records have the CID of their value." in offline.stdout
