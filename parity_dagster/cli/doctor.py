@@ -35,8 +35,8 @@ def doctor(did: str | None, mend: bool, seconds: float | None, as_json: bool) ->
     numbers   numbers of a few bytes that are thousands of digits to whoever
               reads them
 
-    Nothing is asked of any server unless --mend is given. A copy may be wrong without a trace: `parity import
-    ACCOUNT --reread` reads any account again and corrects whatever differs.
+    Nothing is asked of any server unless --mend is given. A copy may be wrong without a trace: `parity
+    verify` compares it with what the account has signed, `parity import ACCOUNT --reread` corrects it.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from click.testing import Result
 
-from parity_dagster.importing.archives import PAGE_RECORDS
+from parity_dagster.importing.archives import IDLE_BYTES, PAGE_RECORDS
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.verify import AHEAD, EXAMPLES, is_same_json
@@ -377,6 +377,16 @@ def test_repositories_are_fetched_while_others_are_compared_and_leave_nothing_be
     results.close()  # type: ignore[attr-defined]  # a generator, which the annotation does not promise
     assert not [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(link)]
     assert [found.outcome for found in service.verify(dids)] == ["equal"] * 12
+
+
+@pytest.mark.long
+def test_large_repositories_wait_for_their_turn_and_are_not_closed_meanwhile(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    dids = sorted(network.add_account({POST: 3}) for _ in range(6))
+    service.import_pairs([Pair(did, POST) for did in dids])
+    network.behave(archive_surplus=IDLE_BYTES // 2)
+    assert [found.outcome for found in service.verify(dids)] == ["equal"] * 6
 
 
 def test_a_database_that_ends_the_session_is_one_line(
