@@ -35,6 +35,12 @@ PAGE_RECORDS = 500
 """Records of an archive that go through the pipeline at once, as one page."""
 PAGE_BYTES = 2**19
 """Bytes of values after which such a page is closed."""
+PAGE_SECONDS = 0.05
+"""Seconds of work after which it is, too: what is odd takes a thousand times as long to read, and holds up others."""
+MOST_SECONDS = 600.0
+"""Seconds of work that one collection's records may take: five million do not take a quarter of it."""
+LONG_BLOCK = 2**14
+"""Bytes of a block that may take too long for the event loop."""
 SMALL_BYTES = 2**20
 """Bytes of an archive that stays in memory: making and removing a file takes longer than reading most accounts."""
 MOST_IDLE = 64
@@ -52,6 +58,8 @@ class ArchivePage:
     rows: list[Record]
     failed: list[FailedEntry]
     body: bytes
+    seconds: float
+    """Of work."""
 
 
 @dataclass(slots=True)
@@ -85,18 +93,30 @@ class Archive:
         return self.repository.size
 
     async def pages(self, collection: str) -> AsyncGenerator[ArchivePage]:
-        """All records of a collection, least record key first; one page at least, as a list has."""
+        """All records of a collection, least record key first; one page at least, as a list has.
+
+        Raises:
+            ArchiveTooBig: reading them takes too long.
+        """
         self.readers += 1
+        seconds = 0.0
         try:
             pages = self.read(collection)
             while (page := await _in(self.threads, lambda: next(pages, None))) is not None:
                 yield page
+                await asyncio.sleep(0)  # nobody else gets a turn if neither a thread nor a writer is waited for
+                seconds += page.seconds
+                if seconds > MOST_SECONDS:
+                    raise ArchiveTooBig(
+                        f"reading {collection} in the repository of {self.did} takes more than {MOST_SECONDS:.0f} s;"
+                        " try --source list"
+                    )
         finally:
             self.readers -= 1
 
     def read(self, collection: str) -> Iterator[ArchivePage]:
         """The same for who has no event loop to hold up."""
-        return _pages(self.repository, self.did, collection)
+        return read_pages(self.repository, self.did, collection)
 
 
 @dataclass(slots=True)
@@ -191,7 +211,9 @@ class Archives:
                     file.seek(0)
                     source = file.read()
                     file.close()
-                repository = await _in(threads, lambda: RepositoryArchive(source))
+                repository = await _in(threads, lambda: RepositoryArchive(source, max_bytes=self._max_bytes))
+                if repository.longest > LONG_BLOCK:
+                    threads = self._threads
                 proof = await self._verify(repository, account, threads)
             except ArchiveTooBig as exc:
                 raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
@@ -230,15 +252,17 @@ async def _in(threads: DaemonThreads | None, call: Callable[[], Result]) -> Resu
     return await asyncio.get_running_loop().run_in_executor(threads, call)
 
 
-def _pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator[ArchivePage]:
+def read_pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator[ArchivePage]:
+    """Read a collection page by page; each page is made by one thread, whichever it is."""
     rows: list[Record] = []
     failed: list[FailedEntry] = []
     entries: list[bytes] = []
     head = f'{{"uri":"at://{did}/{collection}/'.encode()
     count = size = 0
+    begun = time.thread_time()
 
     def page() -> ArchivePage:
-        return ArchivePage(rows, failed, b'{"records":[%b]}' % b",".join(entries))
+        return ArchivePage(rows, failed, b'{"records":[%b]}' % b",".join(entries), time.thread_time() - begun)
 
     for record in repository.records(collection):
         if isinstance(record, FailedEntry):
@@ -250,8 +274,9 @@ def _pages(repository: RepositoryArchive, did: str, collection: str) -> Iterator
             entry = b'%b%b","cid":"%b","value":%b}' % (head, rkey.encode(), (cid or "").encode(), value)
         entries.append(entry)
         size += len(entry)
-        if len(entries) >= PAGE_RECORDS or size >= PAGE_BYTES:
+        if len(entries) >= PAGE_RECORDS or size >= PAGE_BYTES or time.thread_time() - begun >= PAGE_SECONDS:
             yield page()
+            begun = time.thread_time()
             count += 1
             rows, failed, entries, size = [], [], [], 0
     if entries or not count:

@@ -8,9 +8,10 @@ import string
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from parity_dagster.atproto.archive import cid_of
+from parity_dagster.atproto.archive import RepositoryArchive, cid_of
+from parity_dagster.atproto.archive.repository import MAX_COLLECTIONS
 from parity_dagster.atproto.pages import MAX_DEPTH, FailedEntry
-from parity_dagster.errors import ParityError
+from parity_dagster.errors import ArchiveTooBig, ParityError
 from parity_dagster.sample_network.blocks import block_cid, spell_cid, to_block
 from parity_dagster.sample_network.signing import PrivateKey
 from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES, Repository
@@ -203,3 +204,26 @@ def test_no_mutation_shows_what_was_not_signed(data):
         return
     assert found == right[1]
     assert (proof.commit, proof.rev, proof.counts) == (right[0].commit, right[0].rev, right[0].counts)
+
+
+def test_one_block_as_many_records_counts_as_often():
+    block = to_block({"$type": POST, "text": "x" * 1000})
+    records = {f"{POST}/3kaaaaaaaa{number:03d}": block for number in range(100)}
+    car = repository(records).archive().car()
+    assert len(car) < 20_000
+    size = 100 * len(block)
+    for max_blocks, max_bytes, is_taken in ((100, size, True), (100, size - 1, False), (99, size, False)):
+        archive = RepositoryArchive(car, max_blocks=max_blocks, max_bytes=max_bytes)
+        if is_taken:
+            assert archive.verify(did=DID, key=public(KEY), known_rev=None).counts == {POST: 100}
+            continue
+        with pytest.raises(ArchiveTooBig):
+            archive.verify(did=DID, key=public(KEY), known_rev=None)
+
+
+def test_more_collections_than_any_repository_has():
+    block = to_block({})
+    records = {f"com.example.c{number}/self": block for number in range(MAX_COLLECTIONS + 1)}
+    car = repository(records).archive().car()
+    with pytest.raises(ArchiveTooBig):
+        RepositoryArchive(car).verify(did=DID, key=public(KEY), known_rev=None)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from parity_dagster.importing.archives import SMALL_BYTES
+from parity_dagster.atproto.archive import RepositoryArchive
+from parity_dagster.importing.archives import LONG_BLOCK, PAGE_SECONDS, SMALL_BYTES, read_pages
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import POST, Fault, SampleNetwork
 from parity_dagster.settings import Settings
+from parity_dagster_tests.atproto.archives import DID, KEY, public, repository
 from parity_dagster_tests.imports import assert_equal, importing
 
 
@@ -64,3 +66,14 @@ def test_accounts_that_wait_for_their_hosts_have_no_file_open_yet(
     assert _spools(tmp_path) == 0
     for did in dids[::10]:
         assert_equal(settings, network, did, POST)
+
+
+def test_what_takes_long_to_read_is_read_a_little_at_a_time() -> None:
+    block = b"\xa1\x61a\x9a" + (100_000).to_bytes(4) + bytes(100_000)  # a list of zeros
+    records = {f"{POST}/3kaaaaaaaa{number:03d}": block for number in range(5)}
+    archive = RepositoryArchive(repository(records).archive().car())
+    archive.verify(did=DID, key=public(KEY), known_rev=None)
+    assert archive.longest > LONG_BLOCK, "it is read on another thread"
+    pages = list(read_pages(archive, DID, POST))
+    assert [len(page.rows) for page in pages] == [1] * 5
+    assert all(page.seconds >= PAGE_SECONDS for page in pages)

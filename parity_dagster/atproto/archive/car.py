@@ -51,7 +51,7 @@ class CarFile:
 
     Args:
         source: a file on disk, which is left as it is as long as this is used, and not closed; or the bytes of one.
-        max_blocks: how many different blocks are accepted.
+        max_blocks: how many blocks are accepted.
 
     Raises:
         ArchiveTruncated: it ends within a block.
@@ -74,6 +74,8 @@ class CarFile:
         """Different blocks."""
         self.used = 0
         """Blocks that were asked for, each once."""
+        self.longest = 0
+        """Bytes of the longest block and its CID."""
         self._tags = array("I", bytes(4 * 1024))
         self._places = array("Q", bytes(8 * 1024))  # of a block's CID, and its length together with the CID
         self._read_blocks(self._read_header())
@@ -104,6 +106,12 @@ class CarFile:
                 return place
             slot = slot + 1 & mask
         raise ArchiveIncomplete("the archive lacks a block that its tree needs; it was cut, or written meanwhile")
+
+    @staticmethod
+    def length_at(place: int) -> int:
+        """Return the length of the block at a place."""
+        length: int = (place & _SECTION_MASK) - CID_LENGTH
+        return length
 
     def read_at(self, place: int) -> tuple[bytes, bytes]:
         """Return the CID and the block at a place."""
@@ -144,9 +152,12 @@ class CarFile:
         return begin + length
 
     def _read_blocks(self, position: int) -> None:
-        size = self.size
+        size, left, longest = self.size, self._max_blocks, 0
         piece, base = b"", position
         while position < size:
+            if left == 0:
+                raise ArchiveTooBig(f"the archive has more than {self._max_blocks:,} blocks")
+            left -= 1
             at = position - base
             if len(piece) - at < _MAX_VARINT and base + len(piece) < size:
                 piece, base, at = self._pread(min(_PIECE, size - position), position), position, 0
@@ -168,6 +179,9 @@ class CarFile:
                 raise ArchiveWrong("the archive has a block that is not what its CID says")
             self._add(cid, base + begin << _SECTION_BITS | length)
             position = base + end
+            if length > longest:
+                longest = length
+        self.longest = longest
 
     @staticmethod
     def _section(piece: bytes, at: int) -> tuple[int, int]:
@@ -186,8 +200,6 @@ class CarFile:
             if tags[slot] == tag and self._cid_at(known) == cid:
                 return
             slot = slot + 1 & mask
-        if self.count == self._max_blocks:
-            raise ArchiveTooBig(f"the archive has more than {self._max_blocks:,} blocks")
         tags[slot], places[slot] = tag, place
         self.count += 1
         if self.count * 3 > len(tags) * 2:

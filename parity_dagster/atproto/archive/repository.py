@@ -18,7 +18,10 @@ from parity_dagster.atproto.archive.keys import SigningKey
 from parity_dagster.atproto.archive.mst import walk_tree
 from parity_dagster.atproto.pages import MAX_DEPTH, FailedEntry, Record, parse_entry
 from parity_dagster.atproto.split_page import is_utf8
-from parity_dagster.errors import Reason
+from parity_dagster.errors import ArchiveTooBig, Reason
+
+MAX_COLLECTIONS = 10_000
+"""Collections of a repository; of each, a few hundred bytes are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,16 @@ class RepositoryArchive:
     Args:
         source: the CAR file, or what is in it; a file stays open and unchanged as long as this is used, and is not
             closed.
-        max_blocks: how many different blocks are accepted.
+        max_blocks: how many blocks are accepted, and how many records: many may have the same block.
+        max_bytes: of all records together, if each had a block of its own.
 
     Raises:
         ArchiveTruncated, ArchiveWrong, ArchiveTooBig: as `CarFile` says.
     """
 
-    def __init__(self, source: BinaryIO | bytes, *, max_blocks: int = MAX_BLOCKS) -> None:
+    def __init__(self, source: BinaryIO | bytes, *, max_blocks: int = MAX_BLOCKS, max_bytes: int = 2**30) -> None:
         self._car = CarFile(source, max_blocks=max_blocks)
+        self._max_records, self._max_bytes = max_blocks, max_bytes
         self._did = ""
         self._found: dict[str, tuple[bytearray, array[int]]] = {}
         self._all_found = False
@@ -62,6 +67,11 @@ class RepositoryArchive:
     def size(self) -> int:
         """Bytes of the file."""
         return self._car.size
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest block and its CID."""
+        return self._car.longest
 
     def verify(
         self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str] | None = None
@@ -78,16 +88,18 @@ class RepositoryArchive:
             SignatureWrong, ArchiveForeign, ArchiveWrong: it is not the account's repository.
             ArchiveOutdated: it is older than `known_rev`.
             ArchiveIncomplete: blocks are missing.
-            ArchiveTooBig: a node of the tree is too big to be read.
+            ArchiveTooBig: a node of the tree is too big to be read, there are too many collections or records, or they
+                are too big together.
         """
         car = self._car
         commit = parse_commit(car.read(car.root))
         check_commit(commit, did=did, key=key, known_rev=known_rev)
         found = {collection: (bytearray(), array("Q")) for collection in collections or ()}
         counts: dict[str, int] = {}
-        wanted = None
-        for collection, rkey, cid in walk_tree(commit.data, car.read):
+        size, wanted = 0, None
+        for number, (collection, rkey, cid) in enumerate(walk_tree(commit.data, car.read), 1):
             place = car.find(cid)
+            size += car.length_at(place)
             if collection in counts:
                 counts[collection] += 1
             else:  # its records follow each other
@@ -95,6 +107,11 @@ class RepositoryArchive:
                 if collections is None:
                     found[collection] = bytearray(), array("Q")
                 wanted = found.get(collection)
+            if number > self._max_records or size > self._max_bytes or len(counts) > MAX_COLLECTIONS:
+                raise ArchiveTooBig(
+                    f"the repository has more than {self._max_records:,} records, {self._max_bytes:,} bytes of them, or"
+                    f" {MAX_COLLECTIONS:,} collections"
+                )
             if wanted is not None:
                 rkeys, places = wanted
                 rkeys += b"%b\n" % rkey.encode()
