@@ -41,6 +41,10 @@ class Stragglers:
         self._patience = patience
         self._walking: dict[int, _Walking] = {}
 
+    def would_interrupt_again(self, task: PairTask) -> bool:
+        """Whether a pair was interrupted before, and what is begun anew and takes as long again would never be done."""
+        return bool(self._patience) and task.claim.state.error_code == Interrupted.code
+
     @contextmanager
     def walking(self, task: PairTask) -> Iterator[None]:
         """Note that a pair has got its turn with its host."""

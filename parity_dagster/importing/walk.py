@@ -110,7 +110,8 @@ class Walker:
             else:
                 task.last_keys = last_keys
                 is_read = task.here.cursor is None  # the last importer was killed between the last page and the end
-        archives = self._archives
+        # A list goes on where it was interrupted, an archive does not.
+        archives = None if self._stragglers.would_interrupt_again(task) else self._archives
         while True:
             try:
                 if archives is not None:

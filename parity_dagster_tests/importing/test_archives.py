@@ -197,6 +197,23 @@ def test_a_host_that_gives_no_archive_is_read_by_pages(
     assert {state[1:] for state in states(settings)} == {("completed", None, "list", None)}
 
 
+def test_an_archive_that_takes_longer_than_runs_are_patient_is_read_by_pages_by_the_next(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 30, LIKE: 5})
+    pairs = [Pair(did, POST), Pair(did, LIKE)]
+    network.behave(faults=(Fault(kind="hang", method="getRepo"),))
+    for result in service.import_pairs(pairs, patience=0.4):
+        assert result.error_code == "interrupted"
+    assert all(result.completed for result in service.import_pairs(pairs, patience=30))
+    assert requests(network)["getRepo"] == 1
+    assert_equal(settings, network, did, POST)
+    network.behave_normally()
+    (_, result) = service.import_pairs(pairs, reread=True)
+    assert result.completed
+    assert {state[3] for state in states(settings)} == {"repo"}
+
+
 def test_a_repository_that_is_too_large_is_read_by_pages(
     settings: Settings, network: SampleNetwork, service: ImportService
 ) -> None:
