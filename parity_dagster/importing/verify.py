@@ -30,7 +30,7 @@ from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import ALL_COLLECTIONS, ImportState, ImportStatus, Verification
 from parity_dagster.settings import Settings
 from parity_dagster.store.listing import find_states
-from parity_dagster.store.live import Newest
+from parity_dagster.store.live import STAND_IN_END, Newest
 from parity_dagster.store.records import open_snapshot
 from parity_dagster.store.verification import StoredRecord, find_excuses, stream_stored
 
@@ -200,9 +200,9 @@ def _begin(state: ImportState, archive: Archive | ParityError | None) -> Verific
     if isinstance(archive, Archive):
         proof = archive.proof
         found.pds, found.rev, found.commit = archive.pds, proof.rev, proof.commit
-        # Rows of an archive may be marked with a later time, rows of a list with what live events have told before.
-        known = state.rev if state.source == "repo" or state.rev is None else max(state.rev, state.fence_rev or "")
-        if known is not None and proof.rev < known:
+        marks = [mark for mark in (state.rev, state.fence_rev) if mark and not mark.endswith(STAND_IN_END)]
+        known = max(marks, default="")
+        if proof.rev < known:
             error = ArchiveOutdated(
                 f"the repository that {archive.pds} gives is of revision {proof.rev}, older than {known}, which was"
                 " imported; try again later"
@@ -314,7 +314,7 @@ class _Comparison:
         # What has a greater revision came later; without one from the host, the time of the import stands in.
         self._observed_rev = state.rev or (tid_of(state.started_at) if state.started_at else "")
         self._has_moved = rev != state.rev if state.rev else rev > self._observed_rev
-        self._read_rev = max(rev, state.fence_rev or "")
+        self._rev = rev
 
     def take_both(self, row: StoredRecord, expected: _Expected) -> None:
         """A record that the table holds in some form."""
@@ -351,8 +351,8 @@ class _Comparison:
             _count(self._found, "missing", expected.rkey)
 
     def _differs(self, row: StoredRecord, what: Literal["different", "surplus"]) -> None:
-        if row.rev is not None and row.rev > self._read_rev:
-            self._found.newer += 1
+        if row.rev is not None and row.rev > self._rev and not row.rev.endswith(STAND_IN_END):
+            self._found.newer += 1  # no walk has marked it so: what it was told was not greater
         elif self._has_moved and row.cid is not None and check_cid(row.value, row.cid) != "different":
             self._found.changed += 1  # nobody can say any more if it was there, but it was signed as it is
         else:

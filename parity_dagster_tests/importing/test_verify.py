@@ -153,12 +153,18 @@ def test_many_differences_are_counted_and_some_of_them_named(
     assert len(found.examples) == EXAMPLES
 
 
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("tells_revisions", [True, False])
 def test_what_live_events_brought_after_the_revision_is_no_fault(
-    settings: Settings, network: SampleNetwork, service: ImportService
+    settings: Settings, network: SampleNetwork, service: ImportService, source: Source, tells_revisions: bool
 ) -> None:
     """A consumer of events is ahead of the repository that the host gives."""
     did = network.add_account({POST: 30})
-    service.import_user_collection(did, POST)
+    if not tells_revisions:
+        network.behave(faults=(Fault(kind="501", method="getLatestCommit"),))
+    service.import_pairs([Pair(did, POST)], source=source)
+    (found,) = service.verify([did])
+    assert found.outcome == "equal"
     rkeys = sorted(network.records(did, POST))
     later = tid_of(datetime.now(UTC) + timedelta(hours=1))
     service.upsert_records(
@@ -175,11 +181,15 @@ def test_what_live_events_brought_after_the_revision_is_no_fault(
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("tells_revisions", [True, False])
 def test_what_the_account_has_written_since_is_told_apart(
-    settings: Settings, network: SampleNetwork, service: ImportService, source: Source
+    settings: Settings, network: SampleNetwork, service: ImportService, source: Source, tells_revisions: bool
 ) -> None:
     did = network.add_account({POST: 30})
+    if not tells_revisions:
+        network.behave(faults=(Fault(kind="501", method="getLatestCommit"),))
     service.import_pairs([Pair(did, POST)], source=source)
+    network.set_clock(did)
     rkeys = sorted(network.records(did, POST))
     network.put_record(did, POST)
     network.put_record(did, POST, {"$type": POST, "text": "edited"}, rkey=rkeys[0])
