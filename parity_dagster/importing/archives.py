@@ -99,24 +99,25 @@ class Archive:
             ArchiveTooBig: reading them takes too long.
         """
         self.readers += 1
-        seconds = 0.0
         try:
             pages = self.read(collection)
             while (page := await _in(self.threads, lambda: next(pages, None))) is not None:
                 yield page
                 await asyncio.sleep(0)  # nobody else gets a turn if neither a thread nor a writer is waited for
-                seconds += page.seconds
-                if seconds > MOST_SECONDS:
-                    raise ArchiveTooBig(
-                        f"reading {collection} in the repository of {self.did} takes more than {MOST_SECONDS:.0f} s;"
-                        " try --source list"
-                    )
         finally:
             self.readers -= 1
 
     def read(self, collection: str) -> Iterator[ArchivePage]:
         """The same for who has no event loop to hold up."""
-        return read_pages(self.repository, self.did, collection)
+        seconds = 0.0
+        for page in read_pages(self.repository, self.did, collection):
+            yield page
+            seconds += page.seconds
+            if seconds > MOST_SECONDS:
+                raise ArchiveTooBig(
+                    f"reading {collection} in the repository of {self.did} takes more than {MOST_SECONDS:.0f} s;"
+                    " try --source list"
+                )
 
 
 @dataclass(slots=True)

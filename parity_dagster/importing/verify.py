@@ -20,7 +20,7 @@ import psycopg
 
 from parity_dagster.atproto.archive import check_cid
 from parity_dagster.atproto.pages import FailedEntry
-from parity_dagster.errors import ArchiveOutdated, ParityError
+from parity_dagster.errors import ArchiveOutdated, ArchiveTooBig, ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.accounts import FreshAccounts
 from parity_dagster.importing.archives import Archive, Archives
@@ -155,8 +155,11 @@ def verify_account(
         for state in states:
             found = _begin(state, archive)
             if isinstance(archive, Archive) and found.error is None:
-                for count in compare(conn, state, archive, mappers, found):
-                    advance(count)
+                try:
+                    for count in compare(conn, state, archive, mappers, found):
+                        advance(count)
+                except ArchiveTooBig as exc:  # it takes for ever
+                    found.error, found.error_code = str(exc), exc.code
             elif found.error is None:
                 found.error, found.error_code = "it has only just been imported to its end", "incomplete"
             yield found
