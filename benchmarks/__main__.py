@@ -48,7 +48,8 @@ def main(
     click.echo(f"\n{checks}")
     if write:
         command = "python -m benchmarks" + (" --quick" if quick else "") + "".join(f" --workload {n}" for n in names)
-        for path in write_report(results, machine(), command, checks, Path(__file__).parent.parent / "docs", start):
+        docs, said = Path(__file__).parent.parent / "docs", "" if names else checks
+        for path in write_report(results, machine(), command, said, docs, start):
             click.echo(f"written: {path}")
     click.echo(f"took {time.monotonic() - began:.0f} s")
 

@@ -166,8 +166,9 @@ def write_report(
     sections: dict[str, list[str]] = {}
     for one in results:
         rounds = max((len(measured) for measured in one.measured.values()), default=0)
+        about = one.workload.about
         sections[one.workload.name] = [
-            f"{one.workload.about.capitalize()}{_scaled(one)}: {one.pairs:,} pairs, {one.records:,} records;"
+            f"{about[0].upper()}{about[1:]}{_scaled(one)}: {one.pairs:,} pairs, {one.records:,} records;"
             f" {'median of ' + str(rounds) + ' rounds' if rounds > 1 else 'one round'}, {measured}.",
             "",
             f"| {' | '.join(HEAD)} |",
@@ -178,7 +179,8 @@ def write_report(
         ]
     if start is not None:
         sections["A command's start"] = list(start.lines())
-    sections["Validation"] = [f"{checks}."]
+    if checks:
+        sections["Validation"] = [f"{checks}."]
     page = docs / "performance.md"
     known = _sections(page.read_text(encoding="utf-8"))
     known.update({name: "\n".join(lines) for name, lines in sections.items()})
