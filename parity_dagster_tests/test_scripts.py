@@ -83,7 +83,7 @@ def script(settings: Settings, network: Running, tmp_path: Path) -> Script:
 @pytest.mark.parametrize(
     "use",
     quick(
-        2,
+        1,
         [
             pytest.param(
                 "service = ImportService(); print(service.import_user(DID).records_synced); service.service = service",

@@ -12,6 +12,7 @@ from parity_dagster.sample_network.blocks import to_block
 from parity_dagster.sample_network.content import encode
 from parity_dagster.sample_network.signing import PrivateKey
 from parity_dagster.sample_network.wrong_archives import Repository
+from parity_dagster_tests.quick import quick
 
 DID = "did:plc:z72i7hdynmk6r22z27h6tvur"
 REV = "3lzzzzzzzzz2a"
@@ -98,3 +99,6 @@ CODES = {
     "nothing": "archive_truncated",
 }
 """Kind of wrong archive → code of its error; None if it is not wrong."""
+_ONE_OF_EACH = {code: name for name, code in CODES.items()}.values()
+WRONG_CASES = quick(len(_ONE_OF_EACH), dict.fromkeys([*_ONE_OF_EACH, *CODES]))
+"""All of them for `parametrize`, of which one with each code is quick."""

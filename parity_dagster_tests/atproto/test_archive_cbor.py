@@ -176,6 +176,7 @@ def test_both_ways_of_reading_agree_on_any_value(value):
 
 @settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.text("ab$", max_size=3), VALUES, max_size=4), st.data())
+@pytest.mark.long
 def test_both_ways_of_reading_agree_on_any_bytes(value, data):
     """Whether something is DAG-CBOR at all is one question with one answer."""
     block = bytearray(to_block(value))

@@ -16,10 +16,9 @@ from parity_dagster.importing.archives import PAGE_RECORDS, SMALL_BYTES
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Fault, Running, SampleNetwork
-from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster_tests.atproto.archives import CODES
+from parity_dagster_tests.atproto.archives import CODES, WRONG_CASES
 from parity_dagster_tests.imports import (
     DAMAGED_IN_LISTS,
     ONLY_IN_LISTS,
@@ -125,7 +124,7 @@ def test_a_small_repository_needs_no_file_and_a_large_one_without_room_for_it_is
     assert_equal(settings, network, large, POST)
 
 
-@pytest.mark.parametrize("name", WRONG_ARCHIVES)
+@pytest.mark.parametrize("name", WRONG_CASES)
 def test_a_wrong_archive_fails_and_changes_nothing(
     settings: Settings, network: SampleNetwork, service: ImportService, name: str
 ) -> None:

@@ -24,10 +24,9 @@ from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.verify import AHEAD, EXAMPLES, is_same_json
 from parity_dagster.models import Pair, Source, Verification
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork
-from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster_tests.atproto.archives import CODES
+from parity_dagster_tests.atproto.archives import CODES, WRONG_CASES
 from parity_dagster_tests.command_line import call, start, variables
 from parity_dagster_tests.imports import importing, query
 from parity_dagster_tests.quick import quick
@@ -101,7 +100,7 @@ def test_what_was_imported_is_equal(
     assert network.log.count(method="com.atproto.repo.listRecords") == 0
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", quick(1, SOURCES))
 @pytest.mark.parametrize(
     ("how", "what"), [("value", "different"), ("cid", "different"), ("delete", "missing"), ("add", "surplus")]
 )
@@ -258,7 +257,7 @@ def test_json_values_are_the_same_or_not(left: bytes, right: bytes, is_same: boo
     assert is_same_json(right, left) is is_same
 
 
-@pytest.mark.parametrize("name", WRONG_ARCHIVES)
+@pytest.mark.parametrize("name", WRONG_CASES)
 def test_a_wrong_archive_proves_nothing(
     settings: Settings, network: SampleNetwork, service: ImportService, name: str
 ) -> None:

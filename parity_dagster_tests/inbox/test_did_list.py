@@ -176,6 +176,7 @@ def test_memory_does_not_grow_with_the_file():
     assert peak < 600_000
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_lines_are_read_in_under_two_seconds():
     data = (ALICE.encode() + b"\n") * 100_000
     began = time.process_time()

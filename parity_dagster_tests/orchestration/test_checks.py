@@ -165,6 +165,7 @@ def test_a_changed_record_fails_the_audit(
 
 
 @pytest.mark.usefixtures("by_either")
+@pytest.mark.long
 def test_a_surplus_row_fails_the_count_and_the_audit(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:

@@ -29,6 +29,7 @@ from parity_dagster.sample_network.blocks import make_cid, to_block
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.paging import KeptPages
 from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES, Repository
+from parity_dagster_tests.atproto.archives import WRONG_CASES
 
 
 @pytest.mark.parametrize("nsid", [POST, LIKE, REPOST, FOLLOW, PROFILE, "com.example.review"])
@@ -143,7 +144,7 @@ def test_odd_records_are_in_the_archive_as_they_are_in_the_repository(
     }
 
 
-@pytest.mark.parametrize("name", WRONG_ARCHIVES)
+@pytest.mark.parametrize("name", WRONG_CASES)
 def test_every_wrong_archive_is_served(
     name: str, network: SampleNetwork, served: Running, client: httpx.Client
 ) -> None:
