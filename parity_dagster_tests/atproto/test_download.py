@@ -435,7 +435,7 @@ def test_a_slow_download_is_not_tried_again_and_its_host_is_not_given_up() -> No
         assert not limiter.is_resting
         assert limiter.concurrency == 1
 
-    asking(dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), work, request_timeout=0.2)
+    asking(dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), work, request_timeout=0.6)
 
 
 @pytest.mark.parametrize("limited", ["getRepo", "listRecords"])

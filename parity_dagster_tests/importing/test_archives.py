@@ -180,7 +180,7 @@ def test_a_refresh_reads_what_has_changed_and_drops_what_is_gone(
         ((Fault(kind="501", method="getRepo"),), {}),
         ((Fault(kind="404", method="getRepo"),), {}),
         ((Fault(kind="400", method="getRepo", name="InvalidRequest"),), {}),
-        ((Fault(kind="drip", method="getRepo", seconds=30),), {"request_timeout": 1.0}),
+        ((Fault(kind="drip", method="getRepo", seconds=30),), {"request_timeout": 4.0}),
     ],
     ids=["501", "404", "400", "drip"],
 )

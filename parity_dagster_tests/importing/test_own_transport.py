@@ -226,7 +226,7 @@ def test_a_hostile_transport_costs_the_pair_that_asked(settings: Settings, how: 
     with (
         run_in_thread(network) as running,
         ImportService(
-            settings_for(settings, running, request_timeout=0.5, page_size=10),
+            settings_for(settings, running, request_timeout=2.0, page_size=10),
             transport=lambda inner: Hostile(inner, dids[2], how),
             report=False,
         ) as service,
