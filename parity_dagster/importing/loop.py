@@ -46,10 +46,10 @@ CLOSING_SECONDS = 5.0
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A loop that is not running yet: uvloop where it is installed (a fifth less time per page), else asyncio's own."""
     try:
-        import uvloop
+        from parity_dagster.importing.uv_loop import UvLoop
     except ImportError:  # there is none for Windows
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    return UvLoop()
 
 
 class Running(Generic[Result]):
