@@ -181,8 +181,8 @@ class Walker:
         state = task.claim.state
         if state.completed_at is not None and self._is_unchanged(task, account, await self._accounts.rev(account)):
             return False
-        known_at = time.monotonic()
         told, known = await self._newest_rev(task)
+        known_at = time.monotonic()
         # Also of what is not held any more: an archive from before that would bring it back.
         marks = [mark for mark in (told, state.rev, state.fence_rev) if mark and not mark.endswith(STAND_IN_END)]
         newest = Newest(max(marks, default=None), known)
