@@ -151,7 +151,7 @@ class Archives:
 
         Args:
             newest: what is known of a pair.
-            known_at: monotonic time before that was asked; an older archive need not hold it.
+            known_at: monotonic time after that was known; an archive asked for before need not hold it.
             keep: closed when the pair has been read, which makes room for another account's archive if this one was
                 fetched for it.
 
@@ -244,7 +244,7 @@ class Archives:
 async def _verify_with(
     repository: RepositoryArchive, account: Account, key: SigningKey, threads: DaemonThreads | None
 ) -> Proof:
-    return await _in(threads, lambda: repository.verify(did=account.did, key=key, known_rev=None))
+    return await _in(threads, lambda: repository.verify(did=account.did, key=key))
 
 
 async def _in(threads: DaemonThreads | None, call: Callable[[], Result]) -> Result:

@@ -53,13 +53,12 @@ def read(
     *,
     did: str = DID,
     key: PrivateKey = KEY,
-    known_rev: str | None = None,
     collections: Collection[str] = (POST, LIKE),
 ) -> tuple[Proof, dict[str, tuple[str, bytes]]]:
     """Verify an archive and return what it proves, and collection/rkey → (cid, value) of its records."""
     found: dict[str, tuple[str, bytes]] = {}
     with spooled(car) as archive:
-        proof = archive.verify(did=did, key=public(key), known_rev=known_rev, collections=collections)
+        proof = archive.verify(did=did, key=public(key))
         for collection in collections:
             for record in archive.records(collection):
                 assert not isinstance(record, FailedEntry), record

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parity_dagster.atproto.archive.commit import MAX_COMMIT_BYTES, check_commit, parse_commit
-from parity_dagster.errors import ArchiveForeign, ArchiveOutdated, ArchiveWrong, SignatureWrong
+from parity_dagster.errors import ArchiveForeign, ArchiveWrong, SignatureWrong
 from parity_dagster.sample_network.archive import make_commit
 from parity_dagster.sample_network.blocks import block_cid, spell_cid, to_block
 from parity_dagster.sample_network.signing import PrivateKey
@@ -25,16 +25,15 @@ def _commit(key: PrivateKey = KEY, without: str = "", **changes: Any) -> bytes:
     return to_block({"sig": key.sign(to_block(signed))} | fields)
 
 
-def _check(block: bytes, known_rev: str | None = None) -> None:
-    check_commit(parse_commit(block), did=DID, key=public(KEY), known_rev=known_rev)
+def _check(block: bytes) -> None:
+    check_commit(parse_commit(block), did=DID, key=public(KEY))
 
 
 def test_a_commit_says_what_it_says():
     commit = parse_commit(_commit())
     assert (commit.did, commit.rev, commit.data) == (DID, REV, ROOT)
     assert _commit() == make_commit(DID, REV, ROOT, KEY)
-    _check(_commit(), known_rev=REV)
-    _check(_commit(), known_rev="3kzzzzzzzzz2a")
+    _check(_commit())
 
 
 @pytest.mark.parametrize(
@@ -96,8 +95,3 @@ def test_a_signature_of_something_else(sig):
 def test_the_commit_of_another_account():
     with pytest.raises(ArchiveForeign):
         _check(_commit(did=OTHER))
-
-
-def test_a_commit_older_than_what_is_known():
-    with pytest.raises(ArchiveOutdated):
-        _check(_commit(), known_rev=REV[:-1] + "b")

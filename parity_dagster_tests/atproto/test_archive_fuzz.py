@@ -36,7 +36,7 @@ def _read(file: BinaryIO, car: bytes) -> tuple[Found, int]:
     file.write(car)
     file.flush()
     archive = RepositoryArchive(file)
-    proof = archive.verify(did=DID, key=PUBLIC, known_rev=None, collections=NSIDS)
+    proof = archive.verify(did=DID, key=PUBLIC)
     found: Found = []
     for nsid in NSIDS:
         for record in archive.records(nsid):

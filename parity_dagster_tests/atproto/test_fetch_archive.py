@@ -83,7 +83,7 @@ def test_an_archive_is_proven_with_the_key_of_the_same_look_up_as_its_pds(
         with tempfile.TemporaryFile() as file:
             await client.repos.fetch_archive(pds, did, file, max_bytes=CAP)
             key = signing_key(identity.document, did)
-            proof = RepositoryArchive(file).verify(did=did, key=key, known_rev=None, collections=[])
+            proof = RepositoryArchive(file).verify(did=did, key=key)
         assert proof.counts == {POST: 40, LIKE: 7}
         assert network.log.count(host="plc") == 1
 

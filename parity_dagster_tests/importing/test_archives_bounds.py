@@ -72,7 +72,7 @@ def test_what_takes_long_to_read_is_read_a_little_at_a_time() -> None:
     block = b"\xa1\x61a\x9a" + (100_000).to_bytes(4) + bytes(100_000)  # a list of zeros
     records = {f"{POST}/3kaaaaaaaa{number:03d}": block for number in range(5)}
     archive = RepositoryArchive(repository(records).archive().car())
-    archive.verify(did=DID, key=public(KEY), known_rev=None)
+    archive.verify(did=DID, key=public(KEY))
     assert archive.longest > LONG_BLOCK, "it is read on another thread"
     pages = list(read_pages(archive, DID, POST))
     assert [len(page.rows) for page in pages] == [1] * 5

@@ -97,7 +97,7 @@ def verify(served: Running, client: httpx.Client, did: str, car: bytes) -> tuple
         file.write(car)
         file.flush()
         archive = RepositoryArchive(file)
-        proof = archive.verify(did=did, key=key, known_rev=served.network.rev(did), collections=nsids)
+        proof = archive.verify(did=did, key=key)
         for nsid in nsids:
             for record in archive.records(nsid):
                 found[nsid][record[0] or ""] = record if isinstance(record, FailedEntry) else record[1:]

@@ -10,7 +10,7 @@ from libipld import decode_dag_cbor, encode_dag_cbor
 
 from parity_dagster.atproto.archive.cbor import CID_LENGTH, CID_PREFIX, NotDagCbor, cid_bytes, to_json
 from parity_dagster.atproto.archive.keys import SigningKey
-from parity_dagster.errors import ArchiveForeign, ArchiveOutdated, ArchiveWrong, SignatureWrong
+from parity_dagster.errors import ArchiveForeign, ArchiveWrong, SignatureWrong
 from parity_dagster.identifiers import is_valid_tid
 
 VERSION = 3
@@ -83,20 +83,14 @@ def parse_commit(block: bytes) -> Commit:
     return Commit(said.did, said.rev, data, signature, encode_dag_cbor(fields))
 
 
-def check_commit(commit: Commit, *, did: str, key: SigningKey, known_rev: str | None) -> None:
-    """Make sure that a commit is the account's, signed by it and not older than what is known.
-
-    Args:
-        known_rev: the revision of an earlier look at the repository, if there was one.
+def check_commit(commit: Commit, *, did: str, key: SigningKey) -> None:
+    """Make sure that a commit is the account's and signed by it; how old it may be is for who knows more.
 
     Raises:
         ArchiveForeign: it is another account's.
         SignatureWrong: it is not signed with this key.
-        ArchiveOutdated: it is older than what is known.
     """
     if commit.did != did:
         raise ArchiveForeign(f"asked for the repository of {did}, got the one of {commit.did[:80]!a}")
     if not key.is_signature(commit.signature, commit.unsigned):
         raise SignatureWrong(f"the commit of {did} is not signed with the key that its DID document names")
-    if known_rev is not None and commit.rev < known_rev:
-        raise ArchiveOutdated(f"the archive is of revision {commit.rev}, older than the known {known_rev}")

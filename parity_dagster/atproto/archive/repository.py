@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
@@ -61,7 +61,6 @@ class RepositoryArchive:
         self._max_records, self._max_bytes = max_blocks, max_bytes
         self._did = ""
         self._found: dict[str, tuple[bytearray, array[int]]] = {}
-        self._all_found = False
 
     @property
     def size(self) -> int:
@@ -73,67 +72,48 @@ class RepositoryArchive:
         """Bytes of the longest block and its CID."""
         return self._car.longest
 
-    def verify(
-        self, *, did: str, key: SigningKey, known_rev: str | None, collections: Collection[str] | None = None
-    ) -> Proof:
-        """Verify the commit and the whole tree, and note where the records of some collections are.
+    def verify(self, *, did: str, key: SigningKey) -> Proof:
+        """Verify the commit and the whole tree, and note where the records are.
 
         It may be called again with another key, e.g. after `SignatureWrong` and another look at the DID document.
 
-        Args:
-            known_rev: the revision of an earlier look at the repository, if there was one.
-            collections: whose records will be read; those of any if None.
-
         Raises:
             SignatureWrong, ArchiveForeign, ArchiveWrong: it is not the account's repository.
-            ArchiveOutdated: it is older than `known_rev`.
             ArchiveIncomplete: blocks are missing.
             ArchiveTooBig: a node of the tree is too big to be read, there are too many collections or records, or they
                 are too big together.
         """
         car = self._car
         commit = parse_commit(car.read(car.root))
-        check_commit(commit, did=did, key=key, known_rev=known_rev)
-        found = {collection: (bytearray(), array("Q")) for collection in collections or ()}
-        counts: dict[str, int] = {}
-        size, wanted = 0, None
+        check_commit(commit, did=did, key=key)
+        found: dict[str, tuple[bytearray, array[int]]] = {}
+        size = 0
         for number, (collection, rkey, cid) in enumerate(walk_tree(commit.data, car.read), 1):
             place = car.find(cid)
             size += car.length_at(place)
-            if collection in counts:
-                counts[collection] += 1
-            else:  # its records follow each other
-                counts[collection] = 1
-                if collections is None:
-                    found[collection] = bytearray(), array("Q")
-                wanted = found.get(collection)
-            if number > self._max_records or size > self._max_bytes or len(counts) > MAX_COLLECTIONS:
+            if collection not in found:  # its records follow each other
+                rkeys, places = found[collection] = bytearray(), array("Q")
+            if number > self._max_records or size > self._max_bytes or len(found) > MAX_COLLECTIONS:
                 raise ArchiveTooBig(
                     f"the repository has more than {self._max_records:,} records, {self._max_bytes:,} bytes of them, or"
                     f" {MAX_COLLECTIONS:,} collections"
                 )
-            if wanted is not None:
-                rkeys, places = wanted
-                rkeys += b"%b\n" % rkey.encode()
-                places.append(place)
-        self._did, self._found, self._all_found = did, found, collections is None
+            rkeys += b"%b\n" % rkey.encode()
+            places.append(place)
+        self._did, self._found = did, found
         text = cid_text(car.root)
         assert text is not None
+        counts = {collection: len(places) for collection, (_, places) in found.items()}
         return Proof(did, commit.rev, text, counts, car.count - car.used)
 
     def records(self, collection: str) -> Iterator[Record | FailedEntry]:
-        """Read the records of a collection that was named to `verify`, least record key first.
+        """Read the records of a collection, least record key first, after `verify`.
 
         Returns:
             Each record as from a page of listRecords, or why it cannot be stored. The body of what cannot be stored is
             the entry that a page would show; if the block is not even DAG-CBOR, it stands there in base64 as `block`.
-
-        Raises:
-            KeyError: the collection was not named.
         """
-        if self._all_found and collection not in self._found:
-            return
-        rkeys, places = self._found[collection]
+        rkeys, places = self._found.get(collection, (b"", ()))
         for line, place in zip(BytesIO(rkeys), places, strict=True):
             cid, block = self._car.read_at(place)
             yield _record(self._did, collection, line[:-1].decode(), cid_text(cid) or "", block)
