@@ -90,16 +90,9 @@ def test_killed_at_a_change_of_the_database(
                 network.network.put_record(did, POST)
         wire.set(number)
         process, _ = start_import(settings_for(settings, network, source="repo"), pairs(network), refresh=refresh)
-        while process.is_alive() and not wire.has_caught():
-            process.join(0.005)
-        caught = process.is_alive()
-        if caught:
-            process.kill()
-            killed += 1
-        process.join()
-        wire.let_go()
-        if not caught:
+        if not wire.kill(process):
             break
+        killed += 1
         finish(settings, network, source)
     assert killed >= 40 // step
     wire.conn.close()

@@ -137,12 +137,23 @@ class Tripwire:
         self.conn.execute("ALTER SEQUENCE tripwire RESTART")
         self.conn.execute("INSERT INTO tripwire_at VALUES (%s)", (number,))
 
-    def has_caught(self) -> bool:
+    def kill(self, process: BaseProcess) -> bool:
+        """Kill the process once it is caught; False if it ends without."""
+        while process.is_alive() and not self._has_caught():
+            process.join(0.005)
+        is_caught = process.is_alive()
+        if is_caught:
+            process.kill()
+        process.join()
+        self._let_go()
+        return is_caught
+
+    def _has_caught(self) -> bool:
         statement = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)"
         row = self.conn.execute(statement).fetchone()
         return bool(row and row[0])
 
-    def let_go(self) -> None:
+    def _let_go(self) -> None:
         # The server's process does not notice a kill while it waits for a lock; it goes as if it had.
         waiting = "FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
         while self.conn.execute(f"SELECT pg_terminate_backend(pid) {waiting}").fetchall():
@@ -164,16 +175,9 @@ def test_killed_at_a_change_of_the_database_the_import_ends_as_if_nothing_had_ha
         forget(settings)
         wire.set(number)
         process, _ = start_import(settings_for(settings, network, page_size=10), [(did, POST)])
-        while process.is_alive() and not wire.has_caught():
-            time.sleep(0.005)
-        caught = process.is_alive()
-        if caught:
-            process.kill()
-            killed += 1
-        process.join()
-        wire.let_go()
-        if not caught:
+        if not wire.kill(process):
             break
+        killed += 1
         finish(settings, network)
     assert killed >= 24 // step
     assert_equal(settings, network.network, did, POST)
