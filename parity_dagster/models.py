@@ -302,7 +302,7 @@ class Verification:
     commit: str | None = None
     """CID of the commit that vouches for the repository."""
     error: str | None = None
-    """Why nothing was compared."""
+    """Why it was not compared, or not to its end."""
     error_code: str | None = None
     """`incomplete` for a pair that is not imported to its end, `not_imported`, or a code of `parity_dagster.errors`."""
 

@@ -219,7 +219,7 @@ class Archives:
             except ArchiveTooBig as exc:
                 raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
             except OSError as exc:
-                raise ArchiveUnavailable(f"the repository of {account.did} cannot be kept: {exc}; see TMPDIR") from exc
+                raise not_kept(account.did, exc) from exc
             if tid_time(proof.rev) > datetime.now(UTC) + MAX_CLOCK_SKEW:
                 raise ArchiveWrong(f"the repository of {account.did} has a revision of the future: {proof.rev}")
         except BaseException:
@@ -245,6 +245,11 @@ async def _verify_with(
     repository: RepositoryArchive, account: Account, key: SigningKey, threads: DaemonThreads | None
 ) -> Proof:
     return await _in(threads, lambda: repository.verify(did=account.did, key=key))
+
+
+def not_kept(did: str, error: OSError) -> ArchiveUnavailable:
+    """What is said when the folder for temporary files cannot hold an archive, or not give it back."""
+    return ArchiveUnavailable(f"the repository of {did} cannot be kept: {error}; see TMPDIR")
 
 
 async def _in(threads: DaemonThreads | None, call: Callable[[], Result]) -> Result:

@@ -59,6 +59,8 @@ class PairAudit:
     """Rows that the PDS does not show."""
     changed: int = 0
     """Differences that came after the import."""
+    unverifiable: int = 0
+    """Rows that can be compared with nothing, see `Verification`; not among those compared."""
     is_whole: bool = True
     """Whether the list was read to its end."""
     is_proven: bool = False
@@ -75,8 +77,12 @@ class PairAudit:
 
     @property
     def outcome(self) -> str:
-        """One word: `proven`, `equal`, `different`, or `unread`."""
-        return "different" if not self.is_equal else "unread" if self.error else "proven" if self.is_proven else "equal"
+        """One word: `proven`, `unverifiable` (proven but for some rows), `equal`, `different`, or `unread`."""
+        if not self.is_equal:
+            return "different"
+        if self.error:
+            return "unread"
+        return "unverifiable" if self.unverifiable else "proven" if self.is_proven else "equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +186,7 @@ class _Auditor:
         try:
             async with asyncio.timeout(self._seconds):
                 try:
-                    await self._prove(audits, await repositories.open(network, did))
-                    return audits
+                    return await self._prove(audits, await repositories.open(network, did))
                 except ArchiveUnavailable:
                     pass  # then by pages
                 pds = (await network.identities.resolve_did(did)).pds
@@ -205,23 +210,25 @@ class _Auditor:
                 found.error = _error(exc)
         return audits
 
-    async def _prove(self, audits: list[PairAudit], archive: Archive) -> None:
+    async def _prove(self, audits: list[PairAudit], archive: Archive) -> list[PairAudit]:
         from parity_dagster.importing.verify import verify_account
 
         nsids = [found.collection for found in audits]
         comparison = verify_account(self._settings, archive.did, nsids, archive, self._mappers)
         verified: list[Verification] = await beside_the_loop(list, comparison)
-        by_collection = {result.collection: result for result in verified}
+        # What is being read anew meanwhile, or was forgotten, is nobody's to audit any more.
+        results = {result.collection: result for result in verified if result.error_code != "incomplete"}
+        audits = [found for found in audits if found.collection in results]
         for found in audits:
-            result = by_collection.get(found.collection)
-            if result is None or result.error_code == "incomplete":
-                continue  # it is being read anew, or was forgotten
+            result = results[found.collection]
             found.pds, found.error = archive.pds, result.error
             if result.error is None:
                 found.is_proven = True
-                found.compared = result.compared - result.surplus
+                found.compared = result.equal + result.missing + result.different
+                found.unverifiable = result.unverifiable
                 found.missing, found.different, found.surplus = result.missing, result.different, result.surplus
                 found.changed, found.examples = result.changed + result.newer, result.examples
+        return audits
 
     async def _pair(self, found: PairAudit, state: ImportState, rev: str | None, repo: RepoClient) -> None:
         assert found.pds is not None

@@ -20,10 +20,10 @@ import psycopg
 
 from parity_dagster.atproto.archive import check_cid
 from parity_dagster.atproto.pages import FailedEntry
-from parity_dagster.errors import ArchiveOutdated, ArchiveTooBig, ParityError
+from parity_dagster.errors import ArchiveOutdated, ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.accounts import FreshAccounts
-from parity_dagster.importing.archives import Archive, Archives
+from parity_dagster.importing.archives import Archive, Archives, not_kept
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.retry_policy import unexpected
@@ -158,8 +158,9 @@ def verify_account(
                 try:
                     for count in compare(conn, state, archive, mappers, found):
                         advance(count)
-                except ArchiveTooBig as exc:  # it takes for ever
-                    found.error, found.error_code = str(exc), exc.code
+                except (ParityError, OSError) as exc:  # it takes for ever, or the disk that it lies on fails
+                    error = exc if isinstance(exc, ParityError) else not_kept(did, exc)
+                    found.error, found.error_code = str(error), error.code
             elif found.error is None:
                 found.error, found.error_code = "it has only just been imported to its end", "incomplete"
             yield found
@@ -354,9 +355,10 @@ class _Comparison:
             _count(self._found, "missing", expected.rkey)
 
     def _differs(self, row: StoredRecord, what: Literal["different", "surplus"]) -> None:
-        if row.rev is not None and row.rev > self._rev and not row.rev.endswith(STAND_IN_END):
+        is_sound = row.cid is None or check_cid(row.value, row.cid) != "different"
+        if is_sound and row.rev is not None and row.rev > self._rev and not row.rev.endswith(STAND_IN_END):
             self._found.newer += 1  # no walk has marked it so: what it was told was not greater
-        elif self._has_moved and row.cid is not None and check_cid(row.value, row.cid) != "different":
+        elif is_sound and self._has_moved and row.cid is not None:
             self._found.changed += 1  # nobody can say any more if it was there, but it was signed as it is
         else:
             _count(self._found, what, row.rkey)

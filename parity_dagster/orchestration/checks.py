@@ -307,6 +307,8 @@ def sample_audit(
         said = f"{report.compared:,} records of {accounts:,} accounts were read again and agree with the table{proven}."
     else:
         said = "There is nothing to audit yet."
+    if unverifiable := sum(pair.unverifiable for pair in report.pairs):
+        said += f" {unverifiable:,} more can be compared with nothing: see `parity verify`."
     return check_result(
         run_id,
         passed=not bad and not unread,

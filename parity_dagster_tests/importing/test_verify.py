@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,9 @@ import psycopg
 import pytest
 from click.testing import Result
 
-from parity_dagster.importing.archives import IDLE_BYTES, PAGE_RECORDS
+from parity_dagster.atproto.archive.cbor import cid_of
+from parity_dagster.importing.archives import IDLE_BYTES, PAGE_RECORDS, SMALL_BYTES
+from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.importing.live import LiveRecord
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.verify import AHEAD, EXAMPLES, is_same_json
@@ -168,8 +171,8 @@ def test_what_live_events_brought_after_the_revision_is_no_fault(
     later = tid_of(datetime.now(UTC) + timedelta(hours=1))
     service.upsert_records(
         [
-            LiveRecord(f"at://{did}/{POST}/{rkeys[0]}", later, "bafyreinew", {"text": "edited"}),
-            LiveRecord(f"at://{did}/{POST}/{later}", later, "bafyreinew", {"text": "new"}),
+            LiveRecord(f"at://{did}/{POST}/{rkeys[0]}", later, cid_of(b'{"text":"edited"}'), {"text": "edited"}),
+            LiveRecord(f"at://{did}/{POST}/{later}", later, cid_of(b'{"text":"new"}'), {"text": "new"}),
         ]
     )
     assert service.delete_record(f"at://{did}/{POST}/{rkeys[1]}", later)
@@ -177,6 +180,9 @@ def test_what_live_events_brought_after_the_revision_is_no_fault(
     assert differences(found) == {"newer": 3}
     assert (found.outcome, found.equal) == ("equal", 28)
     assert parity(service, "verify", did).exit_code == 0
+    query(settings, """UPDATE atproto_records SET value = '{"text": "forged"}' WHERE rev = %s""", later)
+    (found,) = service.verify([did])
+    assert differences(found) == {"different": 1, "surplus": 1, "newer": 1}, "live or not, they are not what was signed"
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -384,8 +390,71 @@ def test_repositories_are_fetched_while_others_are_compared_and_leave_nothing_be
     assert next(results).did == dids[0]
     assert network.log.count(method="com.atproto.sync.getRepo") <= AHEAD
     results.close()  # type: ignore[attr-defined]  # a generator, which the annotation does not promise
-    assert not [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(link)]
+    assert spooled(tmp_path) == []
     assert [found.outcome for found in service.verify(dids)] == ["equal"] * 12
+
+
+def spooled(folder: Path) -> list[int]:
+    """The file descriptors of what lies in a folder."""
+    return [int(link.name) for link in Path("/proc/self/fd").iterdir() if str(folder) in os.path.realpath(link)]
+
+
+@pytest.mark.parametrize("how", ["truncated", "unreadable"])
+def test_a_disk_that_does_not_give_a_repository_back_costs_one_account(
+    network: SampleNetwork, service: ImportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    posts = [{"text": "x" * 20_000} for _ in range(2 * SMALL_BYTES // 20_000)]
+    first, second = sorted(network.add_account({POST: posts, LIKE: 1}) for _ in range(2))
+    service.import_pairs([Pair(did, nsid) for did in (first, second) for nsid in (POST, LIKE)])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    results = service.verify(iter([first]))
+    assert next(results).collection == LIKE
+    spoilt = spooled(tmp_path)
+    assert spoilt
+    for number in spoilt:
+        if how == "truncated":
+            os.ftruncate(number, 5)
+        else:  # every read of it is an OSError, as of a disk that fails
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+    assert [(each.outcome, each.error_code) for each in results] == [
+        ("unread", "archive_truncated" if how == "truncated" else "archive_unavailable")
+    ]
+    assert {each.outcome for each in service.verify([second])} == {"equal"}
+
+
+def test_the_audit_counts_nothing_as_proven_that_can_be_compared_with_nothing(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: [{"n": 1.5}, {"n": 1}]})
+    service.import_pairs([Pair(did, POST)], source="list")
+    assert [(pair.outcome, pair.compared) for pair in audit(service.settings).pairs] == [("proven", 2)]
+    query(settings, """UPDATE atproto_records SET value = value || '{"text": "forged"}' WHERE value @> '{"n": 1.5}'""")
+    report = audit(service.settings)
+    (pair,) = report.pairs
+    assert (pair.outcome, pair.compared, pair.unverifiable, report.proven) == ("unverifiable", 1, 1, 1)
+
+
+def test_the_audit_leaves_out_what_is_not_complete_any_more(
+    settings: Settings, network: SampleNetwork, service: ImportService
+) -> None:
+    did = network.add_account({POST: 5, LIKE: 5})
+    service.import_user(did)
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    before = [pid for (pid,) in query(settings, sessions)]
+    audits: list[PairAudit] = []
+    auditing = threading.Thread(target=lambda: audits.extend(audit(service.settings).pairs))
+    with network.lock:  # the hosts answer nothing
+        auditing.start()
+        deadline = time.monotonic() + 30
+        idle = f"{sessions} AND state = 'idle' AND query = 'COMMIT' AND pid <> ALL(%s)"
+        while not query(settings, idle, before):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        query(settings, "UPDATE parity_import_states SET status = 'failed' WHERE collection = %s", POST)
+    auditing.join()
+    assert [(pair.collection, pair.outcome) for pair in audits] == [(LIKE, "proven")]
 
 
 @pytest.mark.long
