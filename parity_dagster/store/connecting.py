@@ -8,7 +8,8 @@ characters, sees other rows or is cut off while it waits. What decides where tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -82,7 +83,8 @@ def check_server(version: int, encoding: str | None) -> None:
 
 def open_connection(url: str, *, autocommit: bool = False) -> Connection:
     """Open a connection; raises what psycopg says, or what `check_server` does."""
-    conn = psycopg.connect(_conninfo(url, fallback_application_name="parity"), autocommit=True)
+    with _no_such_name():
+        conn = psycopg.connect(_conninfo(url, fallback_application_name="parity"), autocommit=True)
     try:
         conn.execute(_first_statements(conn))
         conn.autocommit = autocommit
@@ -94,13 +96,23 @@ def open_connection(url: str, *, autocommit: bool = False) -> Connection:
 
 async def open_async_connection(url: str) -> AsyncConnection:
     """The same for the loop; each statement commits unless a transaction is begun."""
-    conn = await AsyncConnection.connect(_conninfo(url, application_name=APPLICATION), autocommit=True)
+    with _no_such_name():
+        conn = await AsyncConnection.connect(_conninfo(url, application_name=APPLICATION), autocommit=True)
     try:
         await conn.execute(_first_statements(conn))
     except BaseException:
         await conn.close()
         raise
     return conn
+
+
+@contextmanager
+def _no_such_name() -> Iterator[None]:
+    """psycopg has Python look names up, which raises an error of its own for what cannot be one."""
+    try:
+        yield
+    except UnicodeError as exc:
+        raise psycopg.OperationalError(f"no host has such a name: {exc}") from exc
 
 
 def _first_statements(conn: Connection | AsyncConnection) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from parity_dagster.errors import DatabaseUnreachable, MigrationNeeded, Settings
 from parity_dagster.settings import Settings, load_settings, redact
 from parity_dagster.store.database import connect, connection_url, migrate, sqlalchemy_url
 from parity_dagster.store.schema import SCHEMA_REVISION, VERSION_TABLE, check_schema
+from parity_dagster.store.sessions import open_session
 
 PASSWORD = "s3cr3t-w0rd"
 USER_OF_SERVER = """
@@ -113,6 +115,14 @@ def test_a_wrong_url_is_refused_in_one_line_without_its_password(given: str) -> 
     message = str(raised.value)
     assert "\n" not in message
     assert PASSWORD[:6] not in message
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "b%C3%BCcher.invalid", "a..b", "a" * 64 + ".invalid"])
+def test_a_name_that_no_host_has_or_can_have_is_a_server_that_cannot_be_reached(host: str) -> None:
+    settings = load_settings(database_url=f"postgresql://me:{PASSWORD}@{host}/parity")
+    for call in (lambda: connect(settings), lambda: asyncio.run(open_session(settings))):
+        with pytest.raises(DatabaseUnreachable, match=r"cannot connect to PostgreSQL at .*, database parity"):
+            call()
 
 
 def test_an_unreachable_server_is_named_with_the_cure_and_without_its_password() -> None:
