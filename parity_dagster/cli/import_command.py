@@ -74,15 +74,16 @@ class Tally:
     """Listener that counts what results do not say."""
 
     def __init__(self, display: Listener | None) -> None:
-        self.unread = 0
+        self.unread = self.verified = 0
         self._display = display
 
     def __call__(self, event: ImportEvent) -> None:
         """Take one event."""
         if self._display is not None:
             self._display(event)
-        if isinstance(event, ImportCompleted) and not event.fetched:
-            self.unread += 1
+        if isinstance(event, ImportCompleted):
+            self.unread += not event.fetched
+            self.verified += event.state.is_verified
 
 
 @click.command("import", short_help="Import the records of accounts.")
@@ -200,7 +201,7 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
         write_json(result_object(result) for result in results)
     elif results:
         print_results(results)
-        click.echo(summary(results, time.monotonic() - began, tally.unread, refreshed=request.refresh))
+        click.echo(summary(results, time.monotonic() - began, tally.unread, tally.verified, refreshed=request.refresh))
     elif not elsewhere:
         click.echo("Nothing to resume: every import is complete.")
     if elsewhere:

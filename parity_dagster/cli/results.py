@@ -60,7 +60,9 @@ def print_results(results: Sequence[ImportResult]) -> None:
     )
 
 
-def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0, *, refreshed: bool = False) -> str:
+def summary(
+    results: Sequence[ImportResult], seconds: float, unread: int = 0, verified: int = 0, *, refreshed: bool = False
+) -> str:
     """Say in a few lines what an import did and what to do next; `unread` pairs were complete and not read."""
     done = sum(result.is_success for result in results)
     total = ImportResult.aggregate("*", results)
@@ -73,6 +75,8 @@ def summary(results: Sequence[ImportResult], seconds: float, unread: int = 0, *,
         f"{done:,} of {plural(len(results), 'import')} complete: {plural(total.records_synced, 'record')}"
         f"{others}, {seconds_text(seconds)}"
     ]
+    if verified:
+        lines.append(f"{verified:,} of them verified by their accounts' signatures.")
     if unread:
         hint = "" if refreshed else "; --refresh asks their servers for changes"
         lines.append(f"Nothing new to read in {unread:,} of them{hint}.")

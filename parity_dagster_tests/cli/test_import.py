@@ -54,8 +54,12 @@ def test_an_account_is_imported_and_each_collection_has_its_line(env, network, s
 
 def test_the_source_can_be_chosen_and_the_status_says_which_it_was(env, network):
     listed, whole = (network.network.add_account({POST: 3, LIKE: 2}) for _ in range(2))
-    assert call("import", listed, env=env).exit_code == 0
-    assert call("import", whole, "--source", "repo", env=env).exit_code == 0
+    by_pages = call("import", listed, env=env)
+    assert by_pages.exit_code == 0
+    assert "verified" not in by_pages.output
+    as_a_whole = call("import", whole, "--source", "repo", env=env)
+    assert as_a_whole.exit_code == 0
+    assert "2 of them verified" in as_a_whole.stdout
     states = json.loads(call("import-status", "--json", env=env).stdout)
     assert {(state["did"], state["source"], state["commit"] is not None) for state in states} == {
         (listed, "list", False),
