@@ -19,6 +19,7 @@ from parity_dagster.atproto.pages import FailedEntry, Record
 from parity_dagster.atproto.repo import MAX_CLOCK_SKEW, THREADED_BYTES, RepoClient
 from parity_dagster.errors import (
     ArchiveTooBig,
+    ArchiveTruncated,
     ArchiveUnavailable,
     ArchiveWrong,
     ParityError,
@@ -96,7 +97,7 @@ class Archive:
         """All records of a collection, least record key first; one page at least, as a list has.
 
         Raises:
-            ArchiveTooBig: reading them takes too long.
+            ArchiveTooBig, ArchiveTruncated: see `read`.
         """
         self.readers += 1
         try:
@@ -108,9 +109,21 @@ class Archive:
             self.readers -= 1
 
     def read(self, collection: str) -> Iterator[ArchivePage]:
-        """The same for who has no event loop to hold up."""
+        """The same for who has no event loop to hold up.
+
+        Raises:
+            ArchiveTooBig: reading them takes too long.
+            ArchiveTruncated: the disk does not give them back.
+        """
         seconds = 0.0
-        for page in read_pages(self.repository, self.did, collection):
+        pages = read_pages(self.repository, self.did, collection)
+        while True:
+            try:
+                page = next(pages, None)
+            except OSError as exc:
+                raise ArchiveTruncated(f"the repository of {self.did} cannot be read back: {exc}; see TMPDIR") from exc
+            if page is None:
+                return
             yield page
             seconds += page.seconds
             if seconds > MOST_SECONDS:
@@ -219,7 +232,7 @@ class Archives:
             except ArchiveTooBig as exc:
                 raise ArchiveUnavailable(f"{account.pds}: {exc}") from exc
             except OSError as exc:
-                raise not_kept(account.did, exc) from exc
+                raise ArchiveUnavailable(f"the repository of {account.did} cannot be kept: {exc}; see TMPDIR") from exc
             if tid_time(proof.rev) > datetime.now(UTC) + MAX_CLOCK_SKEW:
                 raise ArchiveWrong(f"the repository of {account.did} has a revision of the future: {proof.rev}")
         except BaseException:
@@ -245,11 +258,6 @@ async def _verify_with(
     repository: RepositoryArchive, account: Account, key: SigningKey, threads: DaemonThreads | None
 ) -> Proof:
     return await _in(threads, lambda: repository.verify(did=account.did, key=key))
-
-
-def not_kept(did: str, error: OSError) -> ArchiveUnavailable:
-    """What is said when the folder for temporary files cannot hold an archive, or not give it back."""
-    return ArchiveUnavailable(f"the repository of {did} cannot be kept: {error}; see TMPDIR")
 
 
 async def _in(threads: DaemonThreads | None, call: Callable[[], Result]) -> Result:

@@ -20,10 +20,10 @@ import psycopg
 
 from parity_dagster.atproto.archive import check_cid
 from parity_dagster.atproto.pages import FailedEntry
-from parity_dagster.errors import ArchiveOutdated, ParityError
+from parity_dagster.errors import ArchiveOutdated, ArchiveTooBig, ArchiveTruncated, ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.accounts import FreshAccounts
-from parity_dagster.importing.archives import Archive, Archives, not_kept
+from parity_dagster.importing.archives import Archive, Archives
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import tid_of
 from parity_dagster.importing.retry_policy import unexpected
@@ -158,9 +158,8 @@ def verify_account(
                 try:
                     for count in compare(conn, state, archive, mappers, found):
                         advance(count)
-                except (ParityError, OSError) as exc:  # it takes for ever, or the disk that it lies on fails
-                    error = exc if isinstance(exc, ParityError) else not_kept(did, exc)
-                    found.error, found.error_code = str(error), error.code
+                except (ArchiveTooBig, ArchiveTruncated) as exc:  # it takes for ever, or the disk that it lies on fails
+                    found.error, found.error_code = str(exc), exc.code
             elif found.error is None:
                 found.error, found.error_code = "it has only just been imported to its end", "incomplete"
             yield found
