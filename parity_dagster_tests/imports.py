@@ -38,6 +38,10 @@ def importing(settings: Settings, network: SampleNetwork, **changes: Any) -> Ite
         yield service, running
 
 
+OF_THIS_DATABASE = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+"""Of pg_locks: tests that run at the same time share a server, and their databases have the same tables and numbers."""
+
+
 def query(settings: Settings, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Rows of a statement on the test's database."""
     assert settings.database_url is not None

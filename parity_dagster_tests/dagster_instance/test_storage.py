@@ -19,6 +19,7 @@ from parity_dagster.dagster_instance.events import write_without_run
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
 from parity_dagster.dagster_instance.storage import TABLES_LOCK, ParityStorage, parity_instance
 from parity_dagster.models import Pair
+from parity_dagster_tests.imports import OF_THIS_DATABASE
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
 ACCOUNTS = dg.DynamicPartitionsDefinition(name="accounts")
@@ -182,10 +183,7 @@ def test_processes_that_start_at_once_make_the_tables_one_after_the_other(
     environment = {"PARITY_DATABASE_URL": empty_database_url, "PARITY_HOME": str(tmp_path)}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    waiting = (
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
+    waiting = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {OF_THIS_DATABASE}"
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
         racing = [context.Process(target=_count_runs, args=(environment,)) for _ in range(3)]

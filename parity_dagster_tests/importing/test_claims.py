@@ -18,7 +18,7 @@ from parity_dagster.models import ImportResult, ImportStatus
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster_tests.imports import assert_equal, importing, query, settings_for
+from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, importing, query, settings_for
 
 PROGRAM = """
 import sys
@@ -204,8 +204,7 @@ def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> N
     did = network.add_account({POST: 600})
     network.behave(latency=0.5)  # half a minute, unless the lock is held again before
     locks = (
-        "FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489 AND objsubid = 2"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        f"FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489 AND objsubid = 2 AND {OF_THIS_DATABASE}"
     )
     begun = threading.Event()
     with importing(settings, network, page_size=10) as (service, _), ThreadPoolExecutor() as threads:

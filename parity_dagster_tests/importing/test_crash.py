@@ -19,7 +19,7 @@ from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_t
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.forked import start_import
-from parity_dagster_tests.imports import assert_equal, query, settings_for
+from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, query, settings_for
 from parity_dagster_tests.quick import quick
 
 RECORDS = 45
@@ -32,6 +32,7 @@ TABLES = (
     "parity_identities",
     "parity_importers",
 )
+AT_THE_TRIPWIRE = f"FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted AND {OF_THIS_DATABASE}"
 
 
 @pytest.fixture
@@ -149,14 +150,12 @@ class Tripwire:
         return is_caught
 
     def _has_caught(self) -> bool:
-        statement = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)"
-        row = self.conn.execute(statement).fetchone()
+        row = self.conn.execute(f"SELECT EXISTS (SELECT {AT_THE_TRIPWIRE})").fetchone()
         return bool(row and row[0])
 
     def _let_go(self) -> None:
         # The server's process does not notice a kill while it waits for a lock; it goes as if it had.
-        waiting = "FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
-        while self.conn.execute(f"SELECT pg_terminate_backend(pid) {waiting}").fetchall():
+        while self.conn.execute(f"SELECT pg_terminate_backend(pid) {AT_THE_TRIPWIRE}").fetchall():
             time.sleep(0.005)
         self.conn.execute("TRUNCATE tripwire_at")
         self.conn.execute("SELECT pg_advisory_unlock(4711)")

@@ -33,7 +33,7 @@ from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
 from parity_dagster.store.writes import Counts, Ending, PageRow, PairWrite
-from parity_dagster_tests.imports import assert_equal, importing, query
+from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, importing, query
 from parity_dagster_tests.quick import quick
 from parity_dagster_tests.sample_mappers import ARTICLES
 
@@ -293,7 +293,10 @@ def test_an_event_waits_for_the_page_that_is_being_committed(
     did = network.network.add_account({LIKE: 1})
     rkey = network.network.put_record(did, POST)
     rev = network.network.rev(did)
-    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_announcements'::regclass"
+    blocked = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_announcements'::regclass"
+        f" AND {OF_THIS_DATABASE}"
+    )
     with (
         ImportService(settings) as importer,  # one that has an ending to announce
         psycopg.connect(connection_url(settings)) as barrier,

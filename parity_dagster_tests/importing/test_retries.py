@@ -59,7 +59,7 @@ def test_two_retries_at_once_store_and_count_a_record_once(settings: Settings) -
     did = network.add_account({POST: 3})
     with importing(settings, network) as (service, _), ThreadPoolExecutor() as threads:
         service.import_user_collection(did, POST)
-        for text in (FINE, b'{"text":"\u0000"}', b'{"text":"\u0000 too"}'):
+        for text in (FINE, rb'{"text":"\u0000"}', rb'{"text":"\u0000 too"}'):
             keep(settings, did, entry_of(did, text))
         with (
             connect(settings) as barrier,
@@ -142,7 +142,7 @@ def test_a_version_that_a_walk_under_way_has_overtaken_waits_for_its_end(setting
         with ImportService(here, report=False) as service:
             service.import_user_collection(did, POST)
             newest = max(network.records(did, POST))
-            network.put_record(did, POST, b'{"text":"\u0000"}', rkey=newest)
+            network.put_record(did, POST, rb'{"text":"\u0000"}', rkey=newest)
             network.behave(host="pds-1", faults=[{"kind": "503", "method": "listRecords", "skip": 2}])
             assert not service.import_user_collection(did, POST, refresh=True).completed
             fine = entry_of(did, FINE).replace(b"/kept", f"/{newest}".encode())
@@ -160,7 +160,7 @@ def test_a_version_that_a_walk_under_way_has_overtaken_waits_for_its_end(setting
 def test_what_an_earlier_walk_met_is_for_the_present_walk_to_show(settings: Settings, is_shown: bool) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 40})
-    bad = network.put_record(did, POST, b'{"text":"\u0000"}', rkey="2222222222222")  # the last of the list
+    bad = network.put_record(did, POST, rb'{"text":"\u0000"}', rkey="2222222222222")  # the last of the list
     with run_in_thread(network) as running:
         here = settings_for(settings, running, page_size=10, retry_attempts=1)
         with ImportService(here, report=False) as service:
@@ -205,7 +205,7 @@ def test_a_record_that_any_project_stores_survives_the_walk_of_another_one(
     """Whoever tries again: the walk under way has shown the record, and one of another table has met it since."""
     network = SampleNetwork()
     did = network.add_account({POST: 20})
-    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    bad = network.put_record(did, POST, rb'{"text":"\u0000"}')
     for _ in range(15):
         network.put_record(did, POST)
     with run_in_thread(network) as running:
@@ -230,7 +230,7 @@ def test_a_record_that_any_project_stores_survives_the_walk_of_another_one(
 def test_what_a_retry_skips_is_counted_so_by_the_walk_under_way(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 35})
-    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    bad = network.put_record(did, POST, rb'{"text":"\u0000"}')
     with run_in_thread(network) as running:
         here = settings_for(settings, running, page_size=10, retry_attempts=1)
         mapped = here.model_copy(update={"mappers": ("parity_dagster_tests.sample_mappers:NoPosts",)})
@@ -251,7 +251,7 @@ def test_a_project_tries_its_own_pairs_again_and_those_of_nobody(settings: Setti
     """Another project's mapper may want other records, and its own retry counts them."""
     network = SampleNetwork()
     did = network.add_account({POST: 3})
-    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    bad = network.put_record(did, POST, rb'{"text":"\u0000"}')
     with (
         run_in_thread(network) as running,
         ImportService(settings_for(settings, running), report=False) as ours,
@@ -273,14 +273,14 @@ def test_a_project_tries_its_own_pairs_again_and_those_of_nobody(settings: Setti
 def test_a_retry_corrects_the_counts_of_the_walks_that_have_met_the_record(settings: Settings, other: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 3})
-    old = network.put_record(did, POST, b'{"text":"\u0000"}')
+    old = network.put_record(did, POST, rb'{"text":"\u0000"}')
     with (
         run_in_thread(network) as running,
         ImportService(settings_for(settings, running), report=False) as ours,
         ImportService(settings_for(other, running), report=False) as theirs,
     ):
         assert ours.import_user_collection(did, POST).records_failed == 1
-        new = network.put_record(did, POST, b'{"text":"new \u0000"}')
+        new = network.put_record(did, POST, rb'{"text":"new \u0000"}')
         assert theirs.import_user_collection(did, POST).records_failed == 2
         mend(settings, did, new)
         assert ours.retry_failed_records() == (1, 1)
@@ -296,7 +296,7 @@ def test_a_retry_needs_no_right_to_write_the_state_table_of_another_project(
 ) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 20})
-    bad = network.put_record(did, POST, b'{"text":"\u0000"}')
+    bad = network.put_record(did, POST, rb'{"text":"\u0000"}')
     with run_in_thread(network) as running:
         changes = {"page_size": 10, "retry_attempts": 1}
         with (

@@ -37,7 +37,7 @@ from parity_dagster.store.connecting import OLDEST_SERVER, check_server
 from parity_dagster.store.database import connect, connection_url, migrate, unreachable
 from parity_dagster.store.sessions import Session, open_session
 from parity_dagster_tests.conftest import database_of
-from parity_dagster_tests.imports import importing, settings_for
+from parity_dagster_tests.imports import OF_THIS_DATABASE, importing, settings_for
 
 PINNED = {
     "client_encoding": ("LATIN1", "UTF8"),
@@ -150,11 +150,11 @@ def test_a_page_that_waited_for_a_deletion_does_not_bring_the_record_back(
     network = SampleNetwork()
     did = network.add_account({POST: 3})
     rkey = next(iter(network.records(did, POST)))
-    at_tombstones = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_tombstones'::regclass"
-    at_the_pair = (
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    at_tombstones = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'parity_tombstones'::regclass"
+        f" AND {OF_THIS_DATABASE}"
     )
+    at_the_pair = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND {OF_THIS_DATABASE}"
     with (
         run_in_thread(network) as running,
         ImportService(settings_for(settings, running), report=False) as service,
