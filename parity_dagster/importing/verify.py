@@ -344,9 +344,12 @@ class _Comparison:
         excuse = self._excuses.get(expected.rkey)
         if expected.fate == "declined":
             return
-        if excuse == "failed":
-            self._found.failed += 1
-        elif excuse == "newer":
+        if excuse is not None and excuse.kind == "failed":
+            if self._has_moved and excuse.cids and expected.cid not in excuse.cids:
+                self._found.changed += 1  # what is kept as failed is another version of it
+            else:
+                self._found.failed += 1
+        elif excuse is not None:
             self._found.newer += 1
         elif self._has_moved and is_valid_tid(expected.rkey) and expected.rkey > self._observed_rev:
             self._found.changed += 1

@@ -12,7 +12,14 @@ from parity_dagster.models import Pair
 
 ACCOUNTS_PER_STATEMENT = 500
 
-Excuse = Literal["failed", "newer"]
+
+class Excuse(NamedTuple):
+    """Why a record of a repository need not be in the table."""
+
+    kind: Literal["failed", "newer"]
+    """`failed`, it could not be stored and is kept; `newer`, a live event has deleted it since."""
+    cids: set[str]
+    """What a failed record calls a cid: its own, and those of what it refers to."""
 
 
 class StoredRecord(NamedTuple):
@@ -44,15 +51,25 @@ def find_excuses(conn: psycopg.Connection[Any], pair: Pair, rev: str) -> dict[st
         rev: the repository's revision.
 
     Returns:
-        By rkey: `failed`, it could not be stored and is kept; `newer`, a live event has deleted it since.
+        By rkey.
     """
     rows = conn.execute(
-        "SELECT rkey, 'newer' FROM parity_tombstones WHERE did = %(did)s AND collection = %(collection)s"
-        " AND rev > %(rev)s UNION ALL SELECT rkey, 'failed' FROM parity_failed_records WHERE did = %(did)s"
-        " AND collection = %(collection)s AND rkey IS NOT NULL",
+        "SELECT rkey, NULL FROM parity_tombstones WHERE did = %(did)s AND collection = %(collection)s"
+        " AND rev > %(rev)s UNION ALL SELECT rkey, ARRAY(SELECT cid[1] FROM"
+        r""" regexp_matches(encode(body, 'escape'), '"cid"\s*:\s*"([0-9A-Za-z]+)"', 'g') cid)"""
+        " FROM parity_failed_records WHERE did = %(did)s AND collection = %(collection)s AND rkey IS NOT NULL",
         {**pair._asdict(), "rev": rev},
     )
-    return dict(rows.fetchall())
+    excuses: dict[str, Excuse] = {}
+    for rkey, cids in rows:
+        known = excuses.get(rkey)
+        if cids is None:
+            excuses[rkey] = Excuse("newer", set())
+        elif known is None or known.kind == "newer":
+            excuses[rkey] = Excuse("failed", set(cids))
+        else:  # several versions of it have failed
+            known.cids.update(cids)
+    return excuses
 
 
 def completed_accounts(

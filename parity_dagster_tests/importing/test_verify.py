@@ -222,6 +222,25 @@ def test_odd_records_are_equal_or_kept_as_failed_records(
     assert differences(found) == {"missing": failed}
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_failed_record_excuses_no_other_version_of_it(
+    network: SampleNetwork, service: ImportService, source: Source
+) -> None:
+    did = network.add_account({POST: 5})
+    network.add_odd(did, POST, ["nul", "missing-value"])
+    service.import_pairs([Pair(did, POST)], source=source)
+    network.set_clock(did)
+    network.put_record(did, LIKE)
+    kept = service.find_failed_records(did)
+    (found,) = service.verify([did])
+    assert differences(found) == {"failed": len(kept)}, "they are as they were"
+    for failed in kept:
+        assert failed.rkey is not None
+        network.put_record(did, POST, {"$type": POST, "text": "corrected"}, rkey=failed.rkey)
+    (found,) = service.verify([did])
+    assert (differences(found), found.outcome) == ({"changed": len(kept)}, "outdated")
+
+
 @pytest.mark.parametrize(
     ("stored", "is_different"),
     [
