@@ -1,12 +1,12 @@
-"""An AT Protocol network in one process, over real HTTP: a PLC directory and any number of PDSes.
+"""An AT Protocol network in one process, over real HTTP: a PLC directory, a relay and any number of PDSes.
 
 The demo, the tests and the benchmarks import from it. It can be made to misbehave in every way that real
 hosts do, at any time, from Python or over its control port. It imports nothing else of this package.
 
 Reading order: `network` and `population` (the model), `repo` and `generated` (records), `behaviour` and `scopes`
 (misbehaving), `blocks`, `tree`, `signing`, `archive` and `wrong_archives` (signed repositories), `pds`, `paging`,
-`directory`, `faults` (answers), `answering` (how they combine), `wire` and `server` (bytes and ports), `control` and
-`command` (from outside), `shapes` (ready-made networks).
+`listing`, `seen`, `directory`, `faults` (answers), `answering` (how they combine), `wire` and `server` (bytes and
+ports), `control` and `command` (from outside), `shapes` (ready-made networks).
 """
 
 from parity_dagster.sample_network.behaviour import DIALECTS, REFERENCE, Behaviour, Fault

@@ -7,6 +7,7 @@ import time
 from parity_dagster.sample_network.directory import plc_answer, web_answer
 from parity_dagster.sample_network.faults import compressed, error, spoil
 from parity_dagster.sample_network.hosts import Host
+from parity_dagster.sample_network.listing import RELAY_METHODS
 from parity_dagster.sample_network.network import SampleNetwork
 from parity_dagster.sample_network.pds import METHODS
 from parity_dagster.sample_network.request_log import LoggedRequest
@@ -59,8 +60,8 @@ def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
 
 
 def _answer(network: SampleNetwork, host: Host, request: Request, method: str, scope: Scope) -> Answer:
-    known = METHODS.get(method)
-    if known is not None and host is not network.plc:
+    methods = {network.plc.name: {}, network.relay.name: RELAY_METHODS}.get(host.name, METHODS)
+    if (known := methods.get(method)) is not None:
         return known(network, host, request.query, scope)
     if request.path.startswith("/.well-known/"):
         return web_answer(network, request)

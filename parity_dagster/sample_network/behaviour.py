@@ -7,6 +7,16 @@ from typing import Any, Literal, get_args
 
 from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 
+ACCOUNT_LIES: dict[str, str] = {
+    "repeated": "every page begins with the account that ended the one before, and names its first one twice",
+    "invalid": "every page has entries that name no account: odd DIDs, none, or no objects",
+    "no-rev": "listRepos leaves out head, rev, active and status",
+    "old-rev": "listRepos shows a revision that the repository had long ago",
+    "future-rev": "listRepos shows a revision that no repository has yet",
+    "bad-rev": "listRepos shows revisions that are none",
+    "all-active": "listRepos calls every account active",
+    "none-active": "listRepos calls every account deleted",
+}
 FaultKind = Literal[
     "500", "501", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
     "truncated-json", "html", "short-length", "long-length", "drip", "hang", "latency", "padded", "redirect",
@@ -66,15 +76,21 @@ class Behaviour:
         bad_cursor: what is done with a cursor of another form: `use` it anyway, `ignore` it and start over,
             `refuse` it with 400. Q6
         loop: "" none; `ignore` every cursor is ignored; `same` a cursor brings itself back; `advance` every
-            page shows the first records and a new cursor. Q6
-        page_cap: most records in a page whatever the limit; 0 is no cap. Q3
+            page shows the first records and a new cursor; lists of accounts, too. Q6
+        page_cap: most records (or accounts) in a page whatever the limit; 0 is no cap. Q3
         empty_every: every n-th page of a pair is empty with an advancing cursor that skips nothing (n ≥ 2,
-            rkey order); 0 none. Q4
-        over_limit: answer to a limit over 100: `refuse` with 400, `plain` text 400, `fail` with 500, `clamp`,
-            `honour`. Q10
+            rkey order); of a list of accounts as well; 0 none. Q4, Q25
+        over_limit: answer to a limit over 100 (over `account_limit` of accounts): `refuse` with 400, `plain` text 400,
+            `fail` with 500, `clamp`, `honour`. Q10
         unknown_repo: answer of listRecords for a repo the host does not serve: `400`, `404`, `500`, `plain`
             text 400, `empty` list. Q11
-        sync_methods: whether getRepoStatus, getLatestCommit and getRepo exist; otherwise 501.
+        account_limit: greatest limit that listRepos and listReposByCollection take; 0 is their lexicons': 1,000 and
+            2,000. Q24
+        account_order: in which listReposByCollection names accounts: `seen`, new ones last (reference), or `did`, new
+            ones anywhere. Q24
+        account_lies: what is wrong with lists of accounts, of `listing.ACCOUNT_LIES`. Q24
+        sync_methods: whether getRepoStatus, getLatestCommit, getRepo, listRepos and listReposByCollection exist;
+            otherwise 501.
         archive: what is wrong with the archives of getRepo, one of `wrong_archives.WRONG_ARCHIVES`; "" is nothing. Some
             ways to be wrong need ten records.
         archive_surplus: bytes of blocks that nothing links to and that follow in an archive; -1 never ends.
@@ -109,6 +125,9 @@ class Behaviour:
     empty_every: int = 0
     over_limit: Literal["refuse", "plain", "fail", "clamp", "honour"] = "refuse"
     unknown_repo: Literal["400", "404", "500", "plain", "empty"] = "400"
+    account_limit: int = 0
+    account_order: Literal["seen", "did"] = "seen"
+    account_lies: tuple[str, ...] = ()
     sync_methods: bool = True
     archive: str = ""
     archive_surplus: int = 0
@@ -132,6 +151,8 @@ class Behaviour:
     def __post_init__(self) -> None:
         if self.archive and self.archive not in WRONG_ARCHIVES:
             raise ValueError(f"no archive is {self.archive!r}; they are {', '.join(WRONG_ARCHIVES)}")
+        if unknown := set(self.account_lies) - set(ACCOUNT_LIES):
+            raise ValueError(f"no lie about accounts is {unknown.pop()!r}; they are {', '.join(ACCOUNT_LIES)}")
 
 
 REFERENCE = Behaviour()

@@ -87,6 +87,7 @@ def describe(network: SampleNetwork, *, dids: int | None = None) -> dict[str, An
     """Return where a network is served and who lives there: all DIDs, or the first ones."""
     return {
         "plc_url": network.plc.url,
+        "relay_url": network.relay.url,
         "pds_urls": {name: host.url for name, host in network.hosts.items()},
         "accounts": len(network.accounts),
         "dids": network.dids[:dids],

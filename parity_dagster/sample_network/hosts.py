@@ -12,7 +12,7 @@ from parity_dagster.sample_network.signing import PrivateKey, key_of
 
 @dataclass(slots=True)
 class Host:
-    """A server of the network: a PDS, or the PLC directory (`plc`).
+    """A server of the network: a PDS, the PLC directory (`plc`), or the relay (`relay`).
 
     Attributes:
         name: how tests and the log call it.

@@ -92,6 +92,7 @@ class SampleNetwork(Population):
                 encoded = value if isinstance(value, bytes) else encode(dict(value))
                 record = Record(rkey, make_cid(record_block(encoded)), encoded)
             repo.put(nsid, record)
+            self.seen.add(nsid, did)
             return record.rkey
 
     update_record = put_record
@@ -109,6 +110,7 @@ class SampleNetwork(Population):
             for kind in ODD_KINDS if kinds is None else kinds:
                 record = make_odd(kind, did, nsid, repo.next_rkey())
                 repo.put(nsid, record)
+                self.seen.add(nsid, did)
                 made[record.rkey] = kind
             return made
 
@@ -152,7 +154,7 @@ class SampleNetwork(Population):
         force there. Counters of its faults start anew.
 
         Args:
-            host: a host's name, `plc` included; "" is every host.
+            host: a host's name, `plc` and `relay` included; "" is every host.
             did: requests about this account only.
             collection: and this collection only.
             changes: fields of `Behaviour`; `dialect="cocoon"` starts from one of `DIALECTS`.

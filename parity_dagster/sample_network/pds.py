@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from parity_dagster.sample_network.archive_answer import archive_answer
 from parity_dagster.sample_network.behaviour import Behaviour
-from parity_dagster.sample_network.blocks import make_cid
 from parity_dagster.sample_network.content import encode
 from parity_dagster.sample_network.directory import did_document
 from parity_dagster.sample_network.faults import error
 from parity_dagster.sample_network.hosts import Host
+from parity_dagster.sample_network.listing import list_repos, made_up_head, read_limit
 from parity_dagster.sample_network.network import SampleNetwork
 from parity_dagster.sample_network.paging import CursorRefused, PagePoisoned, list_page
 from parity_dagster.sample_network.repo import Repo
@@ -41,7 +41,7 @@ def list_records(network: SampleNetwork, host: Host, query: Query, scope: Scope)
     for name in ("repo", "collection"):
         if not query.get(name):
             return _missing(name)
-    limit = _limit(query.get("limit", "50"), behaviour)
+    limit = read_limit(query.get("limit", "50"), behaviour, most=100)
     if isinstance(limit, Answer):
         return limit
     repo = _repo(network, host, query["repo"])
@@ -71,22 +71,6 @@ def list_records(network: SampleNetwork, host: Host, query: Query, scope: Scope)
     if behaviour.pretty:
         return Answer(200, b'{\n  "records" : [ %b ]\n %b\r\n}\n' % (page.entries, cursor))
     return Answer(200, b'{"records":[%b]%b}' % (page.entries, cursor))
-
-
-def _limit(text: str, behaviour: Behaviour) -> int | Answer:
-    if not text.isascii() or not text.isdigit() or int(text[:9]) < 1:
-        return error(400, "InvalidRequest", "Error: limit must be an integer not less than 1")
-    limit = int(text[:9])
-    if limit <= 100 or behaviour.over_limit == "honour":
-        return limit
-    match behaviour.over_limit:
-        case "clamp":
-            return 100
-        case "fail":
-            return error(500, "InternalServerError", "Internal Server Error")
-        case "plain":
-            return Answer(400, b"limit out of range", "text/plain")
-    return error(400, "InvalidRequest", "Error: limit can not be greater than 100")
 
 
 def _unknown_repo(name: str, behaviour: Behaviour) -> Answer:
@@ -167,25 +151,9 @@ def get_latest_commit(network: SampleNetwork, host: Host, query: Query, scope: S
     if not scope.behaviour.sync_methods:
         return error(501, "MethodNotImplemented", "Method Not Implemented")
     repo = _available(network, host, query.get("did", ""))
-    return repo if isinstance(repo, Answer) else Answer(200, encode(_head(repo, scope.behaviour.rev_ahead)))
-
-
-def _head(repo: Repo, rev_ahead: float = 0.0) -> dict[str, str]:
-    # The true commit would cost the whole tree for an answer of which nobody reads more than the revision.
-    return {"cid": make_cid(f"{repo.did}/{repo.rev}".encode()), "rev": repo.rev_shifted(rev_ahead)}
-
-
-def list_repos(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:
-    """Answer com.atproto.sync.listRepos."""
-    limit = min(int(query["limit"]) if query.get("limit", "").isdigit() else 500, 1000)
-    start = int(query["cursor"]) if query.get("cursor", "").isdigit() else 0
-    repos = list(host.repos.values())[start : start + limit]
-    rows = [
-        {"did": repo.did, "head": _head(repo)["cid"], "rev": repo.rev, "active": repo.status == "active"}
-        | ({} if repo.status == "active" else {"status": repo.status})
-        for repo in repos
-    ]
-    return Answer(200, encode({"repos": rows} | ({"cursor": str(start + limit)} if len(repos) == limit else {})))
+    if isinstance(repo, Answer):
+        return repo
+    return Answer(200, encode({"cid": made_up_head(repo), "rev": repo.rev_shifted(scope.behaviour.rev_ahead)}))
 
 
 def get_repo(network: SampleNetwork, host: Host, query: Query, scope: Scope) -> Answer:

@@ -13,6 +13,7 @@ from parity_dagster.sample_network.content import encode
 from parity_dagster.sample_network.hosts import Account, FixedDocument, Host, Listening
 from parity_dagster.sample_network.repo import Repo
 from parity_dagster.sample_network.scopes import Scopes
+from parity_dagster.sample_network.seen import SeenAccounts
 
 Status = Literal["active", "deactivated", "takendown", "suspended", "deleted"]
 
@@ -30,6 +31,8 @@ class Population:
         self.clock = clock
         self.lock: AbstractContextManager[bool] = threading.RLock()
         self.plc = Host("plc", {})
+        self.relay = Host("relay", {})
+        self.seen = SeenAccounts()
         self.hosts: dict[str, Host] = {}
         self.accounts: dict[str, Account] = {}
         self.documents: dict[str, FixedDocument] = {}
@@ -56,7 +59,7 @@ class Population:
         return host
 
     def take_down_host(self, host: str) -> None:
-        """Let a host (`plc` is the directory) refuse connections and cut the open ones; its port stays reserved."""
+        """Let a host, `plc` and `relay` included, refuse connections and cut the open ones; its port stays reserved."""
         if self.server is not None:
             self.server.close_host(self.host(host))
 
@@ -66,8 +69,8 @@ class Population:
             self.server.open_host(self.host(host))
 
     def host(self, name: str) -> Host:
-        """Return a host by name; `plc` is the directory."""
-        return self.plc if name == "plc" else self.hosts[name]
+        """Return a host by name; `plc` is the directory, `relay` the relay."""
+        return {"plc": self.plc, "relay": self.relay}.get(name) or self.hosts[name]
 
     def settle(
         self, counts: Mapping[str, int], host: str | None, did: str | None, handle: str | None, status: Status
@@ -85,6 +88,9 @@ class Population:
         self.accounts[did] = Account(did, home, repo, handle)
         self._handles[handle or make_handle(did)] = did
         home.repos[did] = repo
+        for nsid, count in counts.items():
+            if count:
+                self.seen.add(nsid, did)
         return did
 
     def did_of(self, handle: str) -> str | None:

@@ -25,11 +25,13 @@ class Running:
     Attributes:
         network: the model; change it at will.
         plc_url: value for `PARITY_PLC_URL`.
+        relay_url: value for `PARITY_RELAY_URL`.
         control_url: where other processes steer the network.
     """
 
     network: SampleNetwork
     plc_url: str
+    relay_url: str
     control_url: str
 
     @property
@@ -149,10 +151,10 @@ async def _serve(
     for number, host in enumerate(network.hosts.values()):
         host.port = pds_port + number if pds_port else 0
     try:
-        for host in (network.plc, doors.control, *network.hosts.values()):
+        for host in (network.plc, network.relay, doors.control, *network.hosts.values()):
             doors.open_host(host)
         network.server = doors
-        running = Running(network, network.plc.url, doors.control.url)
+        running = Running(network, network.plc.url, network.relay.url, doors.control.url)
 
         def end() -> None:
             loop.call_soon_threadsafe(stop.set)
