@@ -14,7 +14,7 @@ import dagster as dg
 from parity_dagster.dagster_instance.events import batch_by_default
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset, freshness_policy
-from parity_dagster.orchestration.checks import CHECKS
+from parity_dagster.orchestration.checks import CHECKS, import_checks
 from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import did_lists, read_did_list
 from parity_dagster.orchestration.jobs import (
@@ -51,7 +51,7 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     with beta_parts():
         assets = dg.with_source_code_references([records, *typed, overview])
         return dg.Definitions(
-            assets=[did_lists, *assets],
+            assets=[did_lists, *assets, import_checks],
             asset_checks=CHECKS,
             jobs=[import_records, build_import_partitions(records), read_did_list, refresh_overview, run_all_checks],
             sensors=build_sensors(settings),

@@ -112,7 +112,7 @@ def check(which: str) -> Callable[[Page, DagsterUI, str], None]:
 
     def take(page: Page, ui: DagsterUI, name: str) -> None:
         tall(page, 900)
-        page.goto(f"{ui.url}{TARGET}?view=checks&checkDetail={which}")
+        page.goto(f"{ui.url}/assets/import_checks?view=checks&checkDetail={which}")
         page.get_by_text("Latest execution").first.wait_for()
         page.wait_for_timeout(SETTLE)
         plots = page.get_by_text("Plots", exact=True).first.bounding_box()

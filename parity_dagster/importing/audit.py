@@ -118,7 +118,6 @@ def audit(
     accounts: int = 5,
     seed: int = 0,
     max_pages: int = 100,
-    run_id: str | None = None,
     seconds: float = PAIR_SECONDS,
 ) -> AuditReport:
     """Read accounts again and compare them with the table; nothing is written.
@@ -126,14 +125,13 @@ def audit(
     Args:
         max_pages: pages read of a pair; what lies beyond is not compared. A repository may have as many bytes as so
             many pages.
-        run_id: only accounts that this Dagster run worked on.
         seconds: that reading one pair may take; what was not reached by then is not compared.
 
     Raises:
         DatabaseError: there is no database to compare with.
     """
     with closing(connect(settings)) as conn:
-        dids = ConsistencyQueries(conn, settings.state_table, run_id).random_accounts(accounts, seed)
+        dids = ConsistencyQueries(conn, settings.state_table).random_accounts(accounts, seed)
         states: dict[str, list[ImportState]] = {did: [] for did in dids}
         for state in find_states(conn, settings.state_table, dids=dids, statuses=[ImportStatus.COMPLETED]):
             states[state.did].append(state)

@@ -1,9 +1,9 @@
-"""The checks of `atproto/records`: whether what is there is whole, and if not, where.
+"""The checks: whether everything that was imported is whole, and if not, where.
 
-Executed by itself, or by the job `refresh_overview`, a check looks at everything. Dagster also runs an asset's checks
-in each run of a backfill; there they look at what that run has read, so that a backfill of many runs does not count
-the whole table many times. Annotations here are evaluated (no `from __future__ import annotations`), because Dagster
-reads them.
+They belong to an asset of their own, `import_checks`. Those of `atproto/records` would be executed again by each run
+that somebody launches for some partitions, and what is true of these would stand for all; and Dagster forgets a verdict
+as soon as its asset is materialized, which that one is whenever a pair ends. Annotations here are evaluated (no
+`from __future__ import annotations`), because Dagster reads them.
 """
 
 from collections import Counter
@@ -28,6 +28,23 @@ from parity_dagster.store.consistency import ConsistencyQueries, pending_pairs
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import find_states, stream_states
 from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
+
+CHECKS_KEY = dg.AssetKey(["import_checks"])
+"""The asset that the checks belong to. It is never materialized, so a verdict stands until the next one."""
+
+import_checks = dg.AssetSpec(
+    CHECKS_KEY,
+    deps=[RECORDS_KEY],
+    group_name="overview",
+    kinds={"postgres"},
+    owners=["team:parity"],
+    description=(
+        "Is the copy whole? Its checks look at everything that was imported, whoever imported it: open the tab Checks. "
+        "`refresh_overview` executes those that only ask Postgres, every few minutes while something is imported and "
+        "when it ends; `run_all_checks` executes all of them."
+    ),
+)
+"""The asset; nothing makes it, so that Dagster executes its checks in no run of another one."""
 
 LISTED = 100
 """Rows that a check's tables show."""
@@ -54,23 +71,14 @@ class FreshnessConfig(dg.Config):
     stale_days: int = Field(30, ge=1, description="how old the last complete reading of a pair may be")
 
 
-def run_to_check(context: dg.AssetCheckExecutionContext) -> str | None:
-    """Which pairs a check looks at: those of its run if the run also imports, else (None) all."""
-    selected = context.run.asset_selection
-    is_import = selected is not None and RECORDS_KEY in selected
-    has_partition = any(key.startswith(("dagster/partition", "dagster/asset_partition")) for key in context.run.tags)
-    return context.run.run_id if is_import or has_partition else None
-
-
 @contextmanager
-def consistency_queries(settings: Settings, run_id: str | None) -> Iterator[ConsistencyQueries]:
+def consistency_queries(settings: Settings) -> Iterator[ConsistencyQueries]:
     """Queries on a connection of its own."""
     with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
-        yield ConsistencyQueries(conn, settings.state_table, run_id)
+        yield ConsistencyQueries(conn, settings.state_table)
 
 
 def check_result(
-    run_id: str | None,
     *,
     passed: bool,
     said: str,
@@ -84,7 +92,6 @@ def check_result(
         name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(value)
         for name, value in numbers.items()
     }
-    metadata["looked_at"] = dg.MetadataValue.text("what this run has read" if run_id else "everything")
     if rows:
         shown = table(headings, rows[:LISTED], len(rows) - LISTED)
         metadata["found"] = dg.MetadataValue.md(shown)
@@ -104,8 +111,6 @@ def some_of(pairs: Sequence[_OfPair], most: int = 3) -> str:
     return names + (f" and {len(pairs) - most:,} more" if len(pairs) > most else "")
 
 
-PAGES_BESIDE_A_BACKFILL = 5
-"""Pages of each pair that the audit reads again in a backfill's run, of one account."""
 MOST_EMPTY = 1000
 """Pairs without a record whose history in Dagster is looked at."""
 COMPARED_FIELDS = (
@@ -121,11 +126,10 @@ UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 Service = dg.ResourceParam[ImportService]
 
 
-@dg.asset_check(asset=RECORDS_KEY)
-def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+@dg.asset_check(asset=CHECKS_KEY)
+def no_failed_records(import_service: Service) -> dg.AssetCheckResult:
     """There are no failed records."""
-    run_id = run_to_check(context)
-    with consistency_queries(import_service.settings, run_id) as queries:
+    with consistency_queries(import_service.settings) as queries:
         found = queries.failed_records()
     total = sum(count.records for count in found)
     pairs = list(dict.fromkeys(Pair(count.did, count.collection) for count in found))
@@ -134,7 +138,6 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
         reasons[count.reason] += count.records
     by_reason = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
     return check_result(
-        run_id,
         passed=not found,
         said=(
             f"{total:,} records of {len(pairs):,} pairs could not be stored: {by_reason}; in {some_of(pairs)}. `parity "
@@ -158,17 +161,15 @@ def no_failed_records(context: dg.AssetCheckExecutionContext, import_service: Se
     )
 
 
-@dg.asset_check(asset=RECORDS_KEY)
-def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+@dg.asset_check(asset=CHECKS_KEY)
+def no_failed_imports(import_service: Service) -> dg.AssetCheckResult:
     """No pair's last import ended with an error."""
-    run_id = run_to_check(context)
-    with consistency_queries(import_service.settings, run_id) as queries:
+    with consistency_queries(import_service.settings) as queries:
         found = queries.failed_pairs()
         looked_at = queries.count_pairs()
     codes = Counter(pair.error_code or "unknown" for pair in found)
     by_code = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
     return check_result(
-        run_id,
         passed=not found,
         said=(
             f"{len(found):,} of {looked_at:,} pairs failed: {by_code};"
@@ -190,15 +191,13 @@ def no_failed_imports(context: dg.AssetCheckExecutionContext, import_service: Se
     )  # fmt: skip
 
 
-@dg.asset_check(asset=RECORDS_KEY)
-def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
+@dg.asset_check(asset=CHECKS_KEY)
+def counts_match(import_service: Service) -> dg.AssetCheckResult:
     """The table holds as many records of each pair as its import counted."""
-    run_id = run_to_check(context)
-    with consistency_queries(import_service.settings, run_id) as queries:
+    with consistency_queries(import_service.settings) as queries:
         found = queries.miscounts()
         looked_at = queries.count_pairs()
     return check_result(
-        run_id,
         passed=not found,
         said=(
             f"{len(found):,} of {looked_at:,} pairs have another number of rows than their import counted: "
@@ -217,10 +216,9 @@ def counts_match(context: dg.AssetCheckExecutionContext, import_service: Service
     )
 
 
-@dg.asset_check(asset=RECORDS_KEY)
+@dg.asset_check(asset=CHECKS_KEY)
 def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service: Service) -> dg.AssetCheckResult:
     """Each pair's row equals the metadata of its last materialization."""
-    run_id = run_to_check(context)
     settings = import_service.settings
     active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=UNDER_WAY))) - {context.run.run_id}
     # The events are read before the rows: what ends in between is newer in the table, and its run will report it.
@@ -238,8 +236,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
         }
     rows: list[tuple[Pair, str, object, object]] = []
     for state in now:
-        is_looked_at = run_id is None or state.run_id == run_id
-        if not is_looked_at or state.run_id in active or state.pair in pending:
+        if state.run_id in active or state.pair in pending:
             continue
         then = remembered.get(state.pair)
         if then is None:
@@ -250,12 +247,10 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
             for name in COMPARED_FIELDS
             if getattr(state, name) != getattr(then, name)
         ]
-    if run_id is None:
-        known = {state.pair for state in now} | busy
-        rows += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items() if pair not in known]
+    known = {state.pair for state in now} | busy
+    rows += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items() if pair not in known]
     pairs = list(dict.fromkeys(pair for pair, *_ in rows))
     return check_result(
-        run_id,
         passed=not rows,
         said=(
             f"{len(pairs):,} pairs differ between the state table and Dagster: {some_of(pairs)}. Importing them again "
@@ -270,20 +265,16 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     )
 
 
-@dg.asset_check(asset=RECORDS_KEY)
-def sample_audit(
-    context: dg.AssetCheckExecutionContext, config: AuditConfig, import_service: Service
-) -> dg.AssetCheckResult:
+@dg.asset_check(asset=CHECKS_KEY)
+def sample_audit(config: AuditConfig, import_service: Service) -> dg.AssetCheckResult:
     """Accounts drawn by chance are read again from their PDSes, as signed repositories where these give them; uri, cid
     and value of each record agree."""
-    run_id = run_to_check(context)
     with plain_failures():
         report = audit(
             import_service.settings,
-            accounts=1 if run_id else config.accounts,
+            accounts=config.accounts,
             seed=config.seed or SystemRandom().randrange(1, 2**31),
-            max_pages=min(PAGES_BESIDE_A_BACKFILL, config.max_pages) if run_id else config.max_pages,
-            run_id=run_id,
+            max_pages=config.max_pages,
         )
     bad = [pair for pair in report.pairs if not pair.is_equal]
     unread = [pair for pair in report.pairs if pair.error]
@@ -310,7 +301,6 @@ def sample_audit(
     if unverifiable := sum(pair.unverifiable for pair in report.pairs):
         said += f" {unverifiable:,} more can be compared with nothing: see `parity verify`."
     return check_result(
-        run_id,
         passed=not bad and not unread,
         said=said,
         severity=dg.AssetCheckSeverity.ERROR if bad else dg.AssetCheckSeverity.WARN,
@@ -336,18 +326,15 @@ def _audit_row(pair: PairAudit) -> list[object]:
     ]  # fmt: skip
 
 
-@dg.asset_check(asset=RECORDS_KEY)
+@dg.asset_check(asset=CHECKS_KEY)
 def no_suspicious_copies(
     context: dg.AssetCheckExecutionContext, config: SuspectsConfig, import_service: Service
 ) -> dg.AssetCheckResult:
     """No complete pair bears the traces of an earlier version's faults."""
-    run_id = run_to_check(context)
     settings = import_service.settings
     with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
-        report = find_suspects(
-            conn, settings.state_table, page_size=settings.page_size, seconds=config.seconds, run_id=run_id
-        )
-        empty = find_empty(conn, settings.state_table, MOST_EMPTY, run_id)
+        report = find_suspects(conn, settings.state_table, page_size=settings.page_size, seconds=config.seconds)
+        empty = find_empty(conn, settings.state_table, MOST_EMPTY)
     # Rows beside the count are `counts_match`'s to report.
     found = {(suspect.pair, suspect.problem): suspect for suspect in report.suspects if suspect.problem != "rows"}
     for pair, records in emptied_pairs(context.instance, empty).items():
@@ -356,7 +343,6 @@ def no_suspicious_copies(
     pairs = list(dict.fromkeys(pair for pair, _ in found))
     rest = "" if report.is_whole else f"; the others had to wait after {config.seconds} s, the next execution goes on"
     return check_result(
-        run_id,
         passed=not found,
         said=(
             f"The copies of {len(pairs):,} pairs may be wrong: {some_of(pairs)}. `parity import DID --collection NSID "
@@ -378,13 +364,10 @@ def no_suspicious_copies(
     )  # fmt: skip
 
 
-@dg.asset_check(asset=RECORDS_KEY)
-def import_freshness(
-    context: dg.AssetCheckExecutionContext, config: FreshnessConfig, import_service: Service
-) -> dg.AssetCheckResult:
+@dg.asset_check(asset=CHECKS_KEY)
+def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.AssetCheckResult:
     """No pair waits for ever, and none was read too long ago."""
-    run_id = run_to_check(context)
-    with consistency_queries(import_service.settings, run_id) as queries:
+    with consistency_queries(import_service.settings) as queries:
         stuck = queries.stuck(timedelta(minutes=config.stuck_minutes))
         stale = queries.stale(timedelta(days=config.stale_days))
         looked_at = queries.count_pairs()
@@ -402,7 +385,6 @@ def import_freshness(
             "account that has not changed costs one request."
         )
     return check_result(
-        run_id,
         passed=not stuck and not stale,
         said=" ".join(said) or f"All of {looked_at:,} pairs are done, and read within {config.stale_days} days.",
         severity=dg.AssetCheckSeverity.ERROR if stuck else dg.AssetCheckSeverity.WARN,

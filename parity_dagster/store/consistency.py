@@ -1,13 +1,10 @@
-"""Queries that find nothing if all is well: rows that disagree with each other, or with a page.
-
-Every query can be narrowed to the pairs that one Dagster run worked on last.
-"""
+"""Queries that find nothing if all is well: rows that disagree with each other, or with a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -61,20 +58,18 @@ class WaitingPair(NamedTuple):
 
 
 class ConsistencyQueries:
-    """Queries about all pairs, or about those that one Dagster run worked on."""
+    """Queries about all pairs."""
 
-    def __init__(self, conn: psycopg.Connection[Any], table: str, run_id: str | None = None) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], table: str) -> None:
         self._conn = conn
         self._table = sql.Identifier(table)
-        self._run = {"run": run_id}
 
-    def _sql(self, text: str) -> sql.Composed:
-        of_run = sql.SQL("(%(run)s::text IS NULL OR s.run_id = %(run)s)")
-        return sql.SQL(text).format(table=self._table, of_run=of_run)
+    def _sql(self, text: LiteralString) -> sql.Composed:
+        return sql.SQL(text).format(table=self._table)
 
     def count_pairs(self) -> int:
         """How many pairs are looked at."""
-        row = self._conn.execute(self._sql("SELECT count(*) FROM {table} s WHERE {of_run}"), self._run).fetchone()
+        row = self._conn.execute(self._sql("SELECT count(*) FROM {table}")).fetchone()
         assert row is not None
         return int(row[0])
 
@@ -84,20 +79,20 @@ class ConsistencyQueries:
             "SELECT f.did, f.collection, f.reason, count(*) AS records,"
             " (array_agg(f.detail ORDER BY f.last_seen_at DESC, f.id DESC))[1] AS example,"
             " (array_agg(f.rkey ORDER BY f.last_seen_at DESC, f.id DESC))[1] AS rkey"
-            " FROM parity_failed_records f LEFT JOIN {table} s USING (did, collection) WHERE {of_run}"
+            " FROM parity_failed_records f"
             " GROUP BY f.did, f.collection, f.reason ORDER BY records DESC, f.did, f.collection"
         )
         with self._conn.cursor(row_factory=class_row(FailedCount)) as cursor:
-            return cursor.execute(self._sql(statement), self._run).fetchall()
+            return cursor.execute(self._sql(statement)).fetchall()
 
     def failed_pairs(self) -> list[FailedPair]:
         """Pairs whose last walk failed, by error."""
         statement = (
             "SELECT did, collection, error_code, error, attempts, next_attempt_at, pds FROM {table} s"
-            " WHERE status = 'failed' AND {of_run} ORDER BY error_code, did, collection"
+            " WHERE status = 'failed' ORDER BY error_code, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(FailedPair)) as cursor:
-            return cursor.execute(self._sql(statement), self._run).fetchall()
+            return cursor.execute(self._sql(statement)).fetchall()
 
     def miscounts(self) -> list[Miscount]:
         """Completed pairs whose rows cannot be what the walk stored.
@@ -110,41 +105,41 @@ class ConsistencyQueries:
             " count(r.rkey) FILTER (WHERE s.rev IS NULL OR r.rev IS NULL OR r.rev <= s.rev) AS of_walk,"
             " count(r.rkey) AS rows FROM {table} s LEFT JOIN atproto_records r"
             " ON r.did = s.did AND r.collection = s.collection AND r.first_seen_at <= s.completed_at"
-            " WHERE s.status = 'completed' AND {of_run} GROUP BY s.id)"
+            " WHERE s.status = 'completed' GROUP BY s.id)"
             " SELECT did, collection, records_synced, rows FROM counted c WHERE of_walk > records_synced"
             " OR rows < records_synced - (SELECT count(*) FROM parity_tombstones t WHERE t.did = c.did"
             " AND t.collection = c.collection AND t.deleted_at >= c.completed_at) ORDER BY did, collection"
         )
         with self._conn.cursor(row_factory=class_row(Miscount)) as cursor:
-            return cursor.execute(self._sql(statement), self._run).fetchall()
+            return cursor.execute(self._sql(statement)).fetchall()
 
     def stuck(self, patience: timedelta) -> list[WaitingPair]:
         """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while."""
         statement = (
             "SELECT did, collection, status, coalesce(next_attempt_at, updated_at) AS since FROM {table} s"
-            " WHERE {of_run} AND (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL)"
+            " WHERE (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL)"
             " AND coalesce(next_attempt_at, updated_at) < now() - %(patience)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:
-            return cursor.execute(self._sql(statement), {**self._run, "patience": patience}).fetchall()
+            return cursor.execute(self._sql(statement), {"patience": patience}).fetchall()
 
     def stale(self, age: timedelta) -> list[WaitingPair]:
         """Completed pairs that were read too long ago."""
         statement = (
-            "SELECT did, collection, status, completed_at AS since FROM {table} s WHERE {of_run}"
-            " AND status = 'completed' AND completed_at < now() - %(age)s ORDER BY since, did, collection"
+            "SELECT did, collection, status, completed_at AS since FROM {table} s"
+            " WHERE status = 'completed' AND completed_at < now() - %(age)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:
-            return cursor.execute(self._sql(statement), {**self._run, "age": age}).fetchall()
+            return cursor.execute(self._sql(statement), {"age": age}).fetchall()
 
     def random_accounts(self, number: int, seed: int) -> list[str]:
         """Accounts that have complete pairs, drawn by chance; the same seed draws the same ones."""
         rows = self._conn.execute(
             self._sql(
-                "SELECT did FROM {table} s WHERE status = 'completed' AND {of_run} GROUP BY did"
+                "SELECT did FROM {table} s WHERE status = 'completed' GROUP BY did"
                 " ORDER BY md5(did || %(seed)s::text), did LIMIT %(number)s"
             ),
-            {**self._run, "number": number, "seed": seed},
+            {"number": number, "seed": seed},
         )
         return [did for (did,) in rows]
 

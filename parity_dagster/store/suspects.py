@@ -119,7 +119,6 @@ def find_suspects(
     page_size: int,
     seconds: float | None = None,
     did: str | None = None,
-    run_id: str | None = None,
 ) -> Report:
     """Look at completed pairs; nothing is written.
 
@@ -127,11 +126,10 @@ def find_suspects(
         conn: a connection that commits each statement.
         seconds: when to stop; the statement under way is finished. With a limit it begins at an account drawn by
             chance, so that the next call looks at others. None looks at everything.
-        run_id: only those that this Dagster run worked on last.
     """
     report = Report()
     deadline = None if seconds is None else time.monotonic() + seconds
-    for ids in _chunks(conn, table, {"did": did, "run": run_id}, _anywhere() if seconds is not None else ""):
+    for ids in _chunks(conn, table, did, _anywhere() if seconds is not None else ""):
         if deadline is not None and time.monotonic() >= deadline:
             report.is_whole = False
             break
@@ -167,9 +165,7 @@ def _anywhere() -> str:
     return "did:plc:" + "".join(random.choices("234567abcdefghijklmnopqrstuvwxyz", k=6))  # noqa: S311 - no secret
 
 
-def find_empty(
-    conn: psycopg.Connection[Any], table: str, limit: int, run_id: str | None = None
-) -> dict[Pair, str | None]:
+def find_empty(conn: psycopg.Connection[Any], table: str, limit: int) -> dict[Pair, str | None]:
     """Completed pairs of which no record is known; only something outside of the database knows if that is right.
 
     Args:
@@ -182,14 +178,14 @@ def find_empty(
         sql.SQL(
             "SELECT did, collection, rev FROM {} s, parity_upgrades u WHERE u.revision = %s AND status = 'completed'"
             " AND records_synced + records_skipped + records_failed = 0 AND reread_at IS NULL"
-            " AND completed_at < upgraded_at AND (%s::text IS NULL OR run_id = %s) ORDER BY completed_at DESC LIMIT %s"
+            " AND completed_at < upgraded_at ORDER BY completed_at DESC LIMIT %s"
         ).format(sql.Identifier(table)),
-        (REVISION, run_id, run_id, limit),
+        (REVISION, limit),
     )
     return {Pair(did, nsid): rev for did, nsid, rev in rows}
 
 
-def _chunks(conn: psycopg.Connection[Any], table: str, only: dict[str, str | None], start: str) -> Iterator[list[int]]:
+def _chunks(conn: psycopg.Connection[Any], table: str, only: str | None, start: str) -> Iterator[list[int]]:
     """Completed pairs, as many as hold some thousand records, from an account on to the last and from the first."""
     for first, end in ((start, None), ("", start)) if start else (("", None),):
         after = (first, "")
@@ -198,15 +194,14 @@ def _chunks(conn: psycopg.Connection[Any], table: str, only: dict[str, str | Non
                 sql.SQL(
                     "SELECT id, did, collection, records_synced FROM {} WHERE status = 'completed'"
                     " AND (did, collection) > (%(did)s, %(collection)s) AND (%(end)s::text IS NULL OR did < %(end)s)"
-                    " AND (%(only)s::text IS NULL OR did = %(only)s) AND (%(run)s::text IS NULL OR run_id = %(run)s)"
+                    " AND (%(only)s::text IS NULL OR did = %(only)s)"
                     " ORDER BY did, collection LIMIT %(limit)s"
                 ).format(sql.Identifier(table)),
                 {
                     "did": after[0],
                     "collection": after[1],
                     "end": end,
-                    "only": only["did"],
-                    "run": only["run"],
+                    "only": only,
                     "limit": PAIRS_PER_STATEMENT,
                 },
             ).fetchall()

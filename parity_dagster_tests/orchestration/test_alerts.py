@@ -157,7 +157,7 @@ def test_a_failed_check_is_posted_once_and_names_the_pair(
     assert len(by_check) == len(listener.bodies)
     body = by_check["no_failed_imports"]
     assert body["event"] == "check_failure"
-    assert body["asset"] == "atproto/records"
+    assert body["asset"] == "import_checks"
     assert body["severity"] == "ERROR"
     assert did in body["text"]
 
