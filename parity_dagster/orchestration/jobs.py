@@ -13,6 +13,7 @@ from parity_dagster.dagster_instance.keys import from_partition_key
 from parity_dagster.errors import InvalidIdentifier, ParityError
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
+from parity_dagster.orchestration.overview import REFRESH_OVERVIEW
 from parity_dagster.orchestration.partitions import register_dids
 from parity_dagster.orchestration.queue import batch_pairs
 from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
@@ -20,7 +21,6 @@ from parity_dagster.service import ImportService
 
 IMPORT_RECORDS = "import_records"
 IMPORT_PARTITIONS = "import_partitions"
-REFRESH_OVERVIEW = "refresh_overview"
 RUN_CHECKS = "run_all_checks"
 
 

@@ -3,9 +3,9 @@
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import datetime
 from typing import NamedTuple
 
 import dagster as dg
@@ -14,14 +14,21 @@ from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
-from parity_dagster.store.overview import latest_change, read_holdings
+from parity_dagster.store.overview import look_at_work, read_holdings
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
 OVERVIEW_VERSION = "2"
 """Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
-QUIET_SECONDS = 20
-"""How long no import may have changed anything before the overview is made anew."""
+REFRESH_OVERVIEW = "refresh_overview"
+"""The job that makes it, and executes the checks that only ask Postgres."""
 SECONDS_BETWEEN_OVERVIEWS = 300
+"""While something is imported."""
+SECONDS_AFTER_OVERVIEW = 60
+"""When nothing is imported any more; accounts that come one by one do not make it each time."""
+SHARE_OF_TIME = 10
+"""It is made at most this part of the time, however much there is to be counted."""
+_IN_BETWEEN = "in-between"
+"""In the sensor's cursor: the overview was made while something was imported, so one more has to follow."""
 
 
 def build_overview_asset(
@@ -63,16 +70,26 @@ class Look(NamedTuple):
     """What the sensor remembers of an overview that is."""
 
 
-def look_for_changes(settings: Settings, cursor: str | None) -> Look:
-    """See whether imports have changed something and come to rest since the overview that the cursor names."""
+def look_for_changes(instance: dg.DagsterInstance, settings: Settings, cursor: str | None) -> Look:
+    """See whether the overview that the cursor names, and the checks made with it, are still true.
+
+    While something is imported they are made every few minutes, and once more as soon as it has ended.
+    """
     with closing(connect(settings)) as conn:
-        change = latest_change(conn, settings.state_table)
-    if change is None:
+        work = look_at_work(conn, settings.state_table)
+    seen, _, taken = (cursor or "").partition(" ")
+    if not work.mark:
         return Look("Nothing has been imported yet.")
-    seen, _, launched = (cursor or "").partition(" ")
-    if seen and change.at == datetime.fromisoformat(seen):
-        return Look("Nothing has changed since the last overview.")
-    pause = (change.now - datetime.fromisoformat(launched)).total_seconds() if launched else SECONDS_BETWEEN_OVERVIEWS
-    if pause < SECONDS_BETWEEN_OVERVIEWS or (change.now - change.at).total_seconds() < QUIET_SECONDS:
-        return Look("Imports are going on; the overview follows.")
-    return Look("", f"{change.at.isoformat()} {change.now.isoformat()}")
+    if work.mark == seen and not work.is_going_on and taken != _IN_BETWEEN:
+        return Look("Nothing has been imported since the last overview.")
+    last = instance.get_run_records(dg.RunsFilter(job_name=REFRESH_OVERVIEW), limit=1)
+    if last:
+        if not last[0].dagster_run.is_finished:
+            return Look("The overview is being made.")
+        began, ended = last[0].start_time, last[0].end_time
+        took = ended - began if began and ended else 0.0
+        is_busy = work.is_going_on or work.is_waiting
+        pause = max(SECONDS_BETWEEN_OVERVIEWS if is_busy else SECONDS_AFTER_OVERVIEW, took * SHARE_OF_TIME)
+        if time.time() - last[0].create_timestamp.timestamp() < pause:
+            return Look("Imports are going on; the overview follows." if is_busy else "The overview follows.")
+    return Look("", f"{work.mark} {_IN_BETWEEN if work.is_going_on else ''}".strip())

@@ -11,8 +11,8 @@ from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import OFF, post_failed_checks, post_failed_run
 from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
-from parity_dagster.orchestration.jobs import REFRESH_OVERVIEW, RUN_CHECKS, import_records
-from parity_dagster.orchestration.overview import SECONDS_BETWEEN_OVERVIEWS, look_for_changes
+from parity_dagster.orchestration.jobs import RUN_CHECKS, import_records
+from parity_dagster.orchestration.overview import REFRESH_OVERVIEW, SECONDS_BETWEEN_OVERVIEWS, look_for_changes
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.orchestration.report import report_pending
 from parity_dagster.settings import Settings, load_settings
@@ -86,12 +86,12 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         job_name=REFRESH_OVERVIEW,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description=f"Launches {REFRESH_OVERVIEW} after imports, at most every {SECONDS_BETWEEN_OVERVIEWS // 60} "
-        "minutes.",
+        description=f"Launches {REFRESH_OVERVIEW} every {SECONDS_BETWEEN_OVERVIEWS // 60} minutes while something is "
+        "imported, and once more when it has ended.",
     )
     def overview_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
-            look = look_for_changes(here(), context.cursor)
+            look = look_for_changes(context.instance, here(), context.cursor)
         except ParityError as exc:
             return dg.SkipReason(str(exc))
         if look.reason:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+
+from parity_dagster.store.states import LIVE_IMPORTERS
 
 STATE_COLUMNS = (
     "did", "collection", "status", "records_synced", "records_skipped", "records_failed", "pages", "started_at",
@@ -42,16 +43,31 @@ def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
     return Holdings(states, [(reason, count, detail) for reason, count, detail in failed], size[0])
 
 
-class Change(NamedTuple):
-    """When an import changed something last."""
+class Work(NamedTuple):
+    """What there is to be seen of imports without reading more than a few rows."""
 
-    at: datetime
-    now: datetime
-    """The database's time."""
+    mark: str
+    """Differs from one taken earlier if an import was begun since, or a pair was asked for."""
+    is_going_on: bool
+    """Whether anybody imports at this moment."""
+    is_waiting: bool
+    """Whether something is due that nobody has begun, or is about to be begun by a run."""
 
 
-def latest_change(conn: psycopg.Connection[Any], table: str) -> Change | None:
-    """When any pair's row was changed last; None if there are no rows."""
-    row = conn.execute(sql.SQL("SELECT max(updated_at), now() FROM {}").format(sql.Identifier(table))).fetchone()
+def look_at_work(conn: psycopg.Connection[Any], table: str) -> Work:
+    """See whether imports are going on; each question is for one entry of an index."""
+    row = conn.execute(
+        sql.SQL(
+            "SELECT concat_ws('-', pg_sequence_last_value(pg_get_serial_sequence('parity_importers', 'id')::regclass),"
+            " pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)),"
+            " EXISTS (SELECT FROM {table} WHERE status = 'in_progress' AND importer_id IN ({live})),"
+            " EXISTS (SELECT FROM {table} WHERE batch IS NOT NULL)"
+            " OR EXISTS (SELECT FROM {table} WHERE status = 'in_progress'"
+            "  AND (next_attempt_at IS NULL OR next_attempt_at <= now()))"
+            " OR EXISTS (SELECT FROM {table} WHERE status = 'pending' AND batch IS NULL"
+            "  AND (next_attempt_at IS NULL OR next_attempt_at <= now()))"
+            " OR EXISTS (SELECT FROM {table} WHERE status = 'failed' AND batch IS NULL AND next_attempt_at <= now())"
+        ).format(name=sql.Literal(f'"{table}"'), table=sql.Identifier(table), live=LIVE_IMPORTERS)
+    ).fetchone()
     assert row is not None
-    return Change(row[0], row[1]) if row[0] is not None else None
+    return Work(*row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.freshness import FreshnessDaemon
@@ -23,12 +25,14 @@ from parity_dagster.definitions import build_defs
 from parity_dagster.models import Pair
 from parity_dagster.orchestration import markdown
 from parity_dagster.orchestration.charts import bar_chart, time_chart
+from parity_dagster.orchestration.overview import look_for_changes
 from parity_dagster.orchestration.overview_page import overview_metadata
 from parity_dagster.sample_network import LIKE, POST, PROFILE, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import Holdings
+from parity_dagster.store.states import LOCK_CLASS
 from parity_dagster.store.typed import BLUESKY_VIEWS, Column, TypedView
 from parity_dagster_tests.dagster_runs import run
 
@@ -270,3 +274,77 @@ def test_the_daemon_finds_what_was_made_fresh(
     found = {key.to_user_string(): record.freshness_state for key, record in records.items()}
     assert found.pop("import_overview") == FreshnessState.PASS
     assert set(found.values()) <= {FreshnessState.UNKNOWN}
+
+
+def made_ago(settings: Settings, instance: dg.DagsterInstance, minutes: float, took: float = 5.0) -> None:
+    """An overview was made so many minutes ago, and it took so many seconds."""
+    job = build_defs(settings).resolve_job_def("refresh_overview")
+    run_id = instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS).run_id
+    began = datetime.now(UTC) - timedelta(minutes=minutes)
+    times = {"create_timestamp": began, "start_time": began.timestamp(), "end_time": began.timestamp() + took}
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    with storage.connect() as conn:
+        conn.execute(RunsTable.update().where(RunsTable.c.run_id == run_id).values(**times))
+
+
+@contextmanager
+def somebody_importing(settings: Settings, pair: Pair) -> Iterator[None]:
+    """A live importer that holds a pair and does not move, as on a slow host."""
+    with closing(connect(settings, autocommit=True)) as conn:
+        conn.execute("SELECT pg_advisory_lock(%s, 99)", (LOCK_CLASS,))
+        conn.execute(
+            f"INSERT INTO {settings.state_table} (did, collection, status, importer_id) VALUES (%s, %s,"
+            " 'in_progress', 99)",
+            pair,
+        )
+        yield
+        conn.execute(f"UPDATE {settings.state_table} SET status = 'completed', importer_id = NULL")
+
+
+def test_while_something_is_imported_the_overview_is_renewed_and_once_more_when_it_ends(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    assert look_for_changes(instance, settings, None).reason == "Nothing has been imported yet."
+    with somebody_importing(settings, Pair("did:plc:" + "a" * 24, POST)):
+        first = look_for_changes(instance, settings, None)
+        assert not first.reason, "nobody has an overview yet"
+        made_ago(settings, instance, 4)
+        assert look_for_changes(instance, settings, first.cursor).reason
+        made_ago(settings, instance, 6)
+        second = look_for_changes(instance, settings, first.cursor)
+        assert not second.reason, "five minutes are over, and it is still going on"
+        made_ago(settings, instance, 2)
+        assert look_for_changes(instance, settings, second.cursor).reason
+    last = look_for_changes(instance, settings, second.cursor)
+    assert not last.reason, "it has ended: the five minutes are not waited for"
+    assert (
+        look_for_changes(instance, settings, last.cursor).reason == "Nothing has been imported since the last overview."
+    )
+
+
+def test_pairs_that_wait_for_their_run_are_no_end_of_an_import(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    made_ago(settings, instance, 2)
+    with ImportService(settings, report=False) as service:
+        service.enqueue([Pair("did:plc:" + "a" * 24, POST)])
+    assert look_for_changes(instance, settings, None).reason == "Imports are going on; the overview follows."
+
+
+def test_an_overview_that_takes_long_is_made_more_rarely(settings: Settings, instance: dg.DagsterInstance) -> None:
+    with somebody_importing(settings, Pair("did:plc:" + "a" * 24, POST)):
+        made_ago(settings, instance, 14, took=90)
+        assert look_for_changes(instance, settings, None).reason
+        made_ago(settings, instance, 16, took=90)
+        assert not look_for_changes(instance, settings, None).reason
+    unfinished = instance.create_run_for_job(build_defs(settings).resolve_job_def("refresh_overview"))
+    assert look_for_changes(instance, settings, "").reason == "The overview is being made."
+    instance.report_run_canceled(unfinished)
+
+
+def test_what_stands_in_the_sensors_cursor_may_be_anything(settings: Settings, instance: dg.DagsterInstance) -> None:
+    with ImportService(settings, report=False) as service:
+        service.enqueue([Pair("did:plc:" + "a" * 24, POST)])
+    for cursor in ("2026-11-01T00:00:00+00:00 2026-11-01T00:00:00+00:00", "x", " ", "in-between"):
+        assert not look_for_changes(instance, settings, cursor).reason
