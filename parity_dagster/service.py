@@ -40,7 +40,7 @@ from parity_dagster.models import (
 )
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.listing import find_states, stream_failed_records
-from parity_dagster.store.outbox import Recipients, hold_run
+from parity_dagster.store.outbox import Recipients, hold_run, name_accounts
 from parity_dagster.store.queue import enqueue, find_resumable
 from parity_dagster.store.restore import reset_states
 from parity_dagster.store.sessions import SyncSession
@@ -462,6 +462,23 @@ class ImportService:
         """
         checked = [self._checked(pair) for pair in pairs]
         return self._ask(lambda conn: enqueue(conn, self._table, checked, refresh=refresh, reread=reread))
+
+    def show_in_dagster(self, dids: Iterable[str]) -> None:
+        """Have accounts shown in Dagster even if `PARITY_PARTITION_LIMIT` accounts are shown already.
+
+        They become partitions, with an event for each pair that has ended, at the next look of a daemon's sensor or by
+        `parity report`. `parity import DID` does this for the accounts that it is given one by one.
+
+        Args:
+            dids: the accounts.
+
+        Raises:
+            InvalidIdentifier: one of them is no DID; none is noted then.
+            DatabaseError: there is no database to note them in.
+        """
+        wanted = [parse_did(did, allow_private=self.settings.allow_private_hosts) for did in dids]
+        if wanted and self._report:
+            self._ask(lambda conn: name_accounts(conn, self._table, wanted))
 
     # Failed records.
 

@@ -119,6 +119,12 @@ class Settings(BaseSettings):
         ge=1,
         description="bytes of pages one run reads of one (did, collection) before it leaves the rest to the next",
     )
+    partition_limit: int = Field(
+        100_000,
+        ge=0,
+        description="accounts that become partitions in Dagster by themselves; those beyond are imported without a"
+        " partition and an event each, until somebody names them (`parity import DID`)",
+    )
     straggler_patience: float = Field(
         1800.0,
         ge=0,

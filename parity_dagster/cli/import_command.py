@@ -42,11 +42,22 @@ class Request:
     refresh: bool
     reread: bool
     source: Source | None
+    named: set[str] = dataclasses.field(default_factory=set)
+    """DIDs of the accounts named one by one, as far as they were looked up: not those of the file."""
 
     def dids(self, service: ImportService) -> ResolvedAccounts:
         """The accounts, as they come and handles are looked up."""
+        one_by_one = frozenset(self.accounts)
+        self.named.update(account for account in one_by_one if account.startswith("did:"))
+
+        def resolve(handle: str) -> str:
+            did = service.resolve(handle)
+            if handle in one_by_one:
+                self.named.add(did)
+            return did
+
         accounts = self.accounts if self.file is None else chain(self.accounts, self.file.accounts())
-        return ResolvedAccounts(accounts, service.resolve)
+        return ResolvedAccounts(accounts, resolve)
 
     def pairs(self, dids: Iterable[str], service: ImportService) -> Iterator[Pair]:
         """The pairs of accounts."""
@@ -191,6 +202,7 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
         with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:
             tally = Tally(display)
             results = service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
+        service.show_in_dagster(request.named)
         results += dids.lost if dids else ()
     elsewhere = 0
     if request.resume:
@@ -227,6 +239,7 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
                 while batch := dids.take(max(1, _PAIRS_PER_BATCH // width), _SECONDS_PER_BATCH):
                     pairs = request.pairs(batch, service)
                     queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
+                service.show_in_dagster(request.named)
     except BaseException:
         # a signal while a pipe is waited for, or the database: what is queued stays so
         if queued:

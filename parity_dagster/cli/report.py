@@ -35,15 +35,16 @@ def report(everything: bool, as_json: bool) -> None:
     from parity_dagster.cli.progress import RowsProgress
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connect
-    from parity_dagster.store.outbox import count_unreported, have_all_reported
+    from parity_dagster.store.outbox import count_named_accounts, count_unreported, have_all_reported
 
     settings = load_settings()
     with closing(connect(settings, autocommit=True)) as conn:
         if everything:
             have_all_reported(conn, settings.state_table)
         expected = count_unreported(conn, settings.state_table)
-    written = known = 0
-    if expected:
+        is_something = expected or count_named_accounts(conn, settings.state_table)
+    written = known = unshown = 0
+    if is_something:
         from parity_dagster.dagster_instance.storage import parity_instance
         from parity_dagster.orchestration.report import report_pending
 
@@ -53,13 +54,20 @@ def report(everything: bool, as_json: bool) -> None:
         ):
             if progress is not None:
                 progress.expect(expected)
-            written, known, _ = report_pending(
+            written, known, unshown, _ = report_pending(
                 instance, settings, advance=None if progress is None else progress.advance
             )
     if as_json:
-        click.echo(json.dumps({"reported": written, "known": known}))
+        click.echo(json.dumps({"reported": written, "known": known, "without_partition": unshown}))
     elif written:
         before = f"; {known:,} it knew" if known else ""
         click.echo(f"Dagster was told of {plural(written, 'import')}{before}.")
+    elif unshown:
+        click.echo("Dagster was told of no import.")
     else:
         click.echo("Dagster knows of every import that has ended.")
+    if unshown and not as_json:
+        click.echo(
+            f"{plural(unshown, 'import')} of accounts without a partition, because PARITY_PARTITION_LIMIT"
+            f" ({settings.partition_limit:,}) is reached; `parity import DID` gives one its partition."
+        )

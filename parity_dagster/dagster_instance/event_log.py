@@ -14,6 +14,7 @@ from parity_dagster.dagster_instance.private import (
     AssetEventTagsTable,
     AssetKeyTable,
     ConfigurableClassData,
+    DynamicPartitionsTable,
     EventLogEntry,
     SqlEventLogStorageTable,
 )
@@ -83,6 +84,13 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         """Wait until the server has finished with what anybody is writing of endings, the dead included."""
         with self.index_transaction() as connection:
             connection.execute(db.select(db.func.pg_advisory_xact_lock(ENDINGS_LOCK)))
+
+    def count_dynamic_partitions(self, name: str) -> int:
+        """How many partitions have been added to a dynamic definition, without reading their keys."""
+        table = DynamicPartitionsTable
+        statement = db.select(db.func.count()).select_from(table).where(table.c.partitions_def_name == name)
+        with self.index_connection() as connection:
+            return int(connection.execute(statement).scalar_one())
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Wipe an asset; pairs whose materialization is wiped are not imported any more."""

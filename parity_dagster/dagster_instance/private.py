@@ -21,6 +21,9 @@ from dagster._core.storage.event_log.schema import AssetKeyTable as AssetKeyTabl
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage as SqlEventLogStorage
 
+# counting partitions; the API reads all their keys
+from dagster._core.storage.event_log.schema import DynamicPartitionsTable as DynamicPartitionsTable
+
 # pruning keeps what the UI and sensors read of a run that is over
 from dagster._core.events import ASSET_CHECK_EVENTS as ASSET_CHECK_EVENTS
 from dagster._core.events import PIPELINE_EVENTS as PIPELINE_EVENTS

@@ -53,8 +53,8 @@ _SECONDS_BETWEEN_NOTES = 10.0
 class Destination(NamedTuple):
     """Where the accounts of a list go."""
 
-    register: Callable[[Sequence[str]], int]
-    """Makes DIDs known; says how many are new."""
+    register: Callable[[Sequence[str]], tuple[int, int]]
+    """Makes DIDs known; says how many are new, and how many are not known because there are too many."""
     queue: Callable[[Sequence[str]], int]
     """Queues the imports of DIDs; says how many imports nobody had asked for before."""
     resolve: Callable[[str], str]
@@ -72,6 +72,8 @@ class ReadList:
     accounts: int = 0
     """Lines that name an account."""
     new_accounts: int = 0
+    beyond: int = 0
+    """Accounts that are no partitions, because there are as many as there may be."""
     new_imports: int = 0
     invalid: int = 0
     problems: list[tuple[int, str]] = field(default_factory=list)
@@ -190,7 +192,9 @@ class ListReader:
         if self._has_changed(read):
             raise FileChanged
         if wanted := list(dids):
-            read.new_accounts += self._destination.register(wanted)
+            new, beyond = self._destination.register(wanted)
+            read.new_accounts += new
+            read.beyond += beyond
             read.new_imports += self._destination.queue(wanted)
 
     def _has_changed(self, read: ReadList) -> bool:

@@ -58,6 +58,9 @@ Every record of an account's collection, read page by page from the account's ow
 One partition is one (did, collection). Its metadata is its row of the state table; a failed pair leaves an
 observation with the same metadata. Materializing a completed partition again reads nothing, unless the run
 is tagged `parity/refresh: "true"` or its config says `refresh: true`.
+
+Beyond `PARITY_PARTITION_LIMIT` accounts, pairs are imported without a partition and an event each:
+`import_overview` counts them, and `parity import DID` gives an account its partition.
 """
 
 

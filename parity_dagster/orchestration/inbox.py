@@ -39,7 +39,7 @@ from parity_dagster.inbox.files import (
 from parity_dagster.inbox.reading import Destination, ListReader, ReadList
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
-from parity_dagster.orchestration.partitions import register_dids
+from parity_dagster.orchestration.partitions import register_within
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, redact
 from parity_dagster.store.database import connect
@@ -443,7 +443,11 @@ def _destination(instance: dg.DagsterInstance, settings: Settings) -> Iterator[D
             except psycopg.Error as exc:
                 raise TransientError(f"PostgreSQL failed while a list was read: {redact(str(exc), settings)}") from None
 
-        yield Destination(lambda dids: len(register_dids(instance, dids)), queue, service.resolve)
+        def register(dids: Sequence[str]) -> tuple[int, int]:
+            found = register_within(instance, dids, settings.partition_limit)
+            return len(found.new), len(found.beyond)
+
+        yield Destination(register, queue, service.resolve)
 
 
 @dg.job(
@@ -482,6 +486,8 @@ def _metadata(read: ReadList) -> dict[str, dg.MetadataValue]:
         "invalid_lines": dg.MetadataValue.int(read.invalid),
         "bytes": dg.MetadataValue.int(read.found.signature.size),
     }
+    if read.beyond:
+        metadata["accounts_without_partition"] = dg.MetadataValue.int(read.beyond)
     if read.invalid:
         shown = [dg.TableRecord({"line": line, "problem": problem}) for line, problem in read.problems[:SHOWN_LINES]]
         metadata["invalid"] = dg.MetadataValue.table(shown)
@@ -498,9 +504,10 @@ def _sentence(read: ReadList) -> str:
     if read.is_refused:
         return _refusal(read.found.name, read.problem)
     invalid = f"; {read.invalid:,} invalid lines" if read.invalid else ""
+    beyond = f"; {read.beyond:,} have no partition (PARITY_PARTITION_LIMIT)" if read.beyond else ""
     return (
         f"{printable(read.found.name)}: {read.accounts:,} accounts on {read.lines:,} lines, "
-        f"{read.new_accounts:,} of them new, {read.new_imports:,} imports queued{invalid}."
+        f"{read.new_accounts:,} of them new, {read.new_imports:,} imports queued{beyond}{invalid}."
     )
 
 

@@ -14,7 +14,7 @@ from parity_dagster.errors import InvalidIdentifier, ParityError
 from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
 from parity_dagster.orchestration.overview import REFRESH_OVERVIEW
-from parity_dagster.orchestration.partitions import register_dids
+from parity_dagster.orchestration.partitions import register_dids, register_within
 from parity_dagster.orchestration.queue import batch_pairs
 from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
 from parity_dagster.service import ImportService
@@ -44,8 +44,13 @@ def import_accounts(
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Register accounts as partitions and import them, many pairs at once."""
     pairs, refused = wanted_pairs(config, import_service)
-    registered = import_service.settings.collections
-    register_dids(context.instance, (pair.did for pair in pairs if pair.collection in registered))
+    settings = import_service.settings
+    dids = [pair.did for pair in pairs if pair.collection in settings.collections]
+    beyond: set[str] = set()
+    if config.batch:
+        beyond = register_within(context.instance, dids, settings.partition_limit).beyond
+    else:  # somebody has named them
+        register_dids(context.instance, dids)
     yield from import_in_step(
         context,
         import_service,
@@ -54,6 +59,7 @@ def import_accounts(
         reread=config.reread,
         source=config.source,
         refused=refused,
+        beyond=beyond,
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from parity_dagster.orchestration.dagster_compat import plain_failures
+from parity_dagster.orchestration.partitions import count_accounts
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -49,14 +50,19 @@ def build_overview_asset(
             "slowest, and records over time. Open the metadata `overview` of its last materialization."
         ),
     )
-    def import_overview(import_service: dg.ResourceParam[ImportService]) -> dg.MaterializeResult[None]:
+    def import_overview(
+        context: dg.AssetExecutionContext, import_service: dg.ResourceParam[ImportService]
+    ) -> dg.MaterializeResult[None]:
         # it loads pandas, which costs a second and which nothing else needs
         from parity_dagster.orchestration.overview_page import overview_metadata
 
         settings = import_service.settings
         with plain_failures(), closing(connect(settings)) as conn:
             holdings = read_holdings(conn, settings.state_table)
-        return dg.MaterializeResult(metadata=overview_metadata(holdings))
+        shown = count_accounts(context.instance)
+        return dg.MaterializeResult(
+            metadata=overview_metadata(holdings, partitions=shown if shown >= settings.partition_limit else None)
+        )
 
     return import_overview
 

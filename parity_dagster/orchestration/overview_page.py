@@ -34,16 +34,21 @@ def states_frame(holdings: Holdings) -> pd.DataFrame:
     return frame
 
 
-def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
-    """Numbers that the UI plots, and everything as one page of markdown."""
+def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> dict[str, dg.MetadataValue]:
+    """Numbers that the UI plots, and everything as one page of markdown.
+
+    Args:
+        partitions: accounts that are partitions, if no more of them become some by themselves.
+    """
     frame = states_frame(holdings)
     by_status = frame["status"].value_counts()
     done = int(by_status.get("completed", 0))
     verified = int(frame["is_verified"].sum())
     totals = {name: int(frame[name].sum()) for name in _COUNTS}
+    accounts = int(frame["did"].nunique())
     completeness = done / len(frame) if len(frame) else 0.0
     numbers: dict[str, dg.MetadataValue] = {
-        "accounts": dg.MetadataValue.int(int(frame["did"].nunique())),
+        "accounts": dg.MetadataValue.int(accounts),
         "hosts": dg.MetadataValue.int(int(frame["pds"].nunique())),
         "pairs": dg.MetadataValue.int(len(frame)),
         **{f"pairs_{status}": dg.MetadataValue.int(int(by_status.get(status, 0))) for status in _STATUSES},
@@ -52,11 +57,19 @@ def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
         **{name: dg.MetadataValue.int(value) for name, value in totals.items()},
         "table_megabytes": dg.MetadataValue.float(round(holdings.table_bytes / 2**20, 1)),
     }
+    beyond = 0 if partitions is None else max(0, accounts - partitions)
+    if beyond:
+        numbers["accounts_without_partition"] = dg.MetadataValue.int(beyond)
     parts = [
-        f"**{totals['records_synced']:,} records** of {frame['did'].nunique():,} accounts on {frame['pds'].nunique():,}"
+        f"**{totals['records_synced']:,} records** of {accounts:,} accounts on {frame['pds'].nunique():,}"
         f" hosts; **{done:,} of {len(frame):,} pairs complete ({completeness:.1%})**, {verified:,} of them verified"
         f" (read as signed repositories), {by_status.get('failed', 0):,} failed, {totals['records_failed']:,} failed"
         f" records, {totals['records_skipped']:,} skipped.",
+        f"**{beyond:,} accounts have no partition** and no events, because PARITY_PARTITION_LIMIT is reached; they are"
+        " in the state table and in all numbers here, `parity import-status DID` shows one, and `parity import DID`"
+        " gives it its partition."
+        if beyond
+        else "",
         "## Completeness",
         bar_chart("Pairs by collection", *_status_bars(frame)),
         _collections(frame),
@@ -73,7 +86,7 @@ def overview_metadata(holdings: Holdings) -> dict[str, dg.MetadataValue]:
         "## Slowest pairs",
         _slowest(frame),
     ]
-    return {"overview": dg.MetadataValue.md("\n\n".join(parts)), **numbers}
+    return {"overview": dg.MetadataValue.md("\n\n".join(filter(None, parts))), **numbers}
 
 
 def _status_bars(frame: pd.DataFrame) -> tuple[list[tuple[str, list[float]]], list[str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
+from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
 from parity_dagster.settings import Settings
 
 DIDS = "atproto_dids"
@@ -28,6 +30,33 @@ def build_partitions(settings: Settings) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition(
         {"did": atproto_dids, "collection": dg.StaticPartitionsDefinition(list(settings.collections))}
     )
+
+
+class Registered(NamedTuple):
+    """Accounts that came to Dagster together."""
+
+    new: list[str]
+    """Those that were not partitions before and are now."""
+    beyond: set[str]
+    """Those that are none, because there are as many as there may be."""
+
+
+def register_within(instance: dg.DagsterInstance, dids: Iterable[str], limit: int) -> Registered:
+    """Make accounts that nobody has named one by one partitions, as long as Dagster has fewer than `limit`.
+
+    Its UI is slow with many more. Who registers others in the same moment may bring it somewhat above.
+    """
+    missing = unregistered_dids(instance, dids)
+    room = max(0, limit - count_accounts(instance)) if missing else 0
+    return Registered(register_dids(instance, missing[:room]), set(missing[room:]))
+
+
+def count_accounts(instance: dg.DagsterInstance) -> int:
+    """How many accounts are partitions."""
+    storage = instance.event_log_storage
+    if isinstance(storage, ParityEventLogStorage):
+        return storage.count_dynamic_partitions(DIDS)
+    return len(instance.get_dynamic_partitions(DIDS))
 
 
 def register_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:
@@ -63,5 +92,9 @@ def _register_chunk(instance: dg.DagsterInstance, chunk: Sequence[str]) -> list[
 def unregistered_dids(instance: dg.DagsterInstance, dids: Iterable[str]) -> list[str]:
     """The accounts that `register_dids` would add, in order."""
     wanted = list(dict.fromkeys(dids))
-    known = instance.get_existing_dynamic_partitions(DIDS, wanted)
-    return [did for did in wanted if did not in known]
+    missing: list[str] = []
+    for start in range(0, len(wanted), REGISTER_CHUNK):
+        chunk = wanted[start : start + REGISTER_CHUNK]
+        known = instance.get_existing_dynamic_partitions(DIDS, chunk)
+        missing += [did for did in chunk if did not in known]
+    return missing

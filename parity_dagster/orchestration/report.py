@@ -17,7 +17,7 @@ from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
 from parity_dagster.dagster_instance.events import BATCH_SIZE
 from parity_dagster.dagster_instance.keys import to_partition_key
 from parity_dagster.models import ImportState, Pair
-from parity_dagster.orchestration.partitions import register_dids
+from parity_dagster.orchestration.partitions import register_dids, register_within
 from parity_dagster.orchestration.rebuild import remembered_states
 from parity_dagster.orchestration.step_events import report_without_run
 from parity_dagster.settings import Settings
@@ -27,7 +27,9 @@ from parity_dagster.store.outbox import (
     drop_delivered,
     drop_reset,
     find_unreported,
+    have_all_reported,
     lock_reporting,
+    take_named_accounts,
 )
 from parity_dagster.store.sessions import SyncSession
 
@@ -43,6 +45,8 @@ class Report(NamedTuple):
     """Pairs of which Dagster learned."""
     known: int = 0
     """Pairs that Dagster remembered exactly as they are."""
+    unshown: int = 0
+    """Pairs whose accounts are no partitions, because there are as many as there may be."""
     is_whole: bool = True
     """False if there was no time for more, or somebody else reports at this moment."""
 
@@ -50,6 +54,7 @@ class Report(NamedTuple):
 class _Batch(NamedTuple):
     written: int
     known: int
+    unshown: int
 
 
 def report_pending(
@@ -81,7 +86,7 @@ def report_pending(
             batch = session.run(lambda conn: _report_batch(conn, instance, settings, wait), patience=PATIENCE)
             if batch is None:
                 return report._replace(is_whole=False)
-            report = Report(report.written + batch.written, report.known + batch.known)
+            report = Report(report.written + batch.written, report.known + batch.known, report.unshown + batch.unshown)
             if advance is not None:
                 advance(sum(batch))
             if sum(batch) < BATCH_SIZE:
@@ -99,19 +104,23 @@ def _report_batch(conn: Connection, instance: dg.DagsterInstance, settings: Sett
     """Report a batch in the transaction that drops it; None if somebody else does."""
     if not lock_reporting(conn, settings.state_table, wait=wait):
         return None
+    if named := take_named_accounts(conn, settings.state_table, BATCH_SIZE):
+        register_dids(instance, named)
+        have_all_reported(conn, settings.state_table, named)
     ended = find_unreported(conn, settings.state_table, BATCH_SIZE)
     if not ended:
-        return _Batch(0, 0)
+        return _Batch(0, 0, 0)
     if isinstance(instance.event_log_storage, ParityEventLogStorage):
         # a process that was killed a moment ago may have left a statement behind that the server is still at
         instance.event_log_storage.wait_for_endings()
-    known = _known(instance, ended)
-    news = [state for state in ended if state.pair not in known]
-    register_dids(instance, (state.did for state in ended))
+    beyond = register_within(instance, (state.did for state in ended), settings.partition_limit).beyond
+    shown = [state for state in ended if state.did not in beyond]
+    known = _known(instance, shown)
+    news = [state for state in shown if state.pair not in known]
     report_without_run(instance, news)
     told = [Delivered(state.did, state.collection, state.updated_at) for state in ended]
     drop_delivered(conn, settings.state_table, told, DAGSTER)
-    return _Batch(len(news), len(known))
+    return _Batch(len(news), len(known), len(ended) - len(shown))
 
 
 def _known(instance: dg.DagsterInstance, states: list[ImportState]) -> set[Pair]:

@@ -68,14 +68,18 @@ def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportStat
 class StepRecorder(RunListener):
     """A listener that writes asset events of the running step, batch by batch.
 
+    Args:
+        beyond: accounts that are no partitions, of which nothing is written.
+
     Attributes:
         written: what was written, for the step to yield so that callers in the same process see it too.
         seconds: wall-clock time from start to end of each pair that was walked.
         unread: pairs that were complete without reading anything.
     """
 
-    def __init__(self, context: dg.OpExecutionContext) -> None:
+    def __init__(self, context: dg.OpExecutionContext, beyond: Collection[str] = ()) -> None:
         batch_by_default()
+        self._beyond = beyond
         self._step = context.get_step_execution_context()
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
@@ -86,11 +90,13 @@ class StepRecorder(RunListener):
     def __call__(self, event: ImportEvent) -> None:
         """Take note of an event; write what has piled up when it is a full batch."""
         pair = Pair(event.did, event.collection)
+        is_shown = event.did not in self._beyond
         if isinstance(event, ImportCompleted):
-            self._completed.append(materialization(event.state))
+            if is_shown:
+                self._completed.append(materialization(event.state))
             if not event.fetched:
                 self.unread.add(pair)
-        elif isinstance(event, ImportFailed) and event.state is not None:
+        elif isinstance(event, ImportFailed) and event.state is not None and is_shown:
             self._failed.append(observation(event.state))
         if isinstance(event, ImportCompleted | ImportFailed) and event.seconds is not None:
             self.seconds[pair] = event.seconds
@@ -125,6 +131,7 @@ def import_in_step(
     reread: bool = False,
     source: str = "",
     refused: Sequence[ImportResult] = (),
+    beyond: Collection[str] = (),
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Import pairs within the running step and write down how each ended.
 
@@ -135,6 +142,7 @@ def import_in_step(
         source: what to read, `list` or `repo`, what the service reads if empty; the run tag `parity/source` says it,
             too.
         refused: failed results of what was asked for besides and is not a pair at all.
+        beyond: accounts that are no partitions, because there are `PARITY_PARTITION_LIMIT` of them.
 
     Yields:
         The asset events, which are in the event log already, and the step's output with a summary.
@@ -147,7 +155,7 @@ def import_in_step(
     source = source or context.run.tags.get(SOURCE_TAG, "")
     if source not in ("", *get_args(Source)):
         raise dg.Failure(description=f"source is {source!r}; give list or repo", allow_retries=False)
-    recorder = StepRecorder(context)
+    recorder = StepRecorder(context, beyond)
     began = time.monotonic()
     try:
         results = service.import_pairs(
@@ -164,7 +172,8 @@ def import_in_step(
         # also when the run is canceled: what is committed shows
         recorder.flush()
     yield from recorder.written
-    report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread)
+    unshown = sum(result.did in beyond for result in results)
+    report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread, unshown)
     context.log.info(report.summary())
     if report.failed:
         raise dg.Failure(report.failure(), metadata=report.metadata(), allow_retries=False)
@@ -195,6 +204,8 @@ class RunReport:
     """Wall-clock seconds of each pair that was walked."""
     unread: Collection[Pair] = ()
     """Pairs of which nothing had to be read, because they were complete."""
+    unshown: int = 0
+    """Pairs whose accounts are no partitions."""
 
     @property
     def failed(self) -> list[ImportResult]:
@@ -218,9 +229,10 @@ class RunReport:
         )
         unread = f", {len(self.unread):,} of them complete before" if self.unread else ""
         failed = f", {len(self.failed):,} failed" if self.failed else ""
+        unshown = f", {self.unshown:,} pairs without a partition (PARITY_PARTITION_LIMIT)" if self.unshown else ""
         return (
             f"{len(self.results) - len(self.failed):,} of {len(self.results):,} pairs complete{unread}{failed}: "
-            f"{synced:,} records synced{rest} in {self.elapsed:.1f} s ({self._rate:,.0f} records/s)"
+            f"{synced:,} records synced{rest}{unshown} in {self.elapsed:.1f} s ({self._rate:,.0f} records/s)"
         )
 
     @property
@@ -252,6 +264,8 @@ class RunReport:
             "seconds": dg.MetadataValue.float(round(self.elapsed, 3)),
             "records_per_second": dg.MetadataValue.float(round(self._rate, 1)),
         }
+        if self.unshown:
+            metadata["pairs_without_partition"] = dg.MetadataValue.int(self.unshown)
         if self.seconds:
             slowest = sorted(self.seconds.items(), key=lambda item: item[1], reverse=True)[:SLOWEST_PAIRS]
             metadata["slowest_pairs"] = dg.MetadataValue.table(

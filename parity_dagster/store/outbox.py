@@ -174,16 +174,51 @@ def count_unreported(conn: Connection, table: str) -> int:
     return int(row[0])
 
 
-def have_all_reported(conn: Connection, table: str) -> None:
-    """Put every pair that has ended into the outbox for Dagster, whatever it was told before."""
+def have_all_reported(conn: Connection, table: str, dids: Sequence[str] | None = None) -> None:
+    """Put every pair that has ended (of all accounts, or of some) into the outbox for Dagster, whatever it was told."""
     conn.execute(
         sql.SQL(
             "INSERT INTO parity_announcements AS a (state_table, did, collection, importer_id, fetched, ended_at,"
             " deliver, report) SELECT {own}, did, collection, 0, true, updated_at, false, true FROM {table}"
-            " WHERE status IN ('completed', 'failed') ON CONFLICT (state_table, did, collection)"
+            " WHERE status IN ('completed', 'failed') AND {which} ON CONFLICT (state_table, did, collection)"
             " DO UPDATE SET report = true WHERE NOT a.report"
-        ).format(own=regclass(table), table=sql.Identifier(table))
+        ).format(
+            own=regclass(table),
+            table=sql.Identifier(table),
+            which=sql.SQL("true") if dids is None else sql.SQL("did = ANY({})").format(list(dids)),
+        )
     )
+
+
+def name_accounts(conn: Connection, table: str, dids: Sequence[str]) -> None:
+    """Note accounts that Dagster is to show, however many it shows already."""
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO parity_named_accounts SELECT {}, did FROM unnest(%s::text[]) did ON CONFLICT DO NOTHING"
+        ).format(regclass(table)),
+        (list(dids),),
+    )
+
+
+def count_named_accounts(conn: Connection, table: str) -> int:
+    """How many accounts wait to be taken."""
+    row = conn.execute(
+        sql.SQL("SELECT count(*) FROM parity_named_accounts WHERE state_table = {}").format(regclass(table))
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def take_named_accounts(conn: Connection, table: str, limit: int) -> list[str]:
+    """Take accounts from those that were named, in the transaction that has them shown."""
+    rows = conn.execute(
+        sql.SQL(
+            "DELETE FROM parity_named_accounts WHERE state_table = {own} AND did IN (SELECT did FROM"
+            " parity_named_accounts WHERE state_table = {own} ORDER BY did LIMIT %s) RETURNING did"
+        ).format(own=regclass(table)),
+        (limit,),
+    )
+    return [did for (did,) in rows]
 
 
 def _unreported(table: str) -> sql.Composed:

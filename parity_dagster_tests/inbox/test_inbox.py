@@ -498,7 +498,7 @@ def test_a_list_that_changes_while_it_is_read_is_read_anew_and_one_that_is_remov
     path = inbox.drop("".join([*numbered(0, 3000), "nonsense\n"]))
     added: list[str] = []
 
-    def register(dids: Sequence[str]) -> int:
+    def register(dids: Sequence[str]) -> tuple[int, int]:
         if not added and change == "replace":
             (inbox.folder / "new").write_text(f"{A}\n")
             (inbox.folder / "new").rename(path)
@@ -508,7 +508,7 @@ def test_a_list_that_changes_while_it_is_read_is_read_anew_and_one_that_is_remov
         elif not added:
             path.unlink()
         added.extend(dids)
-        return len(dids)
+        return len(dids), 0
 
     reader = ListReader(inbox.folder, Destination(register, len, str), inbox.settings, ignore)
     read = list(reader.read({"dids.txt": ""}))
@@ -785,9 +785,9 @@ def test_a_list_with_many_handles_is_read_on_while_they_are_resolved(
     added: list[str] = []
     with closing(ImportService(settings, report=False)) as service:
 
-        def register(dids: Sequence[str]) -> int:
+        def register(dids: Sequence[str]) -> tuple[int, int]:
             added.extend(dids)
-            return len(dids)
+            return len(dids), 0
 
         destination = Destination(register, len, service.resolve)
         reader = ListReader(inbox.folder, destination, settings, ignore, most_waiting=5)
@@ -802,7 +802,7 @@ def test_handles_without_an_answer_hold_up_no_other_list(inbox: Inbox, network: 
     inbox.drop("nobody.sample.test\n", name="handles.txt")
     inbox.drop(f"{A}\n{B}\n", name="dids.txt")
     with closing(ImportService(settings, report=False)) as service:
-        destination = Destination(len, len, service.resolve)
+        destination = Destination(lambda dids: (len(dids), 0), len, service.resolve)
         reader = ListReader(inbox.folder, destination, settings, ignore)
         lists = reader.read({"handles.txt": "", "dids.txt": ""})
         began = time.monotonic()

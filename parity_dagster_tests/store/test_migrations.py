@@ -44,6 +44,7 @@ TABLES = {
     "parity_identities",
     "parity_tombstones",
     "parity_announcements",
+    "parity_named_accounts",
     "parity_state_tables",
     "parity_upgrades",
     "parity_alembic_version",
