@@ -27,6 +27,8 @@ from .errors import (
     HostUnreachable as HostUnreachable,
     Interrupted as Interrupted,
     InvalidIdentifier as InvalidIdentifier,
+    ListBusy as ListBusy,
+    ListUnavailable as ListUnavailable,
     MalformedAnswer as MalformedAnswer,
     MigrationNeeded as MigrationNeeded,
     NoPds as NoPds,

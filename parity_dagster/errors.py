@@ -5,6 +5,7 @@
     ├── InvalidIdentifier            invalid_identifier   not a DID, handle, NSID, rkey or AT-URI
     ├── CollectionNotRegistered      not_registered       the NSID is not among PARITY_COLLECTIONS
     ├── PairBusy                     busy                 another live importer holds this (did, collection)
+    ├── ListBusy                     list_busy            another process is reading this list of accounts
     ├── DatabaseError                database             Postgres failed; what was committed stays
     │   ├── DatabaseUnreachable      database_unreachable
     │   ├── MigrationNeeded          migration_needed
@@ -28,6 +29,7 @@
         ├── BlockedEndpoint          blocked_endpoint     the PDS URL is one that must not be contacted
         ├── RequestRefused           request_refused      the PDS refuses the request itself (4xx)
         ├── CursorLoop               cursor_loop          the PDS never comes to an end of its list
+        ├── ListUnavailable          list_unavailable     the server keeps no such list of accounts
         ├── TooManyPages             too_many_pages       more pages than PARITY_MAX_PAGES; the cursor is kept
         ├── NoSigningKey             no_signing_key       the DID document names no key to verify an archive with
         ├── ArchiveUnavailable       archive_unavailable  the host gives no archive, or none that could be taken
@@ -112,6 +114,12 @@ class PairBusy(ParityError):
     """Another live importer is working on this (did, collection)."""
 
     code = "busy"
+
+
+class ListBusy(ParityError):
+    """Another process is reading this list of accounts, and goes on with it."""
+
+    code = "list_busy"
 
 
 class DatabaseError(ParityError):
@@ -278,6 +286,12 @@ class CursorLoop(PermanentError):
     """The list never ends: a cursor comes back, or pages bring nothing new."""
 
     code = "cursor_loop"
+
+
+class ListUnavailable(PermanentError):
+    """The server does not keep this list of accounts: it knows no such method."""
+
+    code = "list_unavailable"
 
 
 class TooManyPages(PermanentError):

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     )
     home: Path = Field(Path(".parity"), description="folder of the embedded server and of local files")
     plc_url: str = Field("https://plc.directory", description="PLC directory that resolves did:plc")
+    relay_url: str = Field(
+        "https://relay1.us-east.bsky.network",
+        description="relay or directory of collections that `parity discover` asks for accounts",
+    )
     collections: Annotated[tuple[str, ...], NoDecode] = Field(
         DEFAULT_COLLECTIONS, min_length=1, description="registered collections, comma-separated NSIDs"
     )
@@ -139,9 +143,15 @@ class Settings(BaseSettings):
     @field_validator("plc_url")
     @classmethod
     def _check_plc_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        if not _is_web_url(value):
             raise ValueError("must be the URL of a PLC directory, e.g. https://plc.directory")
+        return value.rstrip("/")
+
+    @field_validator("relay_url")
+    @classmethod
+    def _check_relay_url(cls, value: str) -> str:
+        if not _is_web_url(value):
+            raise ValueError("must be the URL of a relay, e.g. https://relay1.us-east.bsky.network")
         return value.rstrip("/")
 
     @field_validator("collections", "listeners", "mappers", "typed_views", mode="before")
@@ -182,6 +192,11 @@ class Settings(BaseSettings):
         if not _WEBHOOK.match(value.get_secret_value()):
             raise ValueError("a URL is needed, as https://hooks.example.com/…")
         return value
+
+
+def _is_web_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
 
 
 _WEBHOOK = re.compile(r"https?://[^\s/]+")

@@ -18,6 +18,7 @@ def test_the_missions_defaults_hold_without_any_variable():
     assert (settings.queue, settings.state_table) == ("parity-import", "parity_import_states")
     assert settings.collections == DEFAULT_COLLECTIONS
     assert settings.plc_url == "https://plc.directory"
+    assert settings.relay_url == "https://relay1.us-east.bsky.network"
     assert not settings.allow_private_hosts
 
 

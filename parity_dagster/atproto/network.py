@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from parity_dagster.atproto.account_lists import AccountLists
 from parity_dagster.atproto.identity import IdentityResolver
 from parity_dagster.atproto.ratelimit import LONGEST_WAIT, HostLimiters
 from parity_dagster.atproto.repo import RepoClient
@@ -33,6 +34,7 @@ class Network:
     xrpc: XrpcClient
     identities: IdentityResolver
     repos: RepoClient
+    lists: AccountLists
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -73,7 +75,8 @@ def open_network(
     if transport is not None or settings.transport:
         _ = xrpc.http  # what is wrong with it is said before any work
     identities = IdentityResolver(xrpc, plc_url=settings.plc_url, allow_private=is_private, plc_rate=plc_rate)
-    return Network(xrpc, identities, RepoClient(xrpc, max_page_bytes=settings.max_page_bytes))
+    repos = RepoClient(xrpc, max_page_bytes=settings.max_page_bytes)
+    return Network(xrpc, identities, repos, AccountLists(xrpc, allow_private=is_private))
 
 
 def open_http(

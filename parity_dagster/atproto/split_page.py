@@ -53,7 +53,7 @@ def find_outline(body: bytes) -> tuple[str | None, list[bytes]]:
             return raw.cursor, [bytes(item) for item in raw.records]
     if len(body) > MAX_SPLIT:
         raise MalformedAnswer(f"the answer is not plain JSON, and its {len(body):,} bytes are too many to repair")
-    return _split(body)
+    return split_list(body, b"records")
 
 
 def is_utf8(data: bytes) -> bool:
@@ -69,8 +69,11 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-def _split(body: bytes) -> tuple[str | None, list[bytes]]:
-    """Find the cursor and the extent of each record without understanding the records.
+def split_list(body: bytes, name: bytes) -> tuple[str | None, list[bytes]]:
+    """Find the cursor and the extent of each entry without understanding the entries.
+
+    Args:
+        name: what the list is called, e.g. `records`.
 
     Raises:
         MalformedAnswer: the outline is not `{"records": [...], "cursor": "..."}`, or it is cut.
@@ -83,10 +86,10 @@ def _split(body: bytes) -> tuple[str | None, list[bytes]]:
                 cursor = _decode_string(value)
             except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
                 raise MalformedAnswer("the answer's cursor is not a string") from exc
-        elif key == b'"records"':
+        elif key == b'"%b"' % name:
             items = list(_elements(value))
     if items is None:
-        raise MalformedAnswer("the answer has no list of records")
+        raise MalformedAnswer(f"the answer has no list of {name.decode()}")
     return cursor, items
 
 

@@ -106,6 +106,7 @@ def description(running: Running) -> dict[str, object]:
     """
     return {
         "plc_url": running.plc_url,
+        "relay_url": running.relay_url,
         "pds_urls": running.pds_urls,
         "control_url": running.control_url,
         "environment": _environment(running),
@@ -141,7 +142,11 @@ def instructions(running: Running, config: str | None, dids_file: str | None) ->
 
 
 def _environment(running: Running) -> dict[str, str]:
-    return {"PARITY_PLC_URL": running.plc_url, "PARITY_ALLOW_PRIVATE_HOSTS": "1"}
+    return {
+        "PARITY_PLC_URL": running.plc_url,
+        "PARITY_RELAY_URL": running.relay_url,
+        "PARITY_ALLOW_PRIVATE_HOSTS": "1",
+    }
 
 
 def _write(path: str | None, text: str) -> None:

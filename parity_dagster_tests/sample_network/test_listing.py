@@ -134,7 +134,7 @@ def test_limits_are_the_lexicons_or_what_the_server_takes(
 def test_the_lies_are_told(network: SampleNetwork, served: Running, client: httpx.Client) -> None:
     listed = [network.add_account({POST: 1}, host="pds-1") for _ in range(6)]
     relay, pds = served.relay_url, served.pds_urls["pds-1"]
-    query = {"collection": POST, "limit": 2}
+    query: dict[str, Any] = {"collection": POST, "limit": 2}
 
     network.behave(account_lies=("repeated",))
     found = dids(pages(client, relay, "listReposByCollection", **query))
@@ -164,7 +164,7 @@ def test_a_list_that_never_ends_has_empty_pages_or_is_not_there(
 ) -> None:
     listed = [network.add_account({POST: 1}, host="pds-1") for _ in range(6)]
     relay = served.relay_url
-    query = {"collection": POST, "limit": 2}
+    query: dict[str, Any] = {"collection": POST, "limit": 2}
     for loop in ("same", "advance", "ignore"):
         network.behave(host="relay", loop=loop)
         assert len(pages(client, relay, "listReposByCollection", **query)) == 50
