@@ -86,10 +86,13 @@ class ParityError(Exception):
     Attributes:
         code: word written to `parity_import_states.error_code`.
         retryable: whether the retry sensor may try the pair again by itself.
+        is_gone: whether it says that the account is gone: deactivated, suspended, taken down, deleted or unknown.
+            Such is the network; there is nothing wrong, and nothing that whoever imports could do about it.
     """
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    is_gone: ClassVar[bool] = False
 
 
 class SettingsError(ParityError):
@@ -256,6 +259,7 @@ class DidNotFound(PermanentError):
     """Nobody publishes a document for this DID."""
 
     code = "did_not_found"
+    is_gone = True
 
 
 class HandleNotFound(PermanentError):
@@ -340,6 +344,7 @@ class AccountUnavailable(PermanentError):
     """The PDS has the account, but it is not active; its records must not be redistributed."""
 
     code = "account_unavailable"
+    is_gone = True
 
 
 class AccountDeactivated(AccountUnavailable):
@@ -370,3 +375,12 @@ class RepoNotFound(PermanentError):
     """The PDS named by the freshly resolved DID document does not have the repository."""
 
     code = "repo_not_found"
+    is_gone = True
+
+
+def _gone(root: type[ParityError]) -> frozenset[str]:
+    return frozenset({root.code} if root.is_gone else ()).union(*map(_gone, root.__subclasses__()))
+
+
+GONE = _gone(ParityError)
+"""Codes of the errors that say that the account is gone."""

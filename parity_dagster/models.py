@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from parity_dagster.errors import GONE
+
 ALL_COLLECTIONS = "*"
 """Collection of a result that sums up several collections of one account."""
 
@@ -122,6 +124,11 @@ class ImportState:
         return self.status is ImportStatus.COMPLETED and self.commit is not None
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it failed because the account is deactivated, suspended, taken down, deleted or unknown."""
+        return self.status is ImportStatus.FAILED and self.error_code in GONE
+
+    @property
     def position(self) -> WalkPosition:
         """How far the walk has come that was committed last."""
         seen = self.records_synced + self.records_skipped + self.records_failed
@@ -161,6 +168,11 @@ class ImportResult:
     def is_failed(self) -> bool:
         """An error ended the import."""
         return self.error is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """An error ended the import that is none to mend: the account is deactivated, deleted or the like."""
+        return self.is_failed and self.error_code in GONE
 
     @property
     def total_processed(self) -> int:

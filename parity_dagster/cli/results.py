@@ -80,10 +80,12 @@ def summary(
     if unread:
         hint = "" if refreshed else "; --refresh asks their servers for changes"
         lines.append(f"Nothing new to read in {unread:,} of them{hint}.")
+    if gone := sum(result.is_gone for result in results):
+        lines.append(f"{plural(gone, 'import')} of accounts that are gone: deactivated, deleted or the like.")
     failed = [result for result in results if not result.is_success]
     if len(results) > _MOST_RESULTS and len(failed) > _MOST_RESULTS:
         lines.append(f"{len(failed) - _MOST_RESULTS:,} more failed: `parity import-status --failed`")
-    if any(result.error_code not in _NOTHING_TO_RESUME for result in failed):
+    if any(result.error_code not in _NOTHING_TO_RESUME and not result.is_gone for result in failed):
         lines.append("`parity import --resume` tries what failed again.")
     if total.records_failed:
         lines.append("`parity failed-records` lists the records that could not be stored.")

@@ -18,7 +18,7 @@ import psycopg
 from parity_dagster.atproto.network import Network, open_network
 from parity_dagster.atproto.repo import USUAL_BYTES, RepoClient
 from parity_dagster.atproto.xrpc import XrpcError
-from parity_dagster.errors import ArchiveUnavailable, DatabaseError, ParityError
+from parity_dagster.errors import GONE, ArchiveUnavailable, DatabaseError, ParityError
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.loop import BackgroundLoop
 from parity_dagster.importing.mappers import Mappers
@@ -67,6 +67,8 @@ class PairAudit:
     """Whether it was compared with the signed repository, and not with a list."""
     error: str | None = None
     """Why it could not be read."""
+    is_gone: bool = False
+    """Whether that is because its account is deactivated, deleted or the like."""
     examples: list[str] = field(default_factory=list)
     """`missing RKEY` and the like."""
 
@@ -195,7 +197,7 @@ class _Auditor:
             return audits
         except Exception as exc:  # noqa: BLE001 - see _error
             for found in audits:
-                found.error = _error(exc)
+                found.error, found.is_gone = _error(exc), isinstance(exc, ParityError) and exc.is_gone
             return audits
         for found, state in zip(audits, states, strict=True):
             found.pds = pds
@@ -205,7 +207,7 @@ class _Auditor:
             except TimeoutError:
                 found.is_whole, found.error = False, f"{pds} did not show the whole list within {self._seconds:g} s"
             except Exception as exc:  # noqa: BLE001 - see _error
-                found.error = _error(exc)
+                found.error, found.is_gone = _error(exc), isinstance(exc, ParityError) and exc.is_gone
         return audits
 
     async def _prove(self, audits: list[PairAudit], archive: Archive) -> list[PairAudit]:
@@ -220,6 +222,7 @@ class _Auditor:
         for found in audits:
             result = results[found.collection]
             found.pds, found.error = archive.pds, result.error
+            found.is_gone = result.error_code in GONE
             if result.error is None:
                 found.is_proven = True
                 found.compared = result.equal + result.missing + result.different

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from psycopg import sql
 
-from parity_dagster.errors import DatabaseError
+from parity_dagster.errors import GONE, DatabaseError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress, ImportStarted
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.settings import Settings
@@ -153,6 +153,8 @@ class StateCollector(Collector):
                 records = [total + int(more) for total, more in zip(records, counts, strict=True)]
             yield _family("parity_pairs", "(did, collection) pairs by status", "status", by_status)
             yield _family("parity_pairs_failed", "Failed pairs by error code", "error_code", by_code)
+            gone = sum(count for code, count in by_code.items() if code in GONE)
+            yield GaugeMetricFamily("parity_pairs_gone", "Failed pairs of accounts that are gone", value=gone)
             outcomes = dict(zip(("synced", "skipped", "failed"), records, strict=True))
             yield _family("parity_pair_records", "Records that the pairs' rows count", "outcome", outcomes)
             row = connection.execute(

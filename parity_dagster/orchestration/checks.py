@@ -17,6 +17,7 @@ import dagster as dg
 from pydantic import Field
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
+from parity_dagster.errors import GONE
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
@@ -24,7 +25,7 @@ from parity_dagster.orchestration.markdown import link, partition_link, record_u
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
-from parity_dagster.store.consistency import ConsistencyQueries, pending_pairs
+from parity_dagster.store.consistency import ConsistencyQueries, FailedPair, pending_pairs
 from parity_dagster.store.database import connect
 from parity_dagster.store.listing import find_states, stream_states
 from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
@@ -163,20 +164,21 @@ def no_failed_records(import_service: Service) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=CHECKS_KEY)
 def no_failed_imports(import_service: Service) -> dg.AssetCheckResult:
-    """No pair's last import ended with an error."""
+    """No pair's last import ended with an error, except of accounts that are gone."""
     with consistency_queries(import_service.settings) as queries:
-        found = queries.failed_pairs()
+        failed = queries.failed_pairs()
         looked_at = queries.count_pairs()
-    codes = Counter(pair.error_code or "unknown" for pair in found)
-    by_code = ", ".join(f"{code} ({number:,})" for code, number in codes.most_common())
+    gone = [pair for pair in failed if pair.error_code in GONE]
+    found = [pair for pair in failed if pair.error_code not in GONE]
+    besides = f" {len(gone):,} pairs are of accounts that are gone: {_codes(gone)}." if gone else ""
     return check_result(
         passed=not found,
         said=(
-            f"{len(found):,} of {looked_at:,} pairs failed: {by_code};"
+            f"{len(found):,} of {looked_at:,} pairs failed: {_codes(found)};"
             f" {some_of(found)}. Those with a next attempt are tried again by"
-            " themselves; `parity import --resume` tries all of them now."
+            f" themselves; `parity import --resume` tries all of them now.{besides}"
             if found
-            else f"None of {looked_at:,} pairs has failed."
+            else f"None of {looked_at:,} pairs has failed.{besides}"
         ),
         headings=["partition", "error", "message", "#attempts", "next attempt (UTC)"],
         rows=[
@@ -184,11 +186,17 @@ def no_failed_imports(import_service: Service) -> dg.AssetCheckResult:
                 partition_link(Pair(pair.did, pair.collection)), pair.error_code, pair.error, pair.attempts,
                 pair.next_attempt_at,
             ]
-            for pair in found
+            for pair in (*found, *gone)
         ],
         failed_pairs=len(found),
+        gone_pairs=len(gone),
         pairs=looked_at,
     )  # fmt: skip
+
+
+def _codes(pairs: Sequence[FailedPair]) -> str:
+    counted = Counter(pair.error_code or "unknown" for pair in pairs)
+    return ", ".join(f"{code} ({number:,})" for code, number in counted.most_common())
 
 
 @dg.asset_check(asset=CHECKS_KEY)
@@ -277,7 +285,8 @@ def sample_audit(config: AuditConfig, import_service: Service) -> dg.AssetCheckR
             max_pages=config.max_pages,
         )
     bad = [pair for pair in report.pairs if not pair.is_equal]
-    unread = [pair for pair in report.pairs if pair.error]
+    unread = [pair for pair in report.pairs if pair.error and not pair.is_gone]
+    gone = [pair for pair in report.pairs if pair.is_gone]
     surplus = sum(pair.surplus for pair in report.pairs)
     accounts = len({pair.did for pair in report.pairs})
     if bad:
@@ -300,6 +309,8 @@ def sample_audit(config: AuditConfig, import_service: Service) -> dg.AssetCheckR
         said = "There is nothing to audit yet."
     if unverifiable := sum(pair.unverifiable for pair in report.pairs):
         said += f" {unverifiable:,} more can be compared with nothing: see `parity verify`."
+    if gone:
+        said += f" {len(gone):,} pairs could not be read again, because their accounts are gone by now."
     return check_result(
         passed=not bad and not unread,
         said=said,

@@ -18,7 +18,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.overview import look_at_work, read_holdings
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
-OVERVIEW_VERSION = "2"
+OVERVIEW_VERSION = "3"
 """Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
 REFRESH_OVERVIEW = "refresh_overview"
 """The job that makes it, and executes the checks that only ask Postgres."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pandas as pd
 
+from parity_dagster.errors import GONE
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.charts import bar_chart, time_chart
 from parity_dagster.orchestration.markdown import account_link, partition_link, table
@@ -23,13 +24,16 @@ _COUNTS = ["records_synced", "records_skipped", "records_failed"]
 
 
 def states_frame(holdings: Holdings) -> pd.DataFrame:
-    """The state table as a frame; `seconds` is how long a walk took, `host` its PDS or `unknown`, and `is_verified`
-    whether it is complete and its account's signature vouches for all of it."""
+    """The state table as a frame; `seconds` is how long a walk took, `host` its PDS or `unknown`, `is_verified`
+    whether it is complete and its account's signature vouches for all of it; a failed pair `is_gone`, because its
+    account is, or `is_wrong`."""
     frame = pd.DataFrame(holdings.states, columns=list(STATE_COLUMNS))
     for name in ("started_at", "completed_at"):
         frame[name] = pd.to_datetime(frame[name], utc=True)
     frame["seconds"] = (frame["completed_at"] - frame["started_at"]).dt.total_seconds()
     frame["host"] = frame["pds"].fillna("unknown")
+    frame["is_gone"] = (frame["status"] == "failed") & frame["error_code"].isin(GONE)
+    frame["is_wrong"] = (frame["status"] == "failed") & ~frame["is_gone"]
     frame["is_verified"] = (frame["status"] == "completed") & frame["commit"].notna()
     return frame
 
@@ -52,6 +56,7 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
         "hosts": dg.MetadataValue.int(int(frame["pds"].nunique())),
         "pairs": dg.MetadataValue.int(len(frame)),
         **{f"pairs_{status}": dg.MetadataValue.int(int(by_status.get(status, 0))) for status in _STATUSES},
+        "pairs_gone": dg.MetadataValue.int(int(frame["is_gone"].sum())),
         "pairs_verified": dg.MetadataValue.int(verified),
         "completeness": dg.MetadataValue.float(round(completeness, 6)),
         **{name: dg.MetadataValue.int(value) for name, value in totals.items()},
@@ -63,8 +68,8 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
     parts = [
         f"**{totals['records_synced']:,} records** of {accounts:,} accounts on {frame['pds'].nunique():,}"
         f" hosts; **{done:,} of {len(frame):,} pairs complete ({completeness:.1%})**, {verified:,} of them verified"
-        f" (read as signed repositories), {by_status.get('failed', 0):,} failed, {totals['records_failed']:,} failed"
-        f" records, {totals['records_skipped']:,} skipped.",
+        f" (read as signed repositories), {frame['is_wrong'].sum():,} failed, {frame['is_gone'].sum():,} of accounts"
+        f" that are gone, {totals['records_failed']:,} failed records, {totals['records_skipped']:,} skipped.",
         f"**{beyond:,} accounts have no partition** and no events, because PARITY_PARTITION_LIMIT is reached; they are"
         " in the state table and in all numbers here, `parity import-status DID` shows one, and `parity import DID`"
         " gives it its partition."
@@ -76,8 +81,11 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
         "## Records over time",
         time_chart(*_over_time(frame)),
         "## What failed, and why",
-        _failed_pairs(frame),
+        "Imports: " + _failed_pairs(frame[frame["is_wrong"]]),
         _failed_records(holdings),
+        "## Accounts that are gone",
+        "Deactivated, suspended, taken down, deleted or unknown; nothing is wrong here: "
+        + _failed_pairs(frame[frame["is_gone"]]),
         "## Hosts",
         _hosts(frame),
         "## Largest accounts",
@@ -127,8 +135,7 @@ def _over_time(frame: pd.DataFrame) -> tuple[str, list[tuple[pd.Timestamp, float
     return f"Records of completed pairs, per {_PERIODS[period]}", points
 
 
-def _failed_pairs(frame: pd.DataFrame) -> str:
-    failed = frame[frame["status"] == "failed"]
+def _failed_pairs(failed: pd.DataFrame) -> str:
     grouped = failed.assign(error_code=failed["error_code"].fillna("unknown")).groupby("error_code")
     counted = grouped.agg(
         pairs=("did", "size"), accounts=("did", "nunique"), hosts=("host", "nunique"), did=("did", "first"),
@@ -138,9 +145,7 @@ def _failed_pairs(frame: pd.DataFrame) -> str:
         [code, int(row.pairs), int(row.accounts), int(row.hosts), partition_link(Pair(row.did, row.collection))]
         for code, row in counted.iterrows()
     ]
-    return (
-        "Imports: " + ("\n\n" if rows else "") + table(["error", "#pairs", "#accounts", "#hosts", "one of them"], rows)
-    )
+    return ("\n\n" if rows else "") + table(["error", "#pairs", "#accounts", "#hosts", "one of them"], rows)
 
 
 def _failed_records(holdings: Holdings) -> str:
@@ -149,16 +154,17 @@ def _failed_records(holdings: Holdings) -> str:
 
 
 def _hosts(frame: pd.DataFrame) -> str:
-    grouped = frame.assign(done=frame["status"] == "completed", bad=frame["status"] == "failed").groupby("host")
+    grouped = frame.assign(done=frame["status"] == "completed").groupby("host")
     hosts = grouped.agg(
-        accounts=("did", "nunique"), pairs=("did", "size"), done=("done", "sum"), bad=("bad", "sum"),
-        synced=("records_synced", "sum"), pages=("pages", "sum"), seconds=("seconds", "median"),
+        accounts=("did", "nunique"), pairs=("did", "size"), done=("done", "sum"), bad=("is_wrong", "sum"),
+        gone=("is_gone", "sum"), synced=("records_synced", "sum"), pages=("pages", "sum"),
+        seconds=("seconds", "median"),
     ).sort_values("synced", ascending=False)  # fmt: skip
     return table(
-        ["PDS", "#accounts", "#pairs", "#complete", "#failed", "#records", "#pages", "#median s per pair"],
+        ["PDS", "#accounts", "#pairs", "#complete", "#failed", "#gone", "#records", "#pages", "#median s per pair"],
         [
             [
-                host, int(r.accounts), int(r.pairs), int(r.done), int(r.bad), int(r.synced), int(r.pages),
+                host, int(r.accounts), int(r.pairs), int(r.done), int(r.bad), int(r.gone), int(r.synced), int(r.pages),
                 None if pd.isna(r.seconds) else float(r.seconds),
             ]
             for host, r in hosts.head(MOST).iterrows()

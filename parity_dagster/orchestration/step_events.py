@@ -8,6 +8,7 @@ a failed one is observed, each with its whole state row.
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
@@ -22,7 +23,7 @@ from parity_dagster.dagster_instance.events import (
     write_without_run,
 )
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
-from parity_dagster.errors import ParityError
+from parity_dagster.errors import PairBusy, ParityError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.listeners import RunListener
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair, Source
@@ -148,7 +149,8 @@ def import_in_step(
         The asset events, which are in the event log already, and the step's output with a summary.
 
     Raises:
-        dagster.Failure: some pairs failed (it names them; the others are recorded), or nothing could run.
+        dagster.Failure: some pairs failed (it names them; the others are recorded), or nothing could run. Pairs of
+            accounts that are gone fail no run.
     """
     refresh = refresh or context.run.tags.get(REFRESH_TAG, "").lower() == "true"
     reread = reread or context.run.tags.get(REREAD_TAG, "").lower() == "true"
@@ -180,8 +182,11 @@ def import_in_step(
     yield dg.Output(None, metadata={**report.metadata(), ALREADY_RECORDED: True})
 
 
-NAMED_PAIRS = 10
-"""Failed pairs that a message names one by one; the metadata names more."""
+NAMED_ACCOUNTS = 5
+"""Accounts that a message names of each error; the metadata names more."""
+
+NAMED_COLLECTIONS = 2
+"""Collections that it names of each, if there are no more."""
 
 LISTED_PAIRS = 1000
 """Failed pairs that the metadata lists, at most."""
@@ -209,8 +214,13 @@ class RunReport:
 
     @property
     def failed(self) -> list[ImportResult]:
-        """Results of the pairs that are not complete now."""
-        return [result for result in self.results if not result.is_success]
+        """Results of the pairs that are not complete now and should be."""
+        return [result for result in self.results if not result.is_success and not result.is_gone]
+
+    @property
+    def gone(self) -> list[ImportResult]:
+        """Results of the pairs that cannot be complete, because their accounts are gone."""
+        return [result for result in self.results if result.is_gone]
 
     @property
     def _read(self) -> list[ImportResult]:
@@ -229,9 +239,11 @@ class RunReport:
         )
         unread = f", {len(self.unread):,} of them complete before" if self.unread else ""
         failed = f", {len(self.failed):,} failed" if self.failed else ""
+        gone = f", {len(self.gone):,} of accounts that are gone ({_codes(self.gone)})" if self.gone else ""
         unshown = f", {self.unshown:,} pairs without a partition (PARITY_PARTITION_LIMIT)" if self.unshown else ""
+        done = sum(result.is_success for result in self.results)
         return (
-            f"{len(self.results) - len(self.failed):,} of {len(self.results):,} pairs complete{unread}{failed}: "
+            f"{done:,} of {len(self.results):,} pairs complete{unread}{failed}{gone}: "
             f"{synced:,} records synced{rest}{unshown} in {self.elapsed:.1f} s ({self._rate:,.0f} records/s)"
         )
 
@@ -240,16 +252,20 @@ class RunReport:
         return sum(result.records_synced for result in self._read) / max(self.elapsed, 1e-3)
 
     def failure(self) -> str:
-        """Why the run failed: which pairs, and what becomes of them."""
-        named = "; ".join(
-            f"{_key(result)}: {(result.error or 'not completed')[:_ERROR_LENGTH]}"
-            for result in self.failed[:NAMED_PAIRS]
-        )
-        more = f"; and {len(self.failed) - NAMED_PAIRS:,} more" if len(self.failed) > NAMED_PAIRS else ""
-        return (
-            f"{len(self.failed):,} of {len(self.results):,} pairs failed, the others are recorded. {named}{more}. "
-            "`parity import-status --failed` lists them, `parity import --resume` tries them again now."
-        )
+        """Why the run failed: which pairs, by error, and what becomes of them."""
+        by_code: defaultdict[str, list[ImportResult]] = defaultdict(list)
+        for result in self.failed:
+            by_code[result.error_code or "unknown"].append(result)
+        said = [
+            f"{len(self.failed):,} of {len(self.results):,} pairs failed, the others are recorded"
+            + (f" ({len(self.gone):,} of accounts that are gone: {_codes(self.gone)})" if self.gone else ""),
+            *(_group(code, by_code[code]) for code in sorted(by_code, key=lambda code: -len(by_code[code]))),
+        ]
+        if by_code.keys() - {PairBusy.code}:
+            said.append(
+                "`parity import-status --failed` lists what failed, `parity import --resume` tries it again now"
+            )
+        return ".\n".join(said) + "."
 
     def metadata(self) -> dict[str, dg.MetadataValue]:
         """Counts that Dagster can plot, and the pairs worth a look."""
@@ -257,6 +273,7 @@ class RunReport:
         metadata: dict[str, dg.MetadataValue] = {
             "pairs": dg.MetadataValue.int(len(self.results)),
             "pairs_failed": dg.MetadataValue.int(len(self.failed)),
+            "pairs_gone": dg.MetadataValue.int(len(self.gone)),
             "pairs_complete_before": dg.MetadataValue.int(len(self.unread)),
             "records_synced": dg.MetadataValue.int(sum(result.records_synced for result in read)),
             "records_skipped": dg.MetadataValue.int(sum(result.records_skipped for result in read)),
@@ -274,22 +291,42 @@ class RunReport:
                     for pair, seconds in slowest
                 ]
             )
-        if self.failed:
-            metadata["failed_pairs"] = dg.MetadataValue.table(
-                [
-                    dg.TableRecord(
-                        {
-                            "partition": _key(result),
-                            "error_code": result.error_code or "",
-                            "error": (result.error or "not completed")[:_ERROR_LENGTH],
-                        }
-                    )
-                    for result in self.failed[:LISTED_PAIRS]
-                ]
-            )
+        for name, results in (("failed_pairs", self.failed), ("gone_pairs", self.gone)):
+            if results:
+                metadata[name] = dg.MetadataValue.table([_row(result) for result in results[:LISTED_PAIRS]])
         return metadata
 
 
 def _key(result: ImportResult) -> str:
     # a result may be about something that is no DID at all, which no partition key can spell
     return f"{result.collection}|{result.did}"
+
+
+def _row(result: ImportResult) -> dg.TableRecord:
+    return dg.TableRecord(
+        {"partition": _key(result), "error_code": result.error_code or "", "error": _said(result)[:_ERROR_LENGTH]}
+    )
+
+
+def _codes(results: Sequence[ImportResult]) -> str:
+    counted = Counter(result.error_code or "unknown" for result in results)
+    return ", ".join(f"{code} {count:,}" for code, count in counted.most_common())
+
+
+def _group(code: str, results: Sequence[ImportResult]) -> str:
+    """Pairs that failed alike: how many, of which accounts, and what was said of the first."""
+    collections: defaultdict[str, list[str]] = defaultdict(list)
+    for result in results:
+        collections[result.did].append(result.collection)
+    named = [
+        f"{did} ({', '.join(nsids)})" if len(nsids) <= NAMED_COLLECTIONS else f"{did} ({len(nsids)} collections)"
+        for did, nsids in list(collections.items())[:NAMED_ACCOUNTS]
+    ]
+    more = f" and {len(collections) - NAMED_ACCOUNTS:,} more" if len(collections) > NAMED_ACCOUNTS else ""
+    pairs = "1 pair" if len(results) == 1 else f"{len(results):,} pairs"
+    accounts = "1 account" if len(collections) == 1 else f"{len(collections):,} accounts"
+    return f"{code}, {pairs} of {accounts}: {', '.join(named)}{more}: {_said(results[0])[:_ERROR_LENGTH].rstrip('.')}"
+
+
+def _said(result: ImportResult) -> str:
+    return result.error or "not completed"

@@ -88,7 +88,8 @@ class Ticker:
 def test_a_failed_run_is_posted_once_with_what_failed(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:
-    did = network.network.add_account({POST: 5}, status="takendown")
+    did = network.network.add_account({POST: 5})
+    network.network.behave(did=did, faults=(Fault(kind="400", method="listRecords"),))
     register_dids(instance, [did])
     ticker = Ticker(settings, instance, "alert_on_run_failure")
     ticker.tick()
@@ -138,7 +139,8 @@ def test_a_run_that_succeeds_is_not_posted(
 
 
 def fail_a_check(settings: Settings, instance: dg.DagsterInstance, network: Running) -> str:
-    did = network.network.add_account({POST: 5}, status="takendown")
+    did = network.network.add_account({POST: 5})
+    network.network.behave(did=did, faults=(Fault(kind="400", method="listRecords"),))
     with ImportService(settings, report=False) as service:
         service.import_user(did)
     run(settings, instance, "run_all_checks")

@@ -11,7 +11,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.definitions import build_defs
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import LIKE, POST, Running
+from parity_dagster.sample_network import LIKE, POST, Fault, Running
 from parity_dagster.settings import Settings
 from parity_dagster_tests.dagster_runs import (
     failure,
@@ -24,6 +24,8 @@ from parity_dagster_tests.dagster_runs import (
     run,
 )
 from parity_dagster_tests.quick import quick
+
+REFUSES = Fault(kind="400", method="listRecords")
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_a_range_run_materializes_each_pair_of_the_rectangle_once(
 def test_a_run_in_which_pairs_fail_records_the_others_and_names_the_failed(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
-    network.network.set_status(accounts[1], "takendown")
+    network.network.behave(did=accounts[1], faults=(REFUSES,))
     result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
     assert not result.success
     bad = [Pair(accounts[1], POST), Pair(accounts[1], LIKE)]
@@ -71,12 +73,35 @@ def test_a_run_in_which_pairs_fail_records_the_others_and_names_the_failed(
     message, metadata = failure(result)
     failed = metadata["failed_pairs"]
     assert isinstance(failed, dg.TableMetadataValue)
-    for pair in bad:
-        assert f"{pair.collection}|{pair.did}" in message
+    assert "2 of 6 pairs failed, the others are recorded." in message
+    assert f"request_refused, 2 pairs of 1 account: {accounts[1]} ({POST}, {LIKE}): " in message
     assert sorted(str(record.data["partition"]) for record in failed.records) == sorted(
         f"{pair.collection}|{pair.did}" for pair in bad
     )
-    assert {record.data["error_code"] for record in failed.records} == {"takendown"}
+    assert {record.data["error_code"] for record in failed.records} == {"request_refused"}
+
+
+def test_a_run_whose_only_failures_are_accounts_that_are_gone_succeeds_and_says_so(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    network.network.set_status(accounts[0], "deactivated")
+    network.network.set_status(accounts[1], "takendown")
+    result = run(settings, instance, tags=rectangle(Pair(accounts[0], POST), Pair(accounts[2], LIKE)))
+    assert result.success
+    (output,) = [event for event in result.all_events if event.is_successful_output]
+    metadata = output.step_output_data.metadata
+    assert metadata["pairs_failed"] == dg.IntMetadataValue(0)
+    assert metadata["pairs_gone"] == dg.IntMetadataValue(4)
+    named = metadata["gone_pairs"]
+    assert isinstance(named, dg.TableMetadataValue)
+    assert {record.data["error_code"] for record in named.records} == {"deactivated", "takendown"}
+    # what each is stays as it is: failed, and observed with its row
+    for did in accounts[:2]:
+        state = row(settings, Pair(did, POST))
+        assert state is not None
+        assert state.status is ImportStatus.FAILED
+        assert state.is_gone
+    assert len(observed(result)) == 4
 
 
 def test_a_failed_pair_leaves_an_observation_with_its_whole_row(
@@ -98,7 +123,7 @@ def test_a_failed_pair_leaves_an_observation_with_its_whole_row(
 def test_a_failed_run_is_not_tried_again_by_dagster(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
-    network.network.set_status(accounts[0], "deactivated")
+    network.network.behave(did=accounts[0], faults=(REFUSES,))
     result = run(settings, instance, tags=one(Pair(accounts[0], POST)))
     (event,) = [event for event in result.all_events if event.is_step_failure]
     said = event.step_failure_data.user_failure_data

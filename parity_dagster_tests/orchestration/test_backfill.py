@@ -20,7 +20,7 @@ from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.metadata import COLUMNS
 from parity_dagster.orchestration.partitions import register_dids
-from parity_dagster.sample_network import LIKE, POST, Running
+from parity_dagster.sample_network import LIKE, POST, Fault, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests import command_line
@@ -97,7 +97,7 @@ def ui(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def test_every_cell_of_a_backfill_is_as_its_row_says(ui: Ui, settings: Settings, network: Running) -> None:
     good = [network.network.add_account({POST: 120 + number, LIKE: 7}) for number in range(2)]
     bad = network.network.add_account({POST: 3})
-    network.network.set_status(bad, "takendown")
+    network.network.behave(did=bad, faults=(Fault(kind="400", method="listRecords"),))
     with parity_instance() as instance:
         register_dids(instance, [*good, bad])
 

@@ -110,10 +110,11 @@ def test_planted_failures_are_named_and_after_resuming_all_pass(
     assert_names(found["no_failed_records"], broken)
     assert "nul_character" in shown(found["no_failed_records"])
     assert odd in shown(found["no_failed_records"])
-    assert_names(found["no_failed_imports"], Pair(accounts[0], POST))
+    assert f"{POST}|{accounts[0]}" in shown(found["no_failed_imports"])
     assert_names(found["no_failed_imports"], cut)
     assert "deactivated" in shown(found["no_failed_imports"])
-    assert found["no_failed_imports"].metadata["failed_pairs"] == dg.IntMetadataValue(3)
+    assert found["no_failed_imports"].metadata["failed_pairs"] == dg.IntMetadataValue(1)
+    assert found["no_failed_imports"].metadata["gone_pairs"] == dg.IntMetadataValue(2)
 
     network.network.set_status(accounts[0], "active")
     network.network.behave(did=cut.did, collection=POST, faults=())
@@ -281,11 +282,30 @@ def test_an_account_that_cannot_be_read_again_is_a_warning(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
     run(settings, instance, tags=one(Pair(accounts[0], LIKE)))
-    network.network.set_status(accounts[0], "takendown")
+    network.network.behave(did=accounts[0], faults=(Fault(kind="400", method="listRecords"), NO_ARCHIVES))
     found = checked(settings, instance)
     assert failing(found) == {"sample_audit"}
     assert found["sample_audit"].severity is dg.AssetCheckSeverity.WARN
     assert "could not be read again" in (found["sample_audit"].description or "")
+
+
+def test_accounts_that_are_gone_are_counted_and_make_no_check_fail(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
+) -> None:
+    run(settings, instance, tags=one(Pair(accounts[0], LIKE)))
+    network.network.set_status(accounts[0], "takendown")
+    network.network.set_status(accounts[1], "deactivated")
+    unknown = "did:plc:" + "a" * 24
+    result = run(settings, instance, "import_records", config={"dids": [accounts[1], unknown], "collections": [LIKE]})
+    assert result.success
+    found = checked(settings, instance)
+    assert failing(found) == set()
+    check = found["no_failed_imports"]
+    assert check.description == (
+        "None of 3 pairs has failed. 2 pairs are of accounts that are gone: deactivated (1), did_not_found (1)."
+    )
+    assert check.metadata["gone_pairs"] == dg.IntMetadataValue(2)
+    assert "their accounts are gone by now" in (found["sample_audit"].description or "")
 
 
 def test_a_row_that_differs_from_its_metadata_is_named_with_the_field(

@@ -72,9 +72,10 @@ def test_a_wrong_entry_costs_only_itself_and_is_named(
     assert materialized(result) == [Pair(accounts[0], POST)]
     assert observed(result) == [Pair(accounts[1], POST)]
     message, metadata = failure(result)
-    for name in ("nonsense", "no key", accounts[1]):
+    for name in ("nonsense", "no key", "1 of accounts that are gone: suspended 1"):
         assert name in message
-    assert metadata["pairs_failed"] == dg.IntMetadataValue(3)
+    assert metadata["pairs_failed"] == dg.IntMetadataValue(2)
+    assert metadata["pairs_gone"] == dg.IntMetadataValue(1)
     assert instance.get_dynamic_partitions(DIDS) == accounts
 
 
