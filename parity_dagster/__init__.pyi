@@ -46,6 +46,7 @@ from .errors import (
     TooManyPages as TooManyPages,
     TransientError as TransientError,
     TransportFailed as TransportFailed,
+    Unconfirmed as Unconfirmed,
     UnsupportedServer as UnsupportedServer,
 )
 from .events import (

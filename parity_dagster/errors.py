@@ -16,6 +16,7 @@
     │   ├── ServerFailure            server_error         5xx
     │   ├── RateLimited              rate_limited         429, for longer than an import waits
     │   ├── MalformedAnswer          malformed_answer     not the JSON that the lexicon promises, or too big
+    │   ├── Unconfirmed              unconfirmed          what one mirror of the directory says, and no second one
     │   ├── TransportFailed          transport_failed     a transport of yours raised what httpx's do not
     │   ├── PagesMissing             pages_missing        what a walk has seen is not all known; it begins again
     │   ├── ArchiveTruncated         archive_truncated    a repository's archive ends in the middle
@@ -203,6 +204,12 @@ class MalformedAnswer(TransientError):
     """The body is not what the lexicon promises: cut, not JSON, wrong shape, or over the size cap."""
 
     code = "malformed_answer"
+
+
+class Unconfirmed(TransientError):
+    """One mirror of the PLC directory says what would be final, and no second one has said so."""
+
+    code = "unconfirmed"
 
 
 class TransportFailed(TransientError):

@@ -54,7 +54,15 @@ class Settings(BaseSettings):
         None, description="PostgreSQL URL; without it an embedded server runs under PARITY_HOME"
     )
     home: Path = Field(Path(".parity"), description="folder of the embedded server and of local files")
-    plc_url: str = Field("https://plc.directory", description="PLC directory that resolves did:plc")
+    plc_url: str = Field(
+        "https://plc.directory", description="PLC directory that resolves did:plc, or several mirrors, comma-separated"
+    )
+    plc_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="requests per second to each PLC directory; 20 unless set, and no limit for one on this machine",
+    )
     relay_url: str = Field(
         "https://relay1.us-east.bsky.network",
         description="relay or directory of collections that `parity discover` asks for accounts",
@@ -140,12 +148,18 @@ class Settings(BaseSettings):
         description="User-Agent sent to every server; add a contact address of yours",
     )
 
+    @property
+    def plc_urls(self) -> tuple[str, ...]:
+        """The mirrors of `plc_url`, each once."""
+        return tuple(self.plc_url.split(","))
+
     @field_validator("plc_url")
     @classmethod
     def _check_plc_url(cls, value: str) -> str:
-        if not _is_web_url(value):
-            raise ValueError("must be the URL of a PLC directory, e.g. https://plc.directory")
-        return value.rstrip("/")
+        urls = list(dict.fromkeys(part.strip().rstrip("/") for part in value.split(",")))
+        if not all(map(_is_web_url, urls)):
+            raise ValueError("must be the URL of a PLC directory, e.g. https://plc.directory, or several with commas")
+        return ",".join(urls)
 
     @field_validator("relay_url")
     @classmethod

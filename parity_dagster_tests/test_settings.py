@@ -36,6 +36,9 @@ def test_the_missions_defaults_hold_without_any_variable():
         ("PLC_URL", "plc.directory"),
         ("PLC_URL", "ftp://plc.directory"),
         ("PLC_URL", "https://"),
+        ("PLC_URL", "https://plc.directory,plc.example.com"),
+        ("PLC_URL", "https://plc.directory,"),
+        ("PLC_RATE", "0"),
         ("WRITERS", "0"),
     ],
 )
@@ -57,6 +60,11 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
 def test_collections_are_a_list_with_commas_each_once(monkeypatch):
     monkeypatch.setenv("PARITY_COLLECTIONS", "app.bsky.feed.post, com.example.note ,app.bsky.feed.post,")
     assert load_settings().collections == ("app.bsky.feed.post", "com.example.note")
+
+
+def test_mirrors_of_the_directory_are_a_list_with_commas_each_once(monkeypatch):
+    monkeypatch.setenv("PARITY_PLC_URL", "https://plc.directory/, https://plc.example.com ,https://plc.directory")
+    assert load_settings().plc_urls == ("https://plc.directory", "https://plc.example.com")
 
 
 def test_a_password_does_not_show_in_the_settings(monkeypatch):

@@ -6,13 +6,14 @@ names must pass `endpoints.parse_endpoint`.
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import msgspec
 
+from parity_dagster.atproto.directory import PlcDirectory
 from parity_dagster.atproto.ssrf import parse_endpoint
 from parity_dagster.atproto.xrpc import XrpcClient, XrpcError
 from parity_dagster.errors import (
@@ -23,16 +24,20 @@ from parity_dagster.errors import (
     InvalidIdentifier,
     MalformedAnswer,
     NoPds,
+    PermanentError,
     TransientError,
+    Unconfirmed,
 )
 from parity_dagster.identifiers import parse_did, parse_handle
 from parity_dagster.text import one_line
 
+if TYPE_CHECKING:
+    from parity_dagster.atproto.http import HttpResponse
+
 MAX_DOCUMENT_BYTES = 64 * 1024
 """A PLC operation is at most 7.5 kB; did:web documents have no bound of their own."""
-PLC_RATE = 20.0
-"""Lookups per second sent to the PLC directory, which publishes no limit but throttles bulk readers; a directory on
-this machine is asked as fast as it answers."""
+CONFIRMATIONS = 2
+"""Mirrors of the directory that have to say what would be final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +72,89 @@ class _Document(msgspec.Struct):
 class IdentityResolver:
     """Asks the PLC directory, did:web hosts and DNS."""
 
-    def __init__(self, xrpc: XrpcClient, *, plc_url: str, allow_private: bool, plc_rate: float | None = None) -> None:
+    def __init__(self, xrpc: XrpcClient, directory: PlcDirectory, *, allow_private: bool) -> None:
         self._xrpc = xrpc
-        self._plc_url = plc_url.rstrip("/")
+        self._directory = directory
         self._allow_private = allow_private
-        is_local = "127.0.0.1" in plc_url or "localhost" in plc_url
-        self._plc_interval = 1 / plc_rate if plc_rate else 0.0 if is_local else 1 / PLC_RATE
-        self._next_plc = 0.0
 
-    async def resolve_did(self, did: str) -> Identity:
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether the directory is more than one server, which may contradict each other."""
+        return len(self._directory) > 1
+
+    async def resolve_did(
+        self, did: str, *, doubts: Callable[[Identity], bool] = lambda identity: False, known: bytes = b""
+    ) -> Identity:
         """Find an account's PDS.
+
+        If the directory has several mirrors, no single one is believed that there is no account, no PDS or one that
+        must not be contacted: a second one has to say so, too, and if it has a document, that counts.
+
+        Args:
+            doubts: of what a document says that needs a second mirror, too, as when the host that it names denies the
+                account: the first one may be behind.
+            known: the document that led there; of two that are doubted, the other one counts.
 
         Raises:
             DidNotFound, AccountDeleted, NoPds, BlockedEndpoint: permanent answers.
-            TransientError: the directory or host could not be asked.
+            TransientError: the directory or host could not be asked, or not a second mirror.
 
         Source: DID specification of AT Protocol; did:plc and did:web method specifications.
         """
         did = parse_did(did, allow_private=self._allow_private)
         if did.startswith("did:plc:"):
-            origin, path = self._plc_url, f"/{did}"
-            await self._plc_turn()
-        else:
-            host = did.removeprefix("did:web:")
-            if self._allow_private:
-                host = unquote(host)
-            scheme = "http" if self._allow_private and ("localhost" in host or "127.0.0.1" in host) else "https"
-            origin, path = f"{scheme}://{host}", "/.well-known/did.json"
+            return await self._ask_directory(did, doubts, known)
+        host = did.removeprefix("did:web:")
+        if self._allow_private:
+            host = unquote(host)
+        scheme = "http" if self._allow_private and ("localhost" in host or "127.0.0.1" in host) else "https"
+        origin = f"{scheme}://{host}"
         try:
-            answer = await self._xrpc.get(origin, path, max_bytes=MAX_DOCUMENT_BYTES)
+            answer: HttpResponse | XrpcError = await self._xrpc.get(
+                origin, "/.well-known/did.json", max_bytes=MAX_DOCUMENT_BYTES
+            )
         except XrpcError as refusal:
-            if refusal.status == 410:
-                raise AccountDeleted(f"{did} is tombstoned: the account is gone for good") from refusal
-            if refusal.status in (400, 404):
-                raise DidNotFound(f"{origin} does not know {did}; check the DID for a typing error") from refusal
-            raise MalformedAnswer(f"{origin} refuses to tell about {did}: {refusal}") from refusal
+            answer = refusal
+        return self._read(origin, did, answer)
+
+    def _read(self, origin: str, did: str, answer: HttpResponse | XrpcError) -> Identity:
+        if isinstance(answer, XrpcError):
+            if answer.status == 410:
+                raise AccountDeleted(f"{did} is tombstoned: the account is gone for good") from answer
+            if answer.status in (400, 404):
+                raise DidNotFound(f"{origin} does not know {did}; check the DID for a typing error") from answer
+            raise MalformedAnswer(f"{origin} refuses to tell about {did}: {answer}") from answer
         return parse_document(answer.body, did, allow_private=self._allow_private)
 
-    async def _plc_turn(self) -> None:
-        if not self._plc_interval:
-            return
-        now = time.monotonic()
-        turn = self._next_plc = max(self._next_plc + self._plc_interval, now)
-        await asyncio.sleep(turn - now)
+    async def _ask_directory(self, did: str, doubts: Callable[[Identity], bool], known: bytes) -> Identity:
+        def read(origin: str, answer: HttpResponse | XrpcError) -> Identity | PermanentError:
+            try:
+                return self._read(origin, did, answer)
+            except PermanentError as exc:
+                return exc
+
+        def is_believed(said: Identity | PermanentError) -> bool:
+            return isinstance(said, Identity) and not doubts(said)
+
+        said = await self._directory.ask(
+            f"/{did}",
+            read,
+            max_bytes=MAX_DOCUMENT_BYTES,
+            is_enough=lambda said: is_believed(said[-1]) or len(said) == CONFIRMATIONS,
+        )
+        if is_believed(said[-1]):
+            said = said[-1:]
+        elif len(said) < min(CONFIRMATIONS, len(self._directory)):
+            only = said[0] if isinstance(said[0], PermanentError) else f"{did} lives at {said[0].pds}, which denies it"
+            raise Unconfirmed(
+                f"one mirror of the PLC directory says: {only}. No second one could be asked; try again later, or take"
+                " those that fail out of PARITY_PLC_URL"
+            )
+        documents = [one for one in said if isinstance(one, Identity)]
+        if documents:
+            return next((one for one in documents if one.document != known), documents[0])
+        # A tombstone if all say so; else the one that denies least.
+        raise min((one for one in said if isinstance(one, PermanentError)), key=_denial)
 
     async def resolve_handle(self, handle: str) -> str:
         """Find the DID behind a handle, and make sure that the DID's document claims the handle back.
@@ -128,7 +173,7 @@ class IdentityResolver:
         did = await self._handle_by_dns(handle) or await self._handle_by_https(handle)
         if did is None:
             raise HandleNotFound(f"no DID found for the handle {handle}; check the spelling, or give the account's DID")
-        identity = await self.resolve_did(did)
+        identity = await self.resolve_did(did, doubts=lambda identity: identity.handle != handle)
         if identity.handle != handle:
             raise HandleNotFound(
                 f"{handle} points to {did}, whose document claims {identity.handle or 'no handle'} instead; "
@@ -165,6 +210,10 @@ class IdentityResolver:
             return parse_did(text, allow_private=self._allow_private)
         except InvalidIdentifier:
             return None
+
+
+def _denial(error: PermanentError) -> int:
+    return 2 if isinstance(error, AccountDeleted) else 1 if isinstance(error, DidNotFound) else 0
 
 
 def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from parity_dagster.atproto.account_lists import AccountLists
+from parity_dagster.atproto.directory import PlcDirectory
 from parity_dagster.atproto.identity import IdentityResolver
 from parity_dagster.atproto.ratelimit import LONGEST_WAIT, HostLimiters
 from parity_dagster.atproto.repo import RepoClient
@@ -32,6 +33,7 @@ class Network:
     """The network as one event loop sees it; all of it keeps to the same limits."""
 
     xrpc: XrpcClient
+    directory: PlcDirectory
     identities: IdentityResolver
     repos: RepoClient
     lists: AccountLists
@@ -47,7 +49,6 @@ def open_network(
     *,
     resolver: AbstractResolver | None = None,
     longest_wait: float = LONGEST_WAIT,
-    plc_rate: float | None = None,
 ) -> Network:
     """Wire a network for use inside one event loop; httpx and aiohttp are loaded by the first request.
 
@@ -56,7 +57,6 @@ def open_network(
             with it; what the settings name if None.
         resolver: where our own transport gets the addresses of names, from the system if None.
         longest_wait: seconds that requests wait for a host that asks them to.
-        plc_rate: look-ups per second sent to the PLC directory; see `IdentityResolver`.
 
     Raises:
         SettingsError: `transport` is none, and makes none.
@@ -74,9 +74,10 @@ def open_network(
     )
     if transport is not None or settings.transport:
         _ = xrpc.http  # what is wrong with it is said before any work
-    identities = IdentityResolver(xrpc, plc_url=settings.plc_url, allow_private=is_private, plc_rate=plc_rate)
+    directory = PlcDirectory(xrpc, settings.plc_urls, settings.plc_rate)
+    identities = IdentityResolver(xrpc, directory, allow_private=is_private)
     repos = RepoClient(xrpc, max_page_bytes=settings.max_page_bytes)
-    return Network(xrpc, identities, repos, AccountLists(xrpc, allow_private=is_private))
+    return Network(xrpc, directory, identities, repos, AccountLists(xrpc, allow_private=is_private))
 
 
 def open_http(

@@ -107,8 +107,11 @@ class HostLimiter:
         self._refused_since: float | None = None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, longest_wait: float | None = None) -> AsyncIterator[None]:
         """Wait for this host's turn; whoever waits longest comes first.
+
+        Args:
+            longest_wait: seconds to wait for its rate limit, if not as long as an import does.
 
         Raises:
             RateLimited: the host wants a rest longer than an import waits.
@@ -119,7 +122,7 @@ class HostLimiter:
         else:
             await self._queue()
         try:
-            await self._wait_for_rest()
+            await self._wait_for_rest(self.longest_wait if longest_wait is None else longest_wait)
             yield
         finally:
             self._leave()
@@ -136,14 +139,14 @@ class HostLimiter:
                 self._leave()
             raise
 
-    async def _wait_for_rest(self) -> None:
+    async def _wait_for_rest(self, longest_wait: float) -> None:
         while (rest := self._not_before - time.monotonic()) > 0:
             if self._failures >= BREAKER_FAILURES:
                 raise HostPaused(
                     f"{self.origin} failed {self._failures} times in a row and rests for {rest:.0f} s; "
                     "`parity import --resume` tries again"
                 )
-            if rest > self.longest_wait:
+            if rest > longest_wait:
                 raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
             if self._refused_since is not None and time.monotonic() - self._refused_since >= self.longest_wait:
                 # Thousands of accounts of one host must not each wait in vain; after the rest, one tries again.

@@ -86,6 +86,7 @@ class XrpcClient:
         file: BinaryIO | None = None,
         keep: AsyncExitStack | None = None,
         bucket: str = "",
+        longest_wait: float | None = None,
     ) -> HttpResponse:
         """GET a path of a host.
 
@@ -95,6 +96,7 @@ class XrpcClient:
             file: where the body goes instead of into memory, as `HttpClient.download` says; each try starts it anew.
             keep: keeps the place of a download that succeeded until it is closed, so that not more comes than is used.
             bucket: as in `HostLimiters.of`.
+            longest_wait: seconds to wait for the host's rate limit, if not as long as an import does.
 
         Returns:
             An answer whose status is 2xx.
@@ -107,10 +109,11 @@ class XrpcClient:
             BlockedEndpoint: the host must not be contacted.
         """
         limiter = self.limiters.of(origin, bucket)
+        longest = self.limiters.longest_wait if longest_wait is None else longest_wait
         attempt = 0
         limited_since: float | None = None
         while True:
-            async with limiter.slot():
+            async with limiter.slot(longest):
                 try:
                     if file is None:
                         async with self._in_flight.place(origin):
@@ -135,9 +138,9 @@ class XrpcClient:
                     if answer.status == 429:
                         # Not a failed try: the limiter makes the next one wait, or gives up.
                         limited_since = limited_since or time.monotonic()
-                        if time.monotonic() - limited_since >= self.limiters.longest_wait:
+                        if time.monotonic() - limited_since >= longest:
                             raise RateLimited(
-                                f"{origin} has refused this request with 429 for {self.limiters.longest_wait:.0f} s",
+                                f"{origin} has refused this request with 429 for {longest:.0f} s",
                                 retry_after=retry_after(answer.headers),
                             )
                         continue

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from parity_dagster.atproto.identity import IdentityResolver
+from parity_dagster.atproto.identity import Identity, IdentityResolver
 from parity_dagster.atproto.repo import RepoClient
+from parity_dagster.errors import Unconfirmed
 from parity_dagster.store.identities import CachedIdentity, find_identities, save_identities
 from parity_dagster.store.sessions import Database
 
@@ -32,6 +33,8 @@ class Account:
     """Its document was read in this run, not taken from the cache."""
     document: bytes = b""
     """That document, if it is wanted: it names the key that the account signs with."""
+    left: frozenset[str] = frozenset()
+    """Hosts that this run has left because they denied the account, or failed."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -93,8 +96,16 @@ class Accounts:
         async with self._locks.setdefault(account.did, asyncio.Lock()):
             current = self._accounts.get(account.did)
             if current is None or current.pds == account.pds:
-                current = await self._resolve(account.did)
-            return None if current.pds == account.pds else current
+                current = await self._resolve(account.did, doubted=account)
+            if current.pds == account.pds:
+                return None
+            if current.pds in account.left and self._resolver.has_mirrors:
+                # To go round in circles until the one that is behind has the last word would believe it.
+                raise Unconfirmed(
+                    f"mirrors of the PLC directory disagree on whether {account.did} lives at {current.pds} or at"
+                    f" {account.pds}; try again later, or take the one that is behind out of PARITY_PLC_URL"
+                )
+            return current
 
     async def rev(self, account: Account) -> str | None:
         """The repository's revision, asked for once per account and importer, before its first page is read.
@@ -139,12 +150,15 @@ class Accounts:
         if not account.is_rev_known:  # the first answer is the one from before any page
             account.rev, account.is_rev_known = rev, True
 
-    async def _resolve(self, did: str) -> Account:
-        identity = await self._resolver.resolve_did(did)
+    async def _resolve(self, did: str, *, doubted: Account | None = None) -> Account:
+        identity = await resolve_again(self._resolver, doubted) if doubted else await self._resolver.resolve_did(did)
         self._unsaved[did] = CachedIdentity(identity.did, identity.handle, identity.pds)
         await self._save_identities()
         old = self._accounts.get(did)
-        account = old if old and old.pds == identity.pds else Account(did, identity.pds)
+        account = old
+        if account is None or account.pds != identity.pds:
+            left = doubted.left | {doubted.pds} if doubted else frozenset()
+            account = Account(did, identity.pds, left=left)
         account.is_resolved_now = True
         if self._keep_documents:
             account.document = identity.document
@@ -173,8 +187,16 @@ class FreshAccounts:
 
     async def relocate(self, account: Account) -> Account | None:
         """Read an account's document once more; None if it still lives there."""
-        found = await self.locate(account.did)
-        if found.pds != account.pds:
-            return found
-        account.document = found.document
+        identity = await resolve_again(self._resolver, account)
+        if identity.pds != account.pds:
+            return Account(identity.did, identity.pds, is_resolved_now=True, document=identity.document)
+        account.document = identity.document
         return None
+
+
+async def resolve_again(resolver: IdentityResolver, account: Account) -> Identity:
+    """Read the document afresh, after its host failed or denied the account, or its key did not fit: of several mirrors
+    one may be behind, so that no single one is believed that nothing has changed."""
+    return await resolver.resolve_did(
+        account.did, doubts=lambda identity: identity.pds == account.pds, known=account.document
+    )

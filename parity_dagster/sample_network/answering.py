@@ -60,13 +60,14 @@ def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
 
 
 def _answer(network: SampleNetwork, host: Host, request: Request, method: str, scope: Scope) -> Answer:
-    methods = {network.plc.name: {}, network.relay.name: RELAY_METHODS}.get(host.name, METHODS)
+    is_directory = host.name in network.mirrors
+    methods = {} if is_directory else RELAY_METHODS if host is network.relay else METHODS
     if (known := methods.get(method)) is not None:
         return known(network, host, request.query, scope)
     if request.path.startswith("/.well-known/"):
         return web_answer(network, request)
-    if host is network.plc and method == "did":
-        return plc_answer(network, request.path[1:])
+    if is_directory and method == "did":
+        return plc_answer(network, host, request.path[1:])
     if request.path.startswith("/xrpc/"):
         return error(501, "MethodNotImplemented", "Method Not Implemented")
     if request.path == "/_health":

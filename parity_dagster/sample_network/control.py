@@ -21,7 +21,7 @@ from parity_dagster.sample_network.wire import Answer, Handler, Request
 _CHANGES = frozenset(
     {
         *("add_account", "drop_repo", "migrate", "rotate_key", "set_document", "set_status", "tombstone"),
-        *("add_host", "bring_up_host", "take_down_host"),
+        *("add_host", "add_mirror", "bring_up_host", "take_down_host"),
         *("add_odd", "delete_record", "put_record", "update_record"),
         *("behave", "behave_normally"),
     }
@@ -86,7 +86,7 @@ def _requests(network: SampleNetwork, query: dict[str, str]) -> Any:
 def describe(network: SampleNetwork, *, dids: int | None = None) -> dict[str, Any]:
     """Return where a network is served and who lives there: all DIDs, or the first ones."""
     return {
-        "plc_url": network.plc.url,
+        "plc_url": ",".join(mirror.url for mirror in network.mirrors.values()),
         "relay_url": network.relay.url,
         "pds_urls": {name: host.url for name, host in network.hosts.items()},
         "accounts": len(network.accounts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parity_dagster.sample_network.content import encode
-from parity_dagster.sample_network.hosts import Account
+from parity_dagster.sample_network.hosts import Account, Host
 from parity_dagster.sample_network.network import SampleNetwork
 from parity_dagster.sample_network.wire import Answer, Request
 
@@ -34,9 +34,9 @@ def did_document(account: Account) -> dict[str, Any]:
     }
 
 
-def plc_answer(network: SampleNetwork, did: str) -> Answer:
+def plc_answer(network: SampleNetwork, mirror: Host, did: str) -> Answer:
     """Answer `GET /{did}` as plc.directory does."""
-    fixed = network.documents.get(did)
+    fixed = mirror.documents.get(did) or network.documents.get(did)
     if fixed is not None:
         return Answer(fixed.status, fixed.body, "application/did+ld+json")
     account = network.accounts.get(did)

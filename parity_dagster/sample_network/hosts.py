@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from parity_dagster.sample_network.accounts import make_handle
@@ -19,12 +19,14 @@ class Host:
         repos: repositories it serves.
         port: loopback port while (and after) the network is served; 0 before.
         is_up: whether it accepts connections.
+        documents: what a mirror of the directory answers for a DID in the place of what all answer.
     """
 
     name: str
     repos: dict[str, Repo]
     port: int = 0
     is_up: bool = True
+    documents: dict[str, FixedDocument] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

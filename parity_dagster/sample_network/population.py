@@ -31,6 +31,7 @@ class Population:
         self.clock = clock
         self.lock: AbstractContextManager[bool] = threading.RLock()
         self.plc = Host("plc", {})
+        self.mirrors: dict[str, Host] = {"plc": self.plc}
         self.relay = Host("relay", {})
         self.seen = SeenAccounts()
         self.hosts: dict[str, Host] = {}
@@ -58,6 +59,15 @@ class Population:
             self.server.open_host(host)
         return host
 
+    def add_mirror(self, name: str | None = None) -> Host:
+        """Add a server that has the directory, too, by default named `plc-N`; served at once if the network is."""
+        with self.lock:
+            mirror = Host(name or f"plc-{len(self.mirrors) + 1}", {})
+            self.mirrors[mirror.name] = mirror
+        if self.server is not None:
+            self.server.open_host(mirror)
+        return mirror
+
     def take_down_host(self, host: str) -> None:
         """Let a host, `plc` and `relay` included, refuse connections and cut the open ones; its port stays reserved."""
         if self.server is not None:
@@ -70,7 +80,7 @@ class Population:
 
     def host(self, name: str) -> Host:
         """Return a host by name; `plc` is the directory, `relay` the relay."""
-        return {"plc": self.plc, "relay": self.relay}.get(name) or self.hosts[name]
+        return {**self.mirrors, "relay": self.relay}.get(name) or self.hosts[name]
 
     def settle(
         self, counts: Mapping[str, int], host: str | None, did: str | None, handle: str | None, status: Status
@@ -129,18 +139,22 @@ class Population:
         with self.lock:
             self.accounts[did].host.repos.pop(did, None)
 
-    def set_document(self, did: str, document: Mapping[str, Any] | bytes | None, *, status: int = 200) -> None:
+    def set_document(
+        self, did: str, document: Mapping[str, Any] | bytes | None, *, status: int = 200, mirror: str = ""
+    ) -> None:
         """Replace what is answered for a DID, by the directory or for did:web.
 
         Args:
             document: JSON or raw bytes; None answers the true document again.
             status: HTTP status; 410 is the directory's tombstone.
+            mirror: only of this mirror of the directory, `plc` included.
         """
         with self.lock:
-            self.documents.pop(did, None)
+            documents = self.mirrors[mirror].documents if mirror else self.documents
+            documents.pop(did, None)
             if document is not None:
                 body = document if isinstance(document, bytes) else encode(dict(document))
-                self.documents[did] = FixedDocument(status, body)
+                documents[did] = FixedDocument(status, body)
 
     def tombstone(self, did: str) -> None:
         """Let the directory answer 410, as after a tombstone operation."""

@@ -24,7 +24,7 @@ class Running:
 
     Attributes:
         network: the model; change it at will.
-        plc_url: value for `PARITY_PLC_URL`.
+        plc_url: value for `PARITY_PLC_URL`; all mirrors that were there when it began.
         relay_url: value for `PARITY_RELAY_URL`.
         control_url: where other processes steer the network.
     """
@@ -151,10 +151,11 @@ async def _serve(
     for number, host in enumerate(network.hosts.values()):
         host.port = pds_port + number if pds_port else 0
     try:
-        for host in (network.plc, network.relay, doors.control, *network.hosts.values()):
+        for host in (*network.mirrors.values(), network.relay, doors.control, *network.hosts.values()):
             doors.open_host(host)
         network.server = doors
-        running = Running(network, network.plc.url, network.relay.url, doors.control.url)
+        plc_url = ",".join(mirror.url for mirror in network.mirrors.values())
+        running = Running(network, plc_url, network.relay.url, doors.control.url)
 
         def end() -> None:
             loop.call_soon_threadsafe(stop.set)

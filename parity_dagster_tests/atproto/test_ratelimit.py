@@ -348,8 +348,8 @@ def test_the_directory_has_a_limit_of_its_own() -> None:
     dids = [network.add_account({POST: 1}) for _ in range(21)]
 
     async def work(plc_url: str) -> float:
-        settings = load_settings(allow_private_hosts=True, plc_url=plc_url)
-        client = open_network(settings, plc_rate=20.0)
+        settings = load_settings(allow_private_hosts=True, plc_url=plc_url, plc_rate=20.0)
+        client = open_network(settings)
         began = time.monotonic()
         await asyncio.gather(*(client.identities.resolve_did(did) for did in dids))
         await client.aclose()
