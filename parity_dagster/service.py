@@ -39,6 +39,7 @@ from parity_dagster.models import (
     Verification,
 )
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.known import enqueue_known, pairs_after
 from parity_dagster.store.listing import find_states, stream_failed_records
 from parity_dagster.store.outbox import Recipients, hold_run, name_accounts
 from parity_dagster.store.queue import enqueue, find_resumable
@@ -463,6 +464,51 @@ class ImportService:
         checked = [self._checked(pair) for pair in pairs]
         return self._ask(lambda conn: enqueue(conn, self._table, checked, refresh=refresh, reread=reread))
 
+    def known_pairs(self, collections: Iterable[str] | None = None, *, only_missing: bool = True) -> Generator[Pair]:
+        """Pairs of the accounts that are known: those that have any row in the state table.
+
+        `import_pairs(service.known_pairs())` imports what a collection that was registered later still lacks.
+
+        Args:
+            collections: registered NSIDs; all if not given.
+            only_missing: only the pairs that were never asked for.
+
+        Returns:
+            An iterator over the pairs in the order of the accounts, read as they are needed.
+
+        Raises:
+            CollectionNotRegistered: one of `collections` is not.
+        """
+        nsids = self._registered(collections)
+
+        def read() -> Generator[Pair]:
+            last = ""
+            ask = partial(pairs_after, table=self._table, collections=nsids, only_missing=only_missing)
+            while pairs := self._ask(partial(ask, after=last)):
+                yield from pairs
+                last = pairs[-1].did
+
+        return read()
+
+    def enqueue_known(
+        self, collections: Iterable[str] | None = None, *, refresh: bool = False, reread: bool = False
+    ) -> int:
+        """Leave for Dagster's queue what known accounts have no row for, in one transaction however many there are.
+
+        Args:
+            collections: registered NSIDs; all if not given.
+            refresh: and what they have complete, read again.
+            reread: the same, even if the accounts have not changed; see `import_pairs`.
+
+        Returns:
+            How many pairs are newly pending.
+
+        Raises:
+            CollectionNotRegistered: one of `collections` is not; nothing is queued then.
+        """
+        nsids = self._registered(collections)
+        return self._ask(lambda conn: enqueue_known(conn, self._table, nsids, refresh=refresh, reread=reread))
+
     def show_in_dagster(self, dids: Iterable[str]) -> None:
         """Have accounts shown in Dagster even if `PARITY_PARTITION_LIMIT` accounts are shown already.
 
@@ -558,13 +604,20 @@ class ImportService:
     def _checked(self, pair: Pair) -> Pair:
         did, collection = pair  # plain tuples will do
         did = parse_did(did, allow_private=self.settings.allow_private_hosts)
-        collection = parse_nsid(collection)
-        if collection not in self.settings.collections:
+        return Pair(did, self._checked_collection(collection))
+
+    def _checked_collection(self, collection: str) -> str:
+        nsid = parse_nsid(collection)
+        if nsid not in self.settings.collections:
             raise CollectionNotRegistered(
-                f"{pair.collection} is not a registered collection; add it to PARITY_COLLECTIONS"
+                f"{collection} is not a registered collection; add it to PARITY_COLLECTIONS"
                 f" (now {', '.join(self.settings.collections)})"
             )
-        return Pair(did, collection)
+        return nsid
+
+    def _registered(self, collections: Iterable[str] | None) -> list[str]:
+        wanted = self.settings.collections if collections is None else collections
+        return list(dict.fromkeys(self._checked_collection(nsid) for nsid in wanted))
 
     def _dids(self, given: Iterable[str]) -> Iterator[str]:
         seen: set[str] = set()

@@ -16,6 +16,7 @@ from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.known import ACCOUNTS_PER_STATEMENT
 from parity_dagster_tests.imports import assert_equal, importing, query, settings_for, stored
 
 NOBODY = "did:plc:" + "a" * 24
@@ -319,6 +320,26 @@ def test_states_are_found_by_account_and_status(settings: Settings) -> None:
         assert len(service.find_states()) == 2
         assert service.enqueue([Pair(did, POST), Pair(did, LIKE)]) == [(did, LIKE)]
         assert service.enqueue([Pair(did, POST)], refresh=True) == [(did, POST)]
+
+
+def test_what_known_accounts_lack_is_found_and_queued_in_pieces_of_any_number(settings: Settings) -> None:
+    letters = str.maketrans("0123456789", "abcdefghij")
+    dids = [f"did:plc:{f'{number:024d}'.translate(letters)}" for number in range(2 * ACCOUNTS_PER_STATEMENT + 1)]
+    with ImportService(settings.model_copy(update={"collections": (POST, LIKE)}), report=False) as service:
+        service.enqueue(Pair(did, POST) for did in dids)
+        service.enqueue(Pair(did, LIKE) for did in dids[::2])
+        assert [*service.known_pairs()] == [Pair(did, LIKE) for did in dids[1::2]]
+        assert [*service.known_pairs([POST])] == []
+        assert [*service.known_pairs([POST, LIKE], only_missing=False)] == [
+            Pair(did, nsid) for did in dids for nsid in (POST, LIKE)
+        ]
+        assert service.enqueue_known([POST]) == 0
+        assert service.enqueue_known() == ACCOUNTS_PER_STATEMENT
+        assert [*service.known_pairs()] == []
+        with pytest.raises(CollectionNotRegistered):
+            service.known_pairs(["com.example.thing"])
+        with pytest.raises(CollectionNotRegistered):
+            service.enqueue_known(["com.example.thing"])
 
 
 def test_the_callers_iterable_may_use_the_service_itself(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
@@ -42,6 +42,7 @@ class Request:
     refresh: bool
     reread: bool
     source: Source | None
+    known: bool = False
     named: set[str] = dataclasses.field(default_factory=set)
     """DIDs of the accounts named one by one, as far as they were looked up: not those of the file."""
 
@@ -74,11 +75,15 @@ class Request:
             if (not dids or state.did in dids) and (not self.collections or state.collection in self.collections)
         ]
 
+    def known_pairs(self, service: ImportService) -> Iterator[Pair]:
+        """What known accounts have no row for; all of their pairs if they are to be read again."""
+        return service.known_pairs(self.collections or None, only_missing=not (self.refresh or self.reread))
+
     def expected(self, pairs: Iterable[Pair], settings: Settings) -> int | None:
         """How many pairs come; None if that is not known beforehand."""
         if isinstance(pairs, list):
             return len(pairs)
-        return None if self.file else len(self.accounts) * len(self.collections or settings.collections)
+        return None if self.file or self.known else len(self.accounts) * len(self.collections or settings.collections)
 
 
 class Tally:
@@ -114,6 +119,11 @@ class Tally:
     help="Read accounts from a file, one per line; - reads standard input.",
 )
 @click.option("--progress", is_flag=True, help="Show bars and records/s while it runs, on stderr.")
+@click.option(
+    "--known",
+    is_flag=True,
+    help="Of every account that is known, import the registered collections that it has no row for.",
+)
 @click.option("--resume", is_flag=True, help="Go on with every import that is not complete, now.")
 @click.option("--refresh", is_flag=True, help="Read complete imports again from their start.")
 @click.option(
@@ -134,6 +144,7 @@ def import_(
     collections: tuple[str, ...],
     path: str | None,
     progress: bool,
+    known: bool,
     resume: bool,
     refresh: bool,
     reread: bool,
@@ -147,6 +158,9 @@ def import_(
     read again unless --refresh is given; what was interrupted goes on from its last committed page. With
     --resume, ACCOUNT and --collection narrow down what is resumed; without them it is everything.
 
+    --known is for collections that were registered later: it imports what the accounts of the state table have
+    no row for. With --refresh or --reread it is every collection of every such account.
+
     A file holds one DID or handle per line; blank lines, # comments, duplicates, CRLF and a byte order mark
     do no harm. An invalid line is reported as PATH:LINE on stderr and skipped.
 
@@ -157,6 +171,8 @@ def import_(
       parity import --file dids.txt --progress
       parity import --file dids.txt --queue
       parity import --resume
+      parity import --known --queue
+      parity import --known --refresh
       parity import did:plc:z72i7hdynmk6r22z27h6tvur --reread
       parity import --file dids.txt --source repo
 
@@ -168,8 +184,19 @@ def import_(
     Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
       usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    if not (accounts or path or resume):
-        raise click.UsageError("Give an account, --file or --resume.")
+    if not (accounts or path or resume or known):
+        raise click.UsageError("Give an account, --file, --known or --resume.")
+    if known and (accounts or path):
+        other = "--file" if path else "an account"
+        raise click.UsageError(
+            f"--known and {other} exclude each other: it is for all accounts that are known, and what single ones lack"
+            " is imported without it."
+        )
+    if known and resume:
+        raise click.UsageError(
+            "--known and --resume exclude each other: one begins what has no row yet, the other goes on with what has;"
+            " run one after the other."
+        )
     if resume and (refresh or reread or path):
         other = "--refresh" if refresh else "--reread" if reread else "--file"
         raise click.UsageError(f"--resume and {other} exclude each other.")
@@ -187,6 +214,7 @@ def import_(
         refresh=refresh,
         reread=reread,
         source=source,
+        known=known,
     )
     return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
 
@@ -197,8 +225,15 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
 
     began = time.monotonic()
     with ImportService(settings, source=request.source) as service:
-        dids = None if request.resume else request.dids(service)
-        pairs = request.resumable(service) if dids is None else request.pairs(dids, service)
+        dids: ResolvedAccounts | None = None
+        pairs: Iterable[Pair]
+        if request.resume:
+            pairs = request.resumable(service)
+        elif request.known:
+            pairs = request.known_pairs(service)
+        else:
+            dids = request.dids(service)
+            pairs = request.pairs(dids, service)
         with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:
             tally = Tally(display)
             results = service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
@@ -214,6 +249,8 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
     elif results:
         print_results(results)
         click.echo(summary(results, time.monotonic() - began, tally.unread, tally.verified, refreshed=request.refresh))
+    elif request.known:
+        click.echo("Nothing is missing: every known account has a row for each collection.")
     elif not elsewhere:
         click.echo("Nothing to resume: every import is complete.")
     if elsewhere:
@@ -232,12 +269,22 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
         with ImportService(settings) as service:
             if request.resume:
                 queued += service.enqueue(request.resumable(service))
+            elif request.known and not as_json:
+                count = service.enqueue_known(
+                    request.collections or None, refresh=request.refresh, reread=request.reread
+                )
+                _say_queued(count, settings)
+                return SUCCEEDED
+            elif request.known:
+                missing = request.known_pairs(service)
+                while batch := list(islice(missing, _PAIRS_PER_BATCH)):
+                    queued += service.enqueue(batch, refresh=request.refresh, reread=request.reread)
             else:
                 dids = request.dids(service)
                 lost = dids.lost
                 width = len(request.collections or settings.collections)
-                while batch := dids.take(max(1, _PAIRS_PER_BATCH // width), _SECONDS_PER_BATCH):
-                    pairs = request.pairs(batch, service)
+                while accounts := dids.take(max(1, _PAIRS_PER_BATCH // width), _SECONDS_PER_BATCH):
+                    pairs = request.pairs(accounts, service)
                     queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
                 service.show_in_dagster(request.named)
     except BaseException:
@@ -250,7 +297,7 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
     if queued or as_json:
         _tell_queued(queued, settings, as_json)
     elif not lost:
-        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
+        _say_queued(0, settings)
     return FAILED if lost else SUCCEEDED
 
 
@@ -258,7 +305,14 @@ def _tell_queued(queued: Sequence[Pair], settings: Settings, as_json: bool) -> N
     if as_json:
         write_json({"did": pair.did, "collection": pair.collection} for pair in queued)
     else:
+        _say_queued(len(queued), settings)
+
+
+def _say_queued(count: int, settings: Settings) -> None:
+    if count:
         click.echo(
-            f"Queued {plural(len(queued), 'import')} under {settings.queue}; a running `parity dev` or Dagster"
+            f"Queued {plural(count, 'import')} under {settings.queue}; a running `parity dev` or Dagster"
             " daemon imports them, `parity import-status --pending` shows them."
         )
+    else:
+        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")

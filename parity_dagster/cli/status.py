@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from parity_dagster.settings import Settings
+    from parity_dagster.store.known import MissingCollection
 
 _COLUMNS = (
     Column("did", 32),
@@ -40,6 +41,7 @@ class Totals:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
+        self.collections: Counter[str] = Counter()
         self.accounts = 0
         self.records = 0
         self.failed_records = 0
@@ -49,6 +51,7 @@ class Totals:
         """Pass rows on, which are ordered by did, and add them up."""
         for row in rows:
             self.statuses[row["status"]] += 1
+            self.collections[row["collection"]] += 1
             self.records += row["records_synced"]
             self.failed_records += row["records_failed"]
             if row["did"] != self._last_did:
@@ -66,6 +69,13 @@ class Totals:
             f"{plural(self.statuses.total(), 'import')} of {plural(self.accounts, 'account')}: {counts}; "
             f"{plural(self.records, 'record')}{failed}"
         )
+
+    def missing(self, collections: Iterable[str]) -> list[MissingCollection]:
+        """Of all rows: how many accounts have none for which of the collections; nothing if all have one for each."""
+        from parity_dagster.store.known import MissingCollection
+
+        lacking = ((nsid, self.accounts - self.collections[nsid]) for nsid in collections)
+        return [MissingCollection(nsid, count) for nsid, count in lacking if count]
 
 
 @click.command("import-status", short_help="Show how far each import is.")
@@ -95,6 +105,7 @@ def import_status(did: str | None, pending: bool, failed: bool, completed: bool,
     from parity_dagster.cli.accounts import known_did
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connect
+    from parity_dagster.store.known import missing_sentence
     from parity_dagster.store.listing import stream_states
 
     statuses = [
@@ -113,6 +124,9 @@ def import_status(did: str | None, pending: bool, failed: bool, completed: bool,
     if totals.accounts:
         if totals.statuses[ImportStatus.FAILED] and not completed:
             click.echo("`parity import --resume` tries failed and interrupted imports again.")
+        # rows that were left out or of one account alone say nothing about what all accounts have
+        if dids is None and statuses is None and (missing := totals.missing(settings.collections)):
+            click.echo(f"{missing_sentence(missing)}; `parity import --known` imports what is missing.")
     elif statuses:
         click.echo("No import in that state.")
     else:

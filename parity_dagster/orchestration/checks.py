@@ -21,12 +21,13 @@ from parity_dagster.errors import GONE
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
-from parity_dagster.orchestration.markdown import link, partition_link, record_url, table
+from parity_dagster.orchestration.markdown import account_link, link, partition_link, record_url, table
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, FailedPair, pending_pairs
 from parity_dagster.store.database import connect
+from parity_dagster.store.known import find_missing, missing_sentence
 from parity_dagster.store.listing import find_states, stream_states
 from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
 
@@ -392,7 +393,7 @@ def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.Ass
     if stale:
         said.append(
             f"{len(stale):,} pairs were read more than {config.stale_days} days ago: "
-            f"{some_of(stale)}. `parity import --refresh` reads them again; an "
+            f"{some_of(stale)}. `parity import --known --refresh` reads them again; an "
             "account that has not changed costs one request."
         )
     return check_result(
@@ -407,9 +408,30 @@ def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.Ass
     )
 
 
+@dg.asset_check(asset=CHECKS_KEY)
+def no_missing_collections(import_service: Service) -> dg.AssetCheckResult:
+    """Every account that is known has a row for each registered collection."""
+    settings = import_service.settings
+    with plain_failures(), closing(connect(settings, autocommit=True)) as conn:
+        missing = find_missing(conn, settings.state_table, settings.collections)
+    return check_result(
+        passed=not missing,
+        said=(
+            f"{missing_sentence(missing)}. `parity import --known --queue` leaves what is missing to the queue; a"
+            " collection that not every account is to be asked for does not belong into PARITY_COLLECTIONS."
+            if missing
+            else "Every account has a row for each registered collection."
+        ),
+        severity=dg.AssetCheckSeverity.WARN,
+        headings=["collection", "#accounts without a row", "one of them"],
+        rows=[[entry.collection, entry.accounts, account_link(entry.example)] for entry in missing],
+        pairs_missing=sum(entry.accounts for entry in missing),
+    )
+
+
 CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
     no_failed_records, no_failed_imports, counts_match, state_equals_metadata, sample_audit, import_freshness,
-    no_suspicious_copies,
+    no_suspicious_copies, no_missing_collections,
 )  # fmt: skip
 """All of them; each needs the resource `import_service`."""
 QUICK_CHECKS = [check for check in CHECKS if check not in (sample_audit, state_equals_metadata, no_suspicious_copies)]

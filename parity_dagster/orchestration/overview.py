@@ -61,7 +61,11 @@ def build_overview_asset(
             holdings = read_holdings(conn, settings.state_table)
         shown = count_accounts(context.instance)
         return dg.MaterializeResult(
-            metadata=overview_metadata(holdings, partitions=shown if shown >= settings.partition_limit else None)
+            metadata=overview_metadata(
+                holdings,
+                settings.collections,
+                partitions=shown if shown >= settings.partition_limit else None,
+            )
         )
 
     return import_overview

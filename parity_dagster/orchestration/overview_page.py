@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pandas as pd
 
@@ -9,6 +11,7 @@ from parity_dagster.errors import GONE
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.charts import bar_chart, time_chart
 from parity_dagster.orchestration.markdown import account_link, partition_link, table
+from parity_dagster.store.known import MissingCollection, missing_sentence
 from parity_dagster.store.overview import STATE_COLUMNS, Holdings
 
 MOST = 15
@@ -38,13 +41,17 @@ def states_frame(holdings: Holdings) -> pd.DataFrame:
     return frame
 
 
-def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> dict[str, dg.MetadataValue]:
+def overview_metadata(
+    holdings: Holdings, collections: Sequence[str] = (), *, partitions: int | None = None
+) -> dict[str, dg.MetadataValue]:
     """Numbers that the UI plots, and everything as one page of markdown.
 
     Args:
+        collections: the registered NSIDs, each of which every account should have a row for.
         partitions: accounts that are partitions, if no more of them become some by themselves.
     """
     frame = states_frame(holdings)
+    missing = _missing(frame, collections)
     by_status = frame["status"].value_counts()
     done = int(by_status.get("completed", 0))
     verified = int(frame["is_verified"].sum())
@@ -57,6 +64,7 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
         "pairs": dg.MetadataValue.int(len(frame)),
         **{f"pairs_{status}": dg.MetadataValue.int(int(by_status.get(status, 0))) for status in _STATUSES},
         "pairs_gone": dg.MetadataValue.int(int(frame["is_gone"].sum())),
+        "pairs_missing": dg.MetadataValue.int(sum(collection.accounts for collection in missing)),
         "pairs_verified": dg.MetadataValue.int(verified),
         "completeness": dg.MetadataValue.float(round(completeness, 6)),
         **{name: dg.MetadataValue.int(value) for name, value in totals.items()},
@@ -75,6 +83,7 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
         " gives it its partition."
         if beyond
         else "",
+        f"{missing_sentence(missing)}; `parity import --known --queue` queues what is missing." if missing else "",
         "## Completeness",
         bar_chart("Pairs by collection", *_status_bars(frame)),
         _collections(frame),
@@ -95,6 +104,12 @@ def overview_metadata(holdings: Holdings, *, partitions: int | None = None) -> d
         _slowest(frame),
     ]
     return {"overview": dg.MetadataValue.md("\n\n".join(filter(None, parts))), **numbers}
+
+
+def _missing(frame: pd.DataFrame, collections: Sequence[str]) -> list[MissingCollection]:
+    accounts, rows = int(frame["did"].nunique()), frame["collection"].value_counts()
+    lacking = [MissingCollection(nsid, accounts - int(rows.get(nsid, 0))) for nsid in collections]
+    return [collection for collection in lacking if collection.accounts]
 
 
 def _status_bars(frame: pd.DataFrame) -> tuple[list[tuple[str, list[float]]], list[str]]:

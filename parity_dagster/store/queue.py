@@ -133,12 +133,15 @@ def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, *, le
     ).rowcount
 
 
-_PENDING_AGAIN: LiteralString = (
-    "UPDATE SET status = 'pending', refresh = %(refresh)s, attempts = 0, next_attempt_at = NULL, run_id = NULL,"
+AGAIN: LiteralString = (
+    "status = 'pending', refresh = %(refresh)s, attempts = 0, next_attempt_at = NULL, run_id = NULL,"
     f" importer_id = NULL, updated_at = now(), {FROM_THE_START}"
-    " WHERE s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
+)
+IS_WANTED_AGAIN: LiteralString = (
+    "s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
     " AND s.status <> 'completed' AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})))"
 )
+"""Which rows `enqueue` makes pending again, and what of them it sets."""
 
 
 def enqueue(
@@ -161,7 +164,7 @@ def enqueue(
         The pairs that are newly pending, or that are now to be read from their start.
     """
     wanted = list(dict.fromkeys(pairs))
-    known: LiteralString = "NOTHING" if only_new else _PENDING_AGAIN
+    known: LiteralString = "NOTHING" if only_new else f"UPDATE SET {AGAIN} WHERE {IS_WANTED_AGAIN}"
     rows = connection.execute(
         sql.SQL(
             "INSERT INTO {table} AS s (did, collection, refresh, reread)"

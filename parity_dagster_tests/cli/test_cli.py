@@ -52,7 +52,7 @@ def test_every_command_of_the_mission_exists_by_its_words(words, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "env", "code", "cure"),
     [
-        ("import", {}, 2, "Give an account, --file or --resume"),
+        ("import", {}, 2, "Give an account, --file, --known or --resume"),
         ("import did:plc:short", {}, 2, "24 characters"),
         ("import not_an_account", {}, 2, "give did:plc:"),
         ("import alice.example.com --collection nonsense", {}, 2, "app.bsky.feed.post"),

@@ -13,7 +13,7 @@ import time
 import psycopg
 import pytest
 
-from parity_dagster.sample_network import LIKE, POST, Fault, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import FOLLOW, LIKE, POST, Fault, SampleNetwork, run_in_thread
 from parity_dagster_tests.command_line import PROGRAM, call, start, variables
 from parity_dagster_tests.quick import quick
 
@@ -210,6 +210,76 @@ def test_queue_returns_at_once_and_leaves_pending_rows(env, network, settings, t
     assert "6 pending" in call("import-status", "--pending", env=env).stdout
     assert records(settings) == 0
     assert network.network.log.count(method="com.atproto.repo.listRecords") == 0
+
+
+REGISTERED_LATER = {"PARITY_COLLECTIONS": f"{POST},{LIKE},{FOLLOW}"}
+
+
+@pytest.mark.parametrize("source", quick(1, ["list", "repo"]))
+def test_a_collection_that_was_registered_later_is_imported_for_every_known_account(env, network, settings, source):
+    dids = [network.network.add_account({POST: 2, FOLLOW: 3}) for _ in range(3)]
+    assert call("import", *dids[:2], env=env).exit_code == 0
+    assert call("import", dids[2], "--collection", POST, env=env).exit_code == 0
+    before = len(network.network.log.entries(collection=POST))
+    result = call("import", "--known", "--source", source, "--progress", env=env | REGISTERED_LATER)
+    assert result.exit_code == 0, result.output
+    wanted = {(did, FOLLOW) for did in dids} | {(dids[2], LIKE)}
+    assert results(result.stdout) == dict.fromkeys(wanted, "completed")
+    assert len(network.network.log.entries(collection=POST)) == before
+    assert records(settings) == 15
+    assert "Nothing is missing" in call("import", "--known", env=env | REGISTERED_LATER).stdout
+
+
+def test_what_known_accounts_lack_is_queued_and_a_refresh_takes_what_they_have_as_well(env, network, settings):
+    dids = [network.network.add_account({POST: 2}) for _ in range(3)]
+    assert call("import", *dids[:2], env=env).exit_code == 0
+    assert call("import", dids[2], "--queue", env=env).exit_code == 0
+    later = env | REGISTERED_LATER
+    queued = json.loads(call("import", "--known", "--collection", FOLLOW, "--queue", "--json", env=later).stdout)
+    assert [(pair["did"], pair["collection"]) for pair in queued] == [(did, FOLLOW) for did in sorted(dids)]
+    assert call("reset", dids[0], "--collection", FOLLOW, env=later).exit_code == 0
+    assert "Queued 1 import under" in call("import", "--known", "--queue", env=later).stdout
+    assert "Nothing new to queue" in call("import", "--known", "--queue", env=later).stdout
+    # the two complete ones of each of two accounts; what is pending stays as it is
+    assert "Queued 4 imports" in call("import", "--known", "--queue", "--refresh", env=later).stdout
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        found = connection.execute("SELECT did, collection, status, refresh FROM parity_import_states").fetchall()
+    again = {(did, nsid) for did in dids[:2] for nsid in (POST, LIKE)}
+    assert {(did, nsid): refresh for did, nsid, _, refresh in found} == {
+        (did, nsid): (did, nsid) in again for did in dids for nsid in (POST, LIKE, FOLLOW)
+    }
+    assert {status for _, _, status, _ in found} == {"pending"}
+
+
+def test_all_known_accounts_are_refreshed_without_a_list_of_them(env, network):
+    dids = [network.network.add_account({POST: 2}) for _ in range(2)]
+    assert call("import", *dids, env=env).exit_code == 0
+    network.network.put_record(dids[1], POST)
+    result = call("import", "--known", "--refresh", "--collection", POST, env=env)
+    assert result.exit_code == 0
+    assert "5 records" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        ([UNKNOWN], "imported without it"),
+        (["--file", "-"], "imported without it"),
+        (["--resume"], "one after the other"),
+        (["--queue", "--source", "repo"], "PARITY_SOURCE"),
+    ],
+)
+def test_what_makes_no_sense_with_all_known_accounts_is_refused(env, arguments, cure):
+    result = call("import", "--known", *arguments, env=env, stdin="")
+    assert result.exit_code == 2
+    assert cure in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("more", [[], ["--queue"]])
+def test_an_unregistered_collection_is_not_imported_for_known_accounts(env, more):
+    result = call("import", "--known", "--collection", "com.example.thing", *more, env=env)
+    assert result.exit_code == 1
+    assert "PARITY_COLLECTIONS" in result.stderr
 
 
 def test_an_unregistered_collection_cannot_be_queued(env):

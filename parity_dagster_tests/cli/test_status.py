@@ -54,6 +54,18 @@ def rows(output: str) -> list[list[str]]:
     return [line.split() for line in output.splitlines() if line.startswith("did:")]
 
 
+def test_collections_that_accounts_have_no_row_for_are_named_once_for_all(env):
+    everything = call("import-status", env=env | {"PARITY_COLLECTIONS": f"{POST},app.bsky.graph.follow,{LIKE}"})
+    assert "2 accounts have no row for app.bsky.graph.follow; `parity import --known`" in everything.output
+    assert "no row" not in call("import-status", env=env | {"PARITY_COLLECTIONS": f"{POST},{LIKE}"}).output
+    with psycopg.connect(env["PARITY_DATABASE_URL"]) as connection:
+        connection.execute("DELETE FROM parity_import_states WHERE did = %s AND collection = %s", (BOB, LIKE))
+    several = call("import-status", env=env | {"PARITY_COLLECTIONS": f"{LIKE},{POST},app.bsky.graph.follow"})
+    assert f"1 account has no row for {LIKE}, 2 for app.bsky.graph.follow;" in several.output
+    for narrow in (ALICE, "--failed"):
+        assert "no row" not in call("import-status", narrow, env=env).output
+
+
 def test_a_pipe_gets_one_uncut_line_per_import_and_a_summary_line(env):
     result = call("import-status", env=env)
     assert result.exit_code == 0

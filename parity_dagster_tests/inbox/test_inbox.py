@@ -38,7 +38,7 @@ from parity_dagster.orchestration.inbox import (
 )
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.queue import QUEUE_TAG
-from parity_dagster.sample_network import LIKE, POST, Running
+from parity_dagster.sample_network import FOLLOW, LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
@@ -188,6 +188,16 @@ def test_a_changed_file_imports_only_what_is_new(inbox: Inbox) -> None:
     outcome = inbox.outcome()
     assert (outcome["accounts"], outcome["new_accounts"], outcome["new_imports"]) == (4, 2, 4)
     assert inbox.partitions == [A, B, C, D]
+
+
+def test_a_list_that_names_accounts_again_queues_collections_that_were_registered_since(inbox: Inbox) -> None:
+    inbox.drop(f"{A}\n{B}\n")
+    inbox.look()
+    inbox.use(inbox.settings.model_copy(update={"collections": (POST, LIKE, FOLLOW)}))
+    inbox.drop(f"{B}\n{C}\n", "more.txt")
+    assert inbox.outcome()["new_imports"] == 1 + 3
+    pairs = [Pair(A, LIKE), Pair(A, POST), *(Pair(did, nsid) for did in (B, C) for nsid in (LIKE, POST, FOLLOW))]
+    assert inbox.pending == pairs
 
 
 def test_what_failed_for_good_is_not_tried_again_because_a_list_names_it_again(

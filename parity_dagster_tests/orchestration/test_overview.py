@@ -90,8 +90,8 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
     numbers = {name: value.value for name, value in found.items() if name != "overview"}
     assert numbers | {"table_megabytes": 0} == {
         "accounts": 2, "hosts": 2, "pairs": 8, "pairs_completed": 4, "pairs_failed": 4, "pairs_pending": 0,
-        "pairs_in_progress": 0, "pairs_verified": 1, "pairs_gone": 4, "completeness": 0.5, "records_synced": 151,
-        "records_skipped": 0, "records_failed": 1, "table_megabytes": 0,
+        "pairs_in_progress": 0, "pairs_verified": 1, "pairs_gone": 4, "pairs_missing": 0,
+        "completeness": 0.5, "records_synced": 151, "records_skipped": 0, "records_failed": 1, "table_megabytes": 0,
     }  # fmt: skip
     page = str(found["overview"].value)
     for said in (
@@ -120,6 +120,7 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
         "no_failed_imports",
         "counts_match",
         "import_freshness",
+        "no_missing_collections",
     }
 
 
@@ -143,11 +144,14 @@ def test_fifty_thousand_pairs_are_summed_up_in_seconds_and_a_readable_page() -> 
         for number in range(50_000)
     ]  # fmt: skip
     before = datetime.now(UTC)
-    found = overview_metadata(Holdings(rows, [("nul_character", 3, "x")], 10**9))
+    registered = [f"com.example.c{number}" for number in range(6)]
+    found = overview_metadata(Holdings(rows[:-1], [("nul_character", 3, "x")], 10**9), registered)
     assert (datetime.now(UTC) - before).total_seconds() < 10
     assert len(str(found["overview"].value)) < 100_000
-    assert found["pairs_failed"].value == len(range(0, 50_000, 9))
-    assert found["pairs_verified"].value == sum(1 for number in range(1, 50_000, 2) if number % 9)
+    assert found["pairs_missing"].value == 10_001
+    assert "1 account has no row for com.example.c4, 10,000 for com.example.c5;" in str(found["overview"].value)
+    assert found["pairs_failed"].value == len(range(0, 49_999, 9))
+    assert found["pairs_verified"].value == sum(1 for number in range(1, 49_999, 2) if number % 9)
 
 
 def test_what_strangers_write_cannot_become_markup() -> None:
