@@ -85,6 +85,37 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         with self.index_transaction() as connection:
             connection.execute(db.select(db.func.pg_advisory_xact_lock(ENDINGS_LOCK)))
 
+    def withdraw_plans(self, asset_key: dg.AssetKey, partition_keys: Sequence[str], run_id: str | None = None) -> None:
+        """Let partitions be neither materializing nor failed, whatever run was to materialize them.
+
+        Args:
+            run_id: of the run that asks for it; it has not failed yet.
+        """
+        events = SqlEventLogStorageTable
+        planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+        others: set[str] = set()
+        with self.index_transaction() as connection:
+            for start in range(0, len(partition_keys), PARTITIONS_PER_STATEMENT):
+                keys = partition_keys[start : start + PARTITIONS_PER_STATEMENT]
+                rows = connection.execute(
+                    db.update(events)
+                    .where(
+                        events.c.asset_key == asset_key.to_string(),
+                        events.c.dagster_event_type == planned,
+                        events.c.partition.in_(keys),
+                    )
+                    .values(asset_key=None, partition=None)
+                    .returning(events.c.run_id)
+                )
+                others |= {row[0] for row in rows} - {run_id}
+            if others:
+                # they may be red, and are remembered so
+                connection.execute(
+                    AssetKeyTable.update()
+                    .where(AssetKeyTable.c.asset_key == asset_key.to_string())
+                    .values(cached_status_data=None)
+                )
+
     def count_dynamic_partitions(self, name: str) -> int:
         """How many partitions have been added to a dynamic definition, without reading their keys."""
         table = DynamicPartitionsTable

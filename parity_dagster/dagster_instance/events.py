@@ -13,6 +13,7 @@ from parity_dagster.dagster_instance.private import (
     RUNLESS_JOB_NAME,
     RUNLESS_RUN_ID,
     SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+    AssetMaterializationPlannedData,
     AssetObservationData,
     DagsterEventBatchMetadata,
     StepMaterializationData,
@@ -41,6 +42,27 @@ def batched(events: Sequence[T]) -> Iterator[tuple[T, DagsterEventBatchMetadata]
     batch_id = str(uuid4())
     for index, event in enumerate(events):
         yield event, DagsterEventBatchMetadata(batch_id, index == len(events) - 1)
+
+
+def plan_partitions(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str, asset_key: dg.AssetKey, partitions: Sequence[str]
+) -> None:
+    """Write that a run is going to materialize partitions of an asset, as Dagster does it for the runs of assets.
+
+    So the UI shows them as materializing, and as failed if the run fails and has not materialized them.
+    """
+    batch_by_default()
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    for start in range(0, len(partitions), BATCH_SIZE):
+        for key, mark in batched(partitions[start : start + BATCH_SIZE]):
+            event = dg.DagsterEvent(
+                kind.value,
+                job_name=run.job_name,
+                step_key=step_key,
+                message=f"{run.job_name} intends to materialize asset {asset_key.to_string()}",
+                event_specific_data=AssetMaterializationPlannedData(asset_key, partition=key),
+            )
+            instance.report_dagster_event(event, run_id=run.run_id, batch_metadata=mark)
 
 
 def write_without_run(

@@ -29,6 +29,7 @@ from dagster._core.events import ASSET_CHECK_EVENTS as ASSET_CHECK_EVENTS
 from dagster._core.events import PIPELINE_EVENTS as PIPELINE_EVENTS
 
 # many asset events in one statement; `report_runless_asset_event` takes one at a time
+from dagster._core.events import AssetMaterializationPlannedData as AssetMaterializationPlannedData
 from dagster._core.events import AssetObservationData as AssetObservationData
 from dagster._core.events import DagsterEventBatchMetadata as DagsterEventBatchMetadata
 from dagster._core.events import StepMaterializationData as StepMaterializationData

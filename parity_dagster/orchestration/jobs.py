@@ -3,7 +3,7 @@
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,9 +15,10 @@ from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
 from parity_dagster.orchestration.overview import REFRESH_OVERVIEW
 from parity_dagster.orchestration.partitions import register_dids, register_within
-from parity_dagster.orchestration.queue import batch_pairs
+from parity_dagster.orchestration.queue import batch_pairs, pairs_of_runs
 from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
 from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings
 
 IMPORT_RECORDS = "import_records"
 IMPORT_PARTITIONS = "import_partitions"
@@ -44,6 +45,8 @@ def import_accounts(
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Register accounts as partitions and import them, many pairs at once."""
     pairs, refused = wanted_pairs(config, import_service)
+    if config.batch and context.run.parent_run_id is not None:
+        pairs += left_over(context, import_service.settings, set(pairs))
     settings = import_service.settings
     dids = [pair.did for pair in pairs if pair.collection in settings.collections]
     beyond: set[str] = set()
@@ -60,7 +63,26 @@ def import_accounts(
         source=config.source,
         refused=refused,
         beyond=beyond,
+        is_planned=False,
     )
+
+
+def left_over(context: dg.OpExecutionContext, settings: Settings, known: Collection[Pair]) -> list[Pair]:
+    """What the runs that this one is executed again for have left: their batch is dissolved, their pairs are not done.
+
+    Raises:
+        dagster.Failure: nothing is left, so that there is nothing to do.
+    """
+    _, runs = context.instance.get_run_group(context.run_id) or ("", [])
+    found = pairs_of_runs(settings, [run.run_id for run in runs if run.run_id != context.run_id])
+    left = [pair for pair in found if pair not in known]
+    if not left and not known:
+        raise dg.Failure(
+            description=f"Nothing is left of run {context.run.parent_run_id}: its pairs are complete, or other runs "
+            "have taken them up since. `parity import --resume` imports everything that is not complete.",
+            allow_retries=False,
+        )
+    return left
 
 
 def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[list[Pair], list[ImportResult]]:

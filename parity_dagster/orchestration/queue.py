@@ -12,9 +12,16 @@ import dagster as dg
 
 from parity_dagster.importing.retry_policy import LONGEST_WAIT
 from parity_dagster.models import Pair
+from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
-from parity_dagster.store.queue import dissolve_batch, make_batches, open_batches, pairs_of_batch
+from parity_dagster.store.queue import (
+    dissolve_batch,
+    find_left_over,
+    make_batches,
+    open_batches,
+    pairs_of_batch,
+)
 
 PAIRS_PER_RUN = 2000
 """Pairs that the queue gives to one run.
@@ -79,3 +86,9 @@ def batch_pairs(settings: Settings, batch: str) -> list[Pair]:
     """
     with closing(connect(settings, autocommit=True)) as connection:
         return pairs_of_batch(connection, settings.state_table, batch)
+
+
+def pairs_of_runs(settings: Settings, run_ids: list[str]) -> list[Pair]:
+    """Pairs that one of these runs worked on last, and that are not complete."""
+    with plain_failures(), closing(connect(settings, autocommit=True)) as connection:
+        return find_left_over(connection, settings.state_table, run_ids)

@@ -15,11 +15,13 @@ from typing import cast, get_args
 
 import dagster as dg
 
+from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
 from parity_dagster.dagster_instance.events import (
     ALREADY_RECORDED,
     BATCH_SIZE,
     batch_by_default,
     batched,
+    plan_partitions,
     write_without_run,
 )
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
@@ -59,11 +61,19 @@ def observation(state: ImportState) -> dg.AssetObservation:
 def report_without_run(instance: dg.DagsterInstance, states: Iterable[ImportState]) -> None:
     """Write the events of pairs that ended outside of any run; their DIDs must be registered."""
     ended = list(states)
+    withdraw_gone(instance, ended)
     write_without_run(
         instance,
         [materialization(state) for state in ended if state.status is ImportStatus.COMPLETED],
         [observation(state) for state in ended if state.status is not ImportStatus.COMPLETED],
     )
+
+
+def withdraw_gone(instance: dg.DagsterInstance, states: Iterable[ImportState], run_id: str | None = None) -> None:
+    """Let pairs of accounts that are gone not be red: red is what somebody can do something about."""
+    keys = [str(to_partition_key(state.pair)) for state in states if state.is_gone]
+    if keys and isinstance(instance.event_log_storage, ParityEventLogStorage):
+        instance.event_log_storage.withdraw_plans(RECORDS_KEY, keys, run_id)
 
 
 class StepRecorder(RunListener):
@@ -73,6 +83,7 @@ class StepRecorder(RunListener):
         beyond: accounts that are no partitions, of which nothing is written.
 
     Attributes:
+        gone: rows of the pairs whose accounts are gone.
         written: what was written, for the step to yield so that callers in the same process see it too.
         seconds: wall-clock time from start to end of each pair that was walked.
         unread: pairs that were complete without reading anything.
@@ -85,6 +96,7 @@ class StepRecorder(RunListener):
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
         self.written: list[dg.DagsterEvent] = []
+        self.gone: list[ImportState] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
 
@@ -99,6 +111,8 @@ class StepRecorder(RunListener):
                 self.unread.add(pair)
         elif isinstance(event, ImportFailed) and event.state is not None and is_shown:
             self._failed.append(observation(event.state))
+            if event.state.is_gone:
+                self.gone.append(event.state)
         if isinstance(event, ImportCompleted | ImportFailed) and event.seconds is not None:
             self.seconds[pair] = event.seconds
         if len(self._completed) + len(self._failed) >= BATCH_SIZE:
@@ -133,6 +147,7 @@ def import_in_step(
     source: str = "",
     refused: Sequence[ImportResult] = (),
     beyond: Collection[str] = (),
+    is_planned: bool = True,
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Import pairs within the running step and write down how each ended.
 
@@ -144,6 +159,7 @@ def import_in_step(
             too.
         refused: failed results of what was asked for besides and is not a pair at all.
         beyond: accounts that are no partitions, because there are `PARITY_PARTITION_LIMIT` of them.
+        is_planned: whether Dagster knows already what the run is to materialize, because it is a run of the asset.
 
     Yields:
         The asset events, which are in the event log already, and the step's output with a summary.
@@ -158,6 +174,11 @@ def import_in_step(
     if source not in ("", *get_args(Source)):
         raise dg.Failure(description=f"source is {source!r}; give list or repo", allow_retries=False)
     recorder = StepRecorder(context, beyond)
+    if not is_planned:
+        pairs = list(pairs)
+        shown = [pair for pair in pairs if pair.collection in service.settings.collections and pair.did not in beyond]
+        keys = [str(to_partition_key(pair)) for pair in shown]
+        plan_partitions(context.instance, context.run, context.get_step_execution_context().step.key, RECORDS_KEY, keys)
     began = time.monotonic()
     try:
         results = service.import_pairs(
@@ -173,6 +194,8 @@ def import_in_step(
     finally:
         # also when the run is canceled: what is committed shows
         recorder.flush()
+    # before the run ends, so that they are never seen as failed
+    withdraw_gone(context.instance, recorder.gone, context.run_id)
     yield from recorder.written
     unshown = sum(result.did in beyond for result in results)
     report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread, unshown)

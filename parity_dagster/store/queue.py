@@ -193,6 +193,18 @@ def find_resumable(connection: psycopg.Connection, table: str) -> list[Pair]:
     return [Pair(*row) for row in rows]
 
 
+def find_left_over(connection: psycopg.Connection, table: str, run_ids: Sequence[str]) -> list[Pair]:
+    """Pairs that one of these Dagster runs worked on last, that are not complete and that no live importer holds."""
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT did, collection FROM {table} WHERE status <> 'completed' AND run_id = ANY(%s)"
+            " AND (importer_id IS NULL OR importer_id NOT IN ({live})) ORDER BY id"
+        ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
+        (list(run_ids),),
+    ).fetchall()
+    return [Pair(*row) for row in rows]
+
+
 def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
     """Whether an importer of a Dagster run is gone without saying so: its number is neither given back nor locked."""
     row = connection.execute(

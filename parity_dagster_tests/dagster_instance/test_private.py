@@ -68,12 +68,14 @@ PROBES: dict[str, Callable[[Any], bool]] = {
     "EventLogEntry": has("get_dagster_event", "dagster_event_type"),
     "AssetEventTagsTable": columns("event_id"),
     "AssetKeyTable": columns("asset_key", "last_materialization", "cached_status_data"),
+    "DynamicPartitionsTable": columns("partitions_def_name", "partition"),
     "SqlEventLogStorageTable": columns("id", "run_id", "dagster_event_type", "asset_key", "partition"),
     "SqlEventLogStorage": has(
         "_store_asset_event", "prepare_insert_event_batch", "index_connection", "index_transaction"
     ),
     "ASSET_CHECK_EVENTS": lambda found: dg.DagsterEventType.ASSET_CHECK_EVALUATION in found,
     "PIPELINE_EVENTS": lambda found: {dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_SUCCESS} <= set(found),
+    "AssetMaterializationPlannedData": lambda found: found(dg.AssetKey("a"), partition="p").partition == "p",
     "AssetObservationData": lambda found: found(dg.AssetObservation("a")).asset_observation.asset_key is not None,
     "StepMaterializationData": lambda found: found(MATERIALIZATION).materialization == MATERIALIZATION,
     "DagsterEventBatchMetadata": lambda found: found("batch", True).is_end,
