@@ -11,6 +11,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from parity_dagster.orchestration.dagster_compat import plain_failures
+from parity_dagster.orchestration.overview_page import overview_metadata
 from parity_dagster.orchestration.partitions import count_accounts
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -43,7 +44,7 @@ def build_overview_asset(
         freshness_policy=freshness,
         deps=list(deps),
         group_name="overview",
-        kinds={"pandas", "postgres"},
+        kinds={"postgres"},
         owners=["team:parity"],
         description=(
             "What is held, how complete it is, what failed and why, per collection and host, the largest and the "
@@ -53,9 +54,6 @@ def build_overview_asset(
     def import_overview(
         context: dg.AssetExecutionContext, import_service: dg.ResourceParam[ImportService]
     ) -> dg.MaterializeResult[None]:
-        # it loads pandas, which costs a second and which nothing else needs
-        from parity_dagster.orchestration.overview_page import overview_metadata
-
         settings = import_service.settings
         with plain_failures(), closing(connect(settings)) as conn:
             holdings = read_holdings(conn, settings.state_table)

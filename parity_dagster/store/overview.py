@@ -1,46 +1,199 @@
-"""What the overview is made of: the state table and what surrounds it, as plain rows."""
+"""What the overview is made of: the state table and what surrounds it, summed up by PostgreSQL."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from parity_dagster.errors import GONE
+from parity_dagster.models import Pair
 from parity_dagster.store.states import LIVE_IMPORTERS
 
-STATE_COLUMNS = (
-    "did", "collection", "status", "records_synced", "records_skipped", "records_failed", "pages", "started_at",
-    "completed_at", "error_code", "pds", "handle", "commit",
-)  # fmt: skip
-"""Columns of `Holdings.states`."""
+MOST = 15
+"""Hosts, accounts and pairs that are named."""
+POINTS = 60
+"""Points of the line over time, at most."""
+PERIODS = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 28 * 86_400, 364 * 86_400)
+)
+"""What a point of the line may stand for."""
+_ORIGIN = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday
+
+
+class CollectionCounts(NamedTuple):
+    """What is held of one collection."""
+
+    collection: str
+    pairs: int
+    completed: int
+    in_progress: int
+    pending: int
+    failed: int
+    gone: int
+    """Those of the failed whose accounts are gone."""
+    verified: int
+    """Those of the completed that an account's signature vouches for."""
+    records_synced: int
+    records_skipped: int
+    records_failed: int
+
+
+class ErrorCounts(NamedTuple):
+    """Failed pairs of one error."""
+
+    error_code: str
+    pairs: int
+    accounts: int
+    hosts: int
+    example: Pair
+
+
+class HostCounts(NamedTuple):
+    """What is held of one host."""
+
+    host: str
+    accounts: int
+    pairs: int
+    completed: int
+    wrong: int
+    gone: int
+    records_synced: int
+    pages: int
+    seconds: float | None
+    """Of a pair, the median."""
+
+
+class AccountCounts(NamedTuple):
+    """One of the largest accounts."""
+
+    did: str
+    handle: str | None
+    host: str
+    pairs: int
+    records_synced: int
+    seconds: float | None
+
+
+class SlowPair(NamedTuple):
+    """One of the pairs that took longest."""
+
+    did: str
+    collection: str
+    seconds: float
+    records_synced: int
+    pages: int
+    host: str
 
 
 class Holdings(NamedTuple):
-    """Everything that is summed up."""
+    """Everything that is summed up; how much it is does not depend on the number of pairs."""
 
-    states: list[tuple[Any, ...]]
-    """One row per pair, in the order of `STATE_COLUMNS`."""
+    collections: list[CollectionCounts]
+    """Most records first."""
+    accounts: int
+    hosts: int
+    errors: list[ErrorCounts]
+    """Most pairs first."""
+    largest_hosts: list[HostCounts]
+    largest_accounts: list[AccountCounts]
+    slowest_pairs: list[SlowPair]
+    period: timedelta
+    """What a point of `synced_over_time` stands for."""
+    synced_over_time: list[tuple[datetime, int]]
+    """Records of pairs that were completed in each period, those with none included."""
     failed_records: list[tuple[str, int, str]]
     """Reason, how many, and one example's detail."""
     table_bytes: int
     """Size of `atproto_records` with its index."""
 
 
+_PAIRS: LiteralString = (
+    "SELECT did, s.collection, s.status, s.records_synced, s.records_skipped, s.records_failed, s.pages,"
+    " s.completed_at, extract(epoch FROM s.completed_at - s.started_at)::float AS seconds,"
+    " coalesce(s.error_code, 'unknown') AS error_code, coalesce(s.pds, i.pds) AS pds,"
+    " coalesce(s.pds, i.pds, 'unknown') AS host, i.handle, s.status = 'completed' AS is_done,"
+    " s.status = 'completed' AND s.commit IS NOT NULL AS is_verified,"
+    " s.status = 'failed' AND coalesce(s.error_code = ANY(%(gone)s), false) AS is_gone"
+    " FROM {table} s LEFT JOIN parity_identities i USING (did)"
+)
+_COLLECTIONS: LiteralString = (
+    "SELECT collection, count(*), count(*) FILTER (WHERE is_done), count(*) FILTER (WHERE status = 'in_progress'),"
+    " count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'failed'),"
+    " count(*) FILTER (WHERE is_gone), count(*) FILTER (WHERE is_verified), sum(records_synced)::bigint,"
+    " sum(records_skipped)::bigint, sum(records_failed)::bigint"
+    " FROM pairs GROUP BY collection ORDER BY sum(records_synced) DESC, collection"
+)
+_TOTALS: LiteralString = "SELECT count(DISTINCT did), count(DISTINCT pds) FROM pairs"
+_ERRORS: LiteralString = (
+    "SELECT error_code, count(*), count(DISTINCT did), count(DISTINCT host), min(did || ' ' || collection)"
+    " FROM pairs WHERE status = 'failed' GROUP BY error_code ORDER BY count(*) DESC, error_code"
+)
+_HOSTS: LiteralString = (
+    "SELECT host, count(DISTINCT did), count(*), count(*) FILTER (WHERE is_done),"
+    " count(*) FILTER (WHERE status = 'failed' AND NOT is_gone), count(*) FILTER (WHERE is_gone),"
+    " sum(records_synced)::bigint, sum(pages)::bigint, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)"
+    " FROM pairs GROUP BY host ORDER BY sum(records_synced) DESC, host LIMIT %(most)s"
+)
+_ACCOUNTS: LiteralString = (
+    "SELECT did, max(handle), max(host), count(*), sum(records_synced)::bigint, sum(seconds)"
+    " FROM pairs GROUP BY did ORDER BY sum(records_synced) DESC, did LIMIT %(most)s"
+)
+_SLOWEST: LiteralString = (
+    "SELECT did, collection, seconds, records_synced, pages, host FROM pairs WHERE seconds IS NOT NULL"
+    " ORDER BY seconds DESC, did, collection LIMIT %(most)s"
+)
+_SPAN: LiteralString = "SELECT min(completed_at), max(completed_at) FROM pairs"
+_OVER_TIME: LiteralString = (
+    "SELECT date_bin(%(period)s, completed_at, %(origin)s), sum(records_synced)::bigint FROM pairs"
+    " WHERE completed_at IS NOT NULL GROUP BY 1 ORDER BY 1"
+)
+
+
 def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
-    """Read what is held; none of the records is read."""
-    elsewhere = {"handle": sql.SQL("i.handle"), "pds": sql.SQL("coalesce(s.pds, i.pds)")}
-    columns = sql.SQL(", ").join(elsewhere.get(name) or sql.Identifier("s", name) for name in STATE_COLUMNS)
-    states = conn.execute(
-        sql.SQL("SELECT {} FROM {} s LEFT JOIN parity_identities i USING (did)").format(columns, sql.Identifier(table))
-    ).fetchall()
+    """Sum up what is held, in PostgreSQL; none of the records is read."""
+
+    def ask(question: LiteralString, **values: object) -> list[tuple[Any, ...]]:
+        return conn.execute(
+            sql.SQL("WITH pairs AS (" + _PAIRS + ") " + question).format(table=sql.Identifier(table)),
+            {"gone": sorted(GONE), "most": MOST, **values},
+        ).fetchall()
+
+    ((accounts, hosts),) = ask(_TOTALS)
+    ((first, last),) = ask(_SPAN)
+    period, points = PERIODS[0], []
+    if first is not None:
+        period = next((period for period in PERIODS if (last - first) / period < POINTS), PERIODS[-1])
+        sums = dict(ask(_OVER_TIME, period=period, origin=_ORIGIN))
+        moment = min(sums)
+        while moment <= max(sums):
+            points.append((moment, sums.get(moment, 0)))
+            moment += period
     failed = conn.execute(
         "SELECT reason, count(*), (array_agg(detail ORDER BY last_seen_at DESC, id DESC))[1]"
         " FROM parity_failed_records GROUP BY reason ORDER BY count(*) DESC, reason"
     ).fetchall()
     size = conn.execute("SELECT pg_total_relation_size('atproto_records')").fetchone()
     assert size is not None
-    return Holdings(states, [(reason, count, detail) for reason, count, detail in failed], size[0])
+    return Holdings(
+        [CollectionCounts(*row) for row in ask(_COLLECTIONS)],
+        accounts,
+        hosts,
+        [
+            ErrorCounts(code, pairs, accounts, hosts, Pair(*example.split(" ")))
+            for code, pairs, accounts, hosts, example in ask(_ERRORS)
+        ],
+        [HostCounts(*row) for row in ask(_HOSTS)],
+        [AccountCounts(*row) for row in ask(_ACCOUNTS)],
+        [SlowPair(*row) for row in ask(_SLOWEST)],
+        period,
+        points,
+        [(reason, count, detail) for reason, count, detail in failed],
+        size[0],
+    )
 
 
 class Work(NamedTuple):
