@@ -69,7 +69,10 @@ from .importing.mappers import (
     SourceRecord as SourceRecord,
 )
 from .models import (
+    Discovery as Discovery,
+    DiscoveryPlan as DiscoveryPlan,
     FailedRecord as FailedRecord,
+    ImportEstimate as ImportEstimate,
     ImportResult as ImportResult,
     ImportState as ImportState,
     ImportStatus as ImportStatus,

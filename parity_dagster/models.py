@@ -278,6 +278,79 @@ class RetryResult(NamedTuple):
     """Records that still cannot be stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What one call has read of a list of accounts."""
+
+    server: str
+    """Origin of the relay, directory of collections or PDS that keeps the list."""
+    collection: str | None
+    """NSID that the accounts have written to; None for all accounts of the server."""
+    accounts: int = 0
+    """Accounts that the call has met, each once."""
+    known: int = 0
+    """Of them, those of which something was imported or queued before."""
+    queued: int = 0
+    """Pairs that are newly pending."""
+    inactive: int = 0
+    """Accounts that the list itself calls deactivated, taken down or the like; they are left out."""
+    repeated: int = 0
+    """Entries that name an account once more."""
+    invalid: int = 0
+    """Entries that name no account whose repository could be imported."""
+    pages: int = 0
+    is_resumed: bool = False
+    """Whether it went on where an earlier call had stopped, or found the end."""
+    is_complete: bool = False
+    """Whether the end of the list was reached."""
+    error: str | None = None
+    """Why it ended early; what was read until then is queued, and the next call goes on there."""
+    error_code: str | None = None
+    """A code of `parity_dagster.errors`."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether nothing went wrong."""
+        return self.error_code is None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportEstimate:
+    """What an import would take, at least."""
+
+    source: Source
+    """What would be read: `list`, page after page, or `repo`, each account's signed repository as a whole."""
+    requests: int
+    """Requests to servers and to the PLC directory together."""
+    hours: float
+    """How long it takes where every server answers as often as it allows; see `DiscoveryPlan`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryPlan:
+    """What lists of accounts name, and what importing the rest would take; nothing was queued."""
+
+    lists: tuple[Discovery, ...]
+    """What was read, list by list."""
+    collections: tuple[str, ...]
+    """What would be imported of each account."""
+    accounts: int
+    """Accounts that the lists name, each once."""
+    known: int
+    """Of them, those of which something was imported or queued before."""
+    missing_accounts: int
+    """Accounts of which at least one collection was never asked for."""
+    missing_pairs: int
+    """Those collections, over all accounts."""
+    pages_per_pair: float
+    """Requests that a list is taken to need: as many as those that were imported before did, or one."""
+    servers: int
+    """Servers that the accounts are taken to live on: as many as are known, at least one. Each is taken to answer ten
+    requests a second, as the reference implementation does."""
+    estimates: tuple[ImportEstimate, ...]
+    """By pages, and by repositories."""
+
+
 Outcome = Literal["equal", "unverifiable", "outdated", "different", "incomplete", "unread"]
 """What a verification says of a pair."""
 

@@ -13,7 +13,9 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([__name__, "parity_dagster.importing.importer", "parity_dagster.atproto.http"])
+_processes.set_forkserver_preload(
+    [__name__, *(f"parity_dagster.{name}" for name in ("importing.importer", "importing.discovery", "atproto.http"))]
+)
 
 
 def start_import(
@@ -24,6 +26,19 @@ def start_import(
     process = _processes.Process(target=_import_all, args=(settings, [tuple(pair) for pair in pairs], refresh, begun))
     process.start()
     return process, begun
+
+
+def start_discovery(settings: Settings, nsid: str) -> ForkServerProcess:
+    """Start a process that queues the accounts of a collection."""
+    process = _processes.Process(target=_discover, args=(settings, nsid))
+    process.start()
+    return process
+
+
+def _discover(settings: Settings, nsid: str) -> None:
+    logging.disable()
+    with ImportService(settings, report=False) as service:
+        service.discover([nsid])
 
 
 def _import_all(settings: Settings, pairs: list[tuple[str, str]], refresh: bool, begun: Event) -> None:

@@ -25,7 +25,7 @@ ONLY_IN_LISTS = {"huge-exponent", "giant-int", "null-cid", "missing-cid"}
 
 def settings_for(settings: Settings, running: Running, **changes: Any) -> Settings:
     """The test's settings, pointed at a network."""
-    return settings.model_copy(update={"plc_url": running.plc_url, **changes})
+    return settings.model_copy(update={"plc_url": running.plc_url, "relay_url": running.relay_url, **changes})
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_killed_at_a_wire_call_the_import_ends_as_if_nothing_had_happened(
 class Tripwire:
     """Triggers that stop at the n-th change of a table, tell who made it, and wait for it to be killed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tables: Sequence[str] = TABLES) -> None:
         assert settings.database_url is not None
         self.conn = psycopg.connect(settings.database_url.get_secret_value(), autocommit=True)
         self.conn.execute(
@@ -125,7 +125,7 @@ class Tripwire:
             END $$
             """
         )
-        for table in TABLES:
+        for table in tables:
             for moment in ("BEFORE", "AFTER"):
                 self.conn.execute(
                     f"CREATE TRIGGER {moment}_{table} {moment} INSERT OR UPDATE OR DELETE ON {table}"

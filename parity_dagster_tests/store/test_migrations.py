@@ -47,6 +47,7 @@ TABLES = {
     "parity_named_accounts",
     "parity_state_tables",
     "parity_upgrades",
+    "parity_discoveries",
     "parity_alembic_version",
 }
 # atp-parity's schema of the state table.
