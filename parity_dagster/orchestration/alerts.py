@@ -6,6 +6,9 @@ a secret: it is in no log, no error and no metadata.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -30,6 +33,10 @@ MAX_ANSWER = 2**16
 EVENTS_PER_TICK = 200
 """Check results looked at by one tick."""
 _TEXT_LENGTH = 1500
+
+_REMINDER = 24 * 3600.0
+"""After so many seconds a run that fails as another one did is posted all the same."""
+_MOST_REMEMBERED = 1000
 
 OFF = "PARITY_ALERT_WEBHOOK is not set, so nothing is posted."
 
@@ -87,8 +94,51 @@ def for_slack(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> bool:
-    """Post a failed run with what its first failed step said; False if no webhook is set."""
+class Posted:
+    """What was posted and need not be posted again, kept in Dagster's storage beside the daemon's own cursors."""
+
+    def __init__(self, instance: dg.DagsterInstance, kind: str) -> None:
+        self._storage = instance.daemon_cursor_storage
+        self._key = f"parity_dagster/posted_{kind}"
+        self._facts = self._load()
+
+    def _load(self) -> dict[str, list[Any]]:
+        try:
+            found = json.loads(self._storage.get_cursor_values({self._key}).get(self._key, "{}"))
+            return {name: [str(facts), float(at)] for name, (facts, at) in found.items()}
+        except (ValueError, TypeError, AttributeError):
+            return {}  # set by hand; what was posted is posted once more
+
+    def has(self, subject: str, facts: str, seconds: float = math.inf) -> bool:
+        """Whether these facts were what was posted last about the subject, and not too long ago."""
+        before = self._facts.get(subject)
+        return before is not None and before[0] == _digest(facts) and time.time() - before[1] < seconds
+
+    def add(self, subject: str, facts: str) -> None:
+        """Remember what was posted."""
+        self._facts.pop(subject, None)
+        self._facts[subject] = [_digest(facts), time.time()]
+        self._facts = dict(list(self._facts.items())[-_MOST_REMEMBERED:])
+        self._save()
+
+    def drop(self, subject: str) -> None:
+        """Whatever happens next about the subject is news."""
+        if self._facts.pop(subject, None) is not None:
+            self._save()
+
+    def _save(self) -> None:
+        self._storage.set_cursor_values({self._key: json.dumps(self._facts)})
+
+
+def _digest(facts: str) -> str:
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> str:
+    """Post a failed run with what its first failed step said; why not, if it is not posted.
+
+    Three runs that fail alike, because pairs were tried three times, are one alert.
+    """
     run = context.dagster_run
     said = context.failure_event.message or "no message"
     for event in context.get_step_failure_events():
@@ -98,6 +148,10 @@ def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> 
         elif data.error is not None:
             said = data.error.message.strip()
         break
+    posted = Posted(context.instance, "runs")
+    subject = f"{run.job_name} {_digest(said)}"
+    if posted.has(subject, said, _REMINDER):
+        return "A run that failed alike was posted already."
     facts = {
         "event": "run_failure",
         "run_id": run.run_id,
@@ -105,14 +159,17 @@ def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> 
         "message": said[:_TEXT_LENGTH],
         "path": f"/runs/{run.run_id}",
     }
-    return post_alert(settings, f"Run {run.run_id[:8]} ({run.job_name}) failed: {said}", facts)
+    if not post_alert(settings, f"Run {run.run_id[:8]} ({run.job_name}) failed: {said}", facts):
+        return OFF
+    posted.add(subject, said)
+    return ""
 
 
 def post_failed_checks(settings: Settings, context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
     """Post the checks that have failed since the tick before.
 
     The first tick only notes where the log ends. None is forgotten: one that cannot be posted is posted by a later
-    tick.
+    tick. A check that still fails says it again only if it says something else.
     """
     storage = context.instance.event_log_storage
     if context.cursor is None:
@@ -123,11 +180,19 @@ def post_failed_checks(settings: Settings, context: dg.SensorEvaluationContext) 
         limit=EVENTS_PER_TICK,
         ascending=True,
     )
+    known = Posted(context.instance, "checks")
     posted = 0
     for record in records:
         event = record.event_log_entry.dagster_event
-        if event is not None and not (evaluation := event.asset_check_evaluation_data).passed:
-            posted += _post_check(settings, evaluation, record.event_log_entry.run_id)
+        if event is not None:
+            evaluation = event.asset_check_evaluation_data
+            subject = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
+            facts = f"{evaluation.severity.value} {evaluation.description}"
+            if evaluation.passed:
+                known.drop(subject)
+            elif not known.has(subject, facts) and _post_check(settings, evaluation, record.event_log_entry.run_id):
+                known.add(subject, facts)
+                posted += 1
         context.update_cursor(str(record.storage_id))
     return None if posted else dg.SkipReason(f"{len(records)} check results, none to be posted.")
 

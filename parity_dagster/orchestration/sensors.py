@@ -8,7 +8,7 @@ import warnings
 import dagster as dg
 
 from parity_dagster.errors import ParityError
-from parity_dagster.orchestration.alerts import OFF, post_failed_checks, post_failed_run
+from parity_dagster.orchestration.alerts import post_failed_checks, post_failed_run
 from parity_dagster.orchestration.dagster_compat import beta_parts
 from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
 from parity_dagster.orchestration.jobs import RUN_CHECKS, import_records
@@ -109,12 +109,13 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
             description="Posts each failed run to PARITY_ALERT_WEBHOOK.",
         )
         def alert_on_run_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-            return None if post_failed_run(here(), context) else dg.SkipReason(OFF)
+            why_not = post_failed_run(here(), context)
+            return dg.SkipReason(why_not) if why_not else None
 
         @dg.sensor(
             default_status=alerting,
             minimum_interval_seconds=15,
-            description="Posts each check that has newly failed, or still fails when executed again, to "
+            description="Posts each check that has newly failed, or fails in another way than before, to "
             "PARITY_ALERT_WEBHOOK.",
         )
         def alert_on_check_failure(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:

@@ -164,6 +164,47 @@ def test_a_failed_check_is_posted_once_and_names_the_pair(
     assert did in body["text"]
 
 
+def test_the_same_facts_are_posted_once_and_others_again(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
+) -> None:
+    tickers = [Ticker(settings, instance, name) for name in ("alert_on_run_failure", "alert_on_check_failure")]
+
+    def posted(of: str) -> int:
+        for ticker in tickers:
+            ticker.tick()
+        found = [body for body in listener.bodies if body.get("check", body["event"]) == of]
+        listener.bodies.clear()
+        return len(found)
+
+    posted("")
+    did = fail_a_check(settings, instance, network)
+    assert posted("no_failed_imports") == 1
+    run(settings, instance, "refresh_overview")
+    assert posted("no_failed_imports") == 0, "it says what it said before"
+    register_dids(instance, [did])
+    for alerts_expected in (1, 0):
+        assert not run(settings, instance, tags=one(Pair(did, POST))).success
+        assert posted("run_failure") == alerts_expected
+    other = network.network.add_account({POST: 5})
+    network.network.behave(did=other, faults=(Fault(kind="400", method="listRecords"),))
+    register_dids(instance, [other])
+    assert not run(settings, instance, tags=one(Pair(other, POST))).success
+    assert posted("run_failure") == 1
+    run(settings, instance, "refresh_overview")
+    assert posted("no_failed_imports") == 1, "one more has failed"
+    for name in (did, other):
+        network.network.behave(did=name, faults=())
+        with ImportService(settings, report=False) as service:
+            service.import_user(name)
+    run(settings, instance, "refresh_overview")
+    assert posted("no_failed_imports") == 0
+    network.network.behave(did=other, faults=(Fault(kind="400", method="listRecords"),))
+    with ImportService(settings, report=False) as service:
+        service.import_pairs([Pair(other, POST)], reread=True)
+    run(settings, instance, "refresh_overview")
+    assert posted("no_failed_imports") == 1, "it had passed meanwhile"
+
+
 def test_what_failed_before_the_sensor_was_turned_on_is_not_posted(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:
