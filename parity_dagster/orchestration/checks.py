@@ -22,13 +22,15 @@ from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.orchestration.markdown import account_link, link, partition_link, record_url, table
+from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, FailedPair, pending_pairs
 from parity_dagster.store.database import connect
 from parity_dagster.store.known import find_missing, missing_sentence
-from parity_dagster.store.listing import find_states, stream_states
+from parity_dagster.store.listing import stream_states
+from parity_dagster.store.states import state_from_row
 from parity_dagster.store.suspects import Suspect, find_empty, find_suspects
 
 CHECKS_KEY = dg.AssetKey(["import_checks"])
@@ -232,45 +234,52 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     active = set(context.instance.get_run_ids(dg.RunsFilter(statuses=UNDER_WAY))) - {context.run.run_id}
     # The events are read before the rows: what ends in between is newer in the table, and its run will report it.
     remembered = {state.pair: state for state in remembered_states(context.instance)}
-    ended = [ImportStatus.COMPLETED, ImportStatus.FAILED]
+    accounts = set(context.instance.get_dynamic_partitions(DIDS))
+    is_full = len(accounts) >= settings.partition_limit
+    found: list[tuple[Pair, str, object, object]] = []
+    differing: list[Pair] = []
+    ended = unshown = 0
     with plain_failures(), closing(connect(settings)) as conn:
         # An import outside of Dagster reports its pairs in batches.
         pending = pending_pairs(conn, settings.state_table)
-        now = find_states(conn, settings.state_table, statuses=ended)
-        busy = {
-            Pair(row["did"], row["collection"])
-            for row in stream_states(
-                conn, settings.state_table, statuses=[ImportStatus.PENDING, ImportStatus.IN_PROGRESS]
-            )
-        }
-    rows: list[tuple[Pair, str, object, object]] = []
-    for state in now:
-        if state.run_id in active or state.pair in pending:
-            continue
-        then = remembered.get(state.pair)
-        if then is None:
-            rows.append((state.pair, "materialization", str(state.status), "none"))
-            continue
-        rows += [
-            (state.pair, name, getattr(state, name), getattr(then, name))
-            for name in COMPARED_FIELDS
-            if getattr(state, name) != getattr(then, name)
-        ]
-    known = {state.pair for state in now} | busy
-    rows += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items() if pair not in known]
-    pairs = list(dict.fromkeys(pair for pair, *_ in rows))
+        for row in stream_states(conn, settings.state_table):
+            state = state_from_row(row)
+            then = remembered.pop(state.pair, None)
+            if state.status not in (ImportStatus.COMPLETED, ImportStatus.FAILED):
+                continue
+            ended += 1
+            if state.run_id in active or state.pair in pending:
+                continue
+            if then is None:
+                if is_full and state.did not in accounts:
+                    unshown += 1
+                    continue
+                differences: list[tuple[str, object, object]] = [("materialization", str(state.status), "none")]
+            else:
+                differences = [
+                    (name, getattr(state, name), getattr(then, name))
+                    for name in COMPARED_FIELDS
+                    if getattr(state, name) != getattr(then, name)
+                ]
+            if differences:
+                differing.append(state.pair)
+                found += [(state.pair, *difference) for difference in differences if len(found) < LISTED]
+    differing += remembered
+    found += [(pair, "row", "none", str(then.status)) for pair, then in remembered.items()][: LISTED - len(found)]
+    without = f"; {unshown:,} have no partition (PARITY_PARTITION_LIMIT)" if unshown else ""
     return check_result(
-        passed=not rows,
+        passed=not differing,
         said=(
-            f"{len(pairs):,} pairs differ between the state table and Dagster: {some_of(pairs)}. Importing them again "
-            "reports them anew (complete ones are not read again); `parity rebuild-states` restores missing rows."
-            if rows
-            else f"State table and metadata agree for {len(now):,} pairs."
+            f"{len(differing):,} pairs differ between the state table and Dagster: {some_of(differing)}. Importing"
+            " them again reports them anew (complete ones are not read again); `parity rebuild-states` restores missing"
+            " rows."
+            if differing
+            else f"State table and metadata agree for {ended - unshown:,} pairs{without}."
         ),
         headings=["partition", "what", "in the table", "in Dagster"],
-        rows=[[partition_link(pair), *rest] for pair, *rest in rows],
-        pairs_that_differ=len(pairs),
-        pairs=len(now),
+        rows=[[partition_link(pair), *rest] for pair, *rest in found],
+        pairs_that_differ=len(differing),
+        pairs=ended,
     )
 
 

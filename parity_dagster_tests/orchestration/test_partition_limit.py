@@ -102,6 +102,12 @@ def test_what_was_imported_outside_of_dagster_is_shown_as_far_as_it_goes(
     assert sorted(partitions(instance)) == materialized_dids(instance) == sorted(dids[:LIMIT])
     assert query(settings, "SELECT count(*) FROM parity_announcements") == [(0,)]
     assert report_pending(instance, settings) == Report()
+    checks = run(settings, instance, "run_all_checks").get_asset_check_evaluations()
+    (compared,) = [check for check in checks if check.check_name == "state_equals_metadata"]
+    assert compared.passed
+    assert compared.description == (
+        "State table and metadata agree for 6 pairs; 4 have no partition (PARITY_PARTITION_LIMIT)."
+    )
 
 
 @pytest.mark.parametrize("way", ["import", "queue", "handle", "complete", "python"])
