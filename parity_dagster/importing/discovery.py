@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 
 from parity_dagster.atproto.account_lists import AccountList, AccountPage
-from parity_dagster.atproto.identity import PLC_RATE
+from parity_dagster.atproto.directory import PLC_RATE
 from parity_dagster.atproto.ssrf import parse_endpoint
 from parity_dagster.errors import (
     CollectionNotRegistered,
@@ -348,6 +348,7 @@ class Survey:
         self._tell_list: Tell = _silent
         self._tell = tell or _silent
         self._has_begun = False
+        self._plc_rate = settings.plc_rate or PLC_RATE
         self._typical_pages: float | None = None
         self._servers = 0
 
@@ -383,9 +384,9 @@ class Survey:
             pages,
             servers,
             (
-                _estimate("list", missing.lookups, by_pages, servers),
+                self._estimate("list", missing.lookups, by_pages, servers),
                 # the key that an account signs with is looked up afresh
-                _estimate("repo", missing.accounts, missing.accounts, servers),
+                self._estimate("repo", missing.accounts, missing.accounts, servers),
             ),
         )
 
@@ -430,7 +431,6 @@ class Survey:
         missing = count_missing(conn, self._table, named, wanted) if wanted else Missing(0, 0, 0, 0)
         return Taken(fresh, count_known(conn, self._table, fresh), 0), named, missing
 
-
-def _estimate(source: Source, lookups: int, requests: int, servers: int) -> ImportEstimate:
-    seconds = max(lookups / PLC_RATE, requests / (HOST_RATE * servers))
-    return ImportEstimate(source, lookups + requests, seconds / 3600)
+    def _estimate(self, source: Source, lookups: int, requests: int, servers: int) -> ImportEstimate:
+        seconds = max(lookups / self._plc_rate, requests / (HOST_RATE * servers))
+        return ImportEstimate(source, lookups + requests, seconds / 3600)
