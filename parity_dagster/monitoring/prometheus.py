@@ -20,6 +20,7 @@ from parity_dagster.events import ImportCompleted, ImportEvent, ImportProgress, 
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
+from parity_dagster.store.freshness import age_of_stalest
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import LIVE_IMPORTERS
 
@@ -176,6 +177,11 @@ class StateCollector(Collector):
                 "Records kept because they cannot be stored",
                 "reason",
                 dict(reasons.fetchall()),
+            )
+            yield GaugeMetricFamily(
+                "parity_stalest_copy_seconds",
+                "Since the stalest complete copy was read or confirmed, 0 if there is none",
+                value=age_of_stalest(connection, self._settings.state_table, self._settings.collections) or 0.0,
             )
             for name, (text, query) in _COUNTS.items():
                 row = connection.execute(sql.SQL(query).format(**parts)).fetchone()

@@ -28,6 +28,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.consistency import ConsistencyQueries, FailedPair, pending_pairs
 from parity_dagster.store.database import connect
+from parity_dagster.store.freshness import age_text
 from parity_dagster.store.known import find_missing, missing_sentence
 from parity_dagster.store.listing import stream_states
 from parity_dagster.store.states import state_from_row
@@ -392,6 +393,7 @@ def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.Ass
         stuck = queries.stuck(timedelta(minutes=config.stuck_minutes))
         stale = queries.stale(timedelta(days=config.stale_days))
         looked_at = queries.count_pairs()
+        age = queries.age_of_stalest(import_service.settings.collections)
     said = []
     if stuck:
         said.append(
@@ -401,19 +403,22 @@ def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.Ass
         )
     if stale:
         said.append(
-            f"{len(stale):,} pairs were read more than {config.stale_days} days ago: "
+            f"{len(stale):,} pairs were read or confirmed more than {config.stale_days} days ago: "
             f"{some_of(stale)}. `parity import --known --refresh` reads them again; an "
-            "account that has not changed costs one request."
+            "account that has not changed costs one request. PARITY_REFRESH_EVERY has that done by itself."
         )
     return check_result(
         passed=not stuck and not stale,
-        said=" ".join(said) or f"All of {looked_at:,} pairs are done, and read within {config.stale_days} days.",
+        said=" ".join(said)
+        or f"All of {looked_at:,} pairs are done, and read or confirmed within {config.stale_days}"
+        f" days{'' if age is None else f'; the stalest copy is {age_text(age)} old'}.",
         severity=dg.AssetCheckSeverity.ERROR if stuck else dg.AssetCheckSeverity.WARN,
         headings=["partition", "status", "since (UTC)"],
         rows=[[partition_link(Pair(p.did, p.collection)), p.status, p.since] for p in (*stuck, *stale)],
         pairs_stuck=len(stuck),
         pairs_stale=len(stale),
         pairs=looked_at,
+        **({} if age is None else {"stalest_copy_days": round(age / 86_400, 3)}),
     )
 
 

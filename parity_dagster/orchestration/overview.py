@@ -56,7 +56,7 @@ def build_overview_asset(
     ) -> dg.MaterializeResult[None]:
         settings = import_service.settings
         with plain_failures(), closing(connect(settings)) as conn:
-            holdings = read_holdings(conn, settings.state_table)
+            holdings = read_holdings(conn, settings.state_table, settings.collections)
         shown = count_accounts(context.instance)
         return dg.MaterializeResult(
             metadata=overview_metadata(

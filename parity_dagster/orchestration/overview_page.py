@@ -11,6 +11,7 @@ from parity_dagster.errors import GONE
 from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.charts import bar_chart, time_chart
 from parity_dagster.orchestration.markdown import account_link, partition_link, table
+from parity_dagster.store.freshness import age_text
 from parity_dagster.store.known import MissingCollection, missing_sentence
 from parity_dagster.store.overview import PERIODS, CollectionCounts, ErrorCounts, Holdings
 
@@ -52,6 +53,8 @@ def overview_metadata(
         },
         "table_megabytes": dg.MetadataValue.float(round(holdings.table_bytes / 2**20, 1)),
     }
+    if holdings.stalest_seconds is not None:
+        numbers["stalest_copy_days"] = dg.MetadataValue.float(round(holdings.stalest_seconds / 86_400, 3))
     beyond = 0 if partitions is None else max(0, accounts - partitions)
     if beyond:
         numbers["accounts_without_partition"] = dg.MetadataValue.int(beyond)
@@ -67,6 +70,9 @@ def overview_metadata(
         if beyond
         else "",
         f"{missing_sentence(missing)}; `parity import --known --queue` queues what is missing." if missing else "",
+        f"The stalest copy was read or confirmed {age_text(holdings.stalest_seconds)} ago."
+        if holdings.stalest_seconds is not None
+        else "",
         "## Completeness",
         bar_chart("Pairs by collection", *_status_bars(holdings)),
         _collections(holdings),

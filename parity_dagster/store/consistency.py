@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from parity_dagster.models import Pair
+from parity_dagster.store.freshness import FRESH_AT, age_of_stalest
 from parity_dagster.store.state_tables import regclass
 
 
@@ -62,6 +63,7 @@ class ConsistencyQueries:
 
     def __init__(self, conn: psycopg.Connection[Any], table: str) -> None:
         self._conn = conn
+        self._name = table
         self._table = sql.Identifier(table)
 
     def _sql(self, text: LiteralString) -> sql.Composed:
@@ -124,13 +126,17 @@ class ConsistencyQueries:
             return cursor.execute(self._sql(statement), {"patience": patience}).fetchall()
 
     def stale(self, age: timedelta) -> list[WaitingPair]:
-        """Completed pairs that were read too long ago."""
+        """Completed pairs that were neither read nor confirmed for too long."""
         statement = (
-            "SELECT did, collection, status, completed_at AS since FROM {table} s"
-            " WHERE status = 'completed' AND completed_at < now() - %(age)s ORDER BY since, did, collection"
+            f"SELECT did, collection, status, {FRESH_AT} AS since FROM {{table}} s"
+            f" WHERE status = 'completed' AND {FRESH_AT} < now() - %(age)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:
             return cursor.execute(self._sql(statement), {"age": age}).fetchall()
+
+    def age_of_stalest(self, collections: Sequence[str]) -> float | None:
+        """Seconds since the stalest complete copy was read or confirmed; None if there is none."""
+        return age_of_stalest(self._conn, self._name, collections)
 
     def random_accounts(self, number: int, seed: int) -> list[str]:
         """Accounts that have complete pairs, drawn by chance; the same seed draws the same ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, NamedTuple
 
@@ -10,6 +11,7 @@ from psycopg import sql
 
 from parity_dagster.errors import GONE
 from parity_dagster.models import Pair
+from parity_dagster.store.freshness import age_of_stalest
 from parity_dagster.store.states import LIVE_IMPORTERS
 
 MOST = 15
@@ -109,6 +111,8 @@ class Holdings(NamedTuple):
     """Reason, how many, and one example's detail."""
     table_bytes: int
     """Size of `atproto_records` with its index."""
+    stalest_seconds: float | None = None
+    """Since the stalest complete copy was read or confirmed."""
 
 
 _PAIRS: LiteralString = (
@@ -153,8 +157,12 @@ _OVER_TIME: LiteralString = (
 )
 
 
-def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
-    """Sum up what is held, in PostgreSQL; none of the records is read."""
+def read_holdings(conn: psycopg.Connection[Any], table: str, collections: Sequence[str] = ()) -> Holdings:
+    """Sum up what is held, in PostgreSQL; none of the records is read.
+
+    Args:
+        collections: those whose stalest copy is looked for.
+    """
 
     def ask(question: LiteralString, **values: object) -> list[tuple[Any, ...]]:
         return conn.execute(
@@ -193,6 +201,7 @@ def read_holdings(conn: psycopg.Connection[Any], table: str) -> Holdings:
         points,
         [(reason, count, detail) for reason, count, detail in failed],
         size[0],
+        age_of_stalest(conn, table, collections),
     )
 
 

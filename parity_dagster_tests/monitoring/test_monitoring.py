@@ -103,6 +103,7 @@ def test_the_state_tables_metrics_agree_with_it(settings: Settings, network: Run
         connection.execute(
             "UPDATE parity_import_states SET updated_at = now() - interval '5 min' WHERE status = 'pending'"
         )
+        connection.execute("UPDATE parity_import_states SET completed_at = completed_at - interval '1 day'")
         connection.execute(
             "INSERT INTO parity_import_states (did, collection, status, error_code, next_attempt_at, importer_id)"
             " VALUES ('did:plc:a', 'x', 'failed', 'unreachable', now() - interval '1 s', NULL),"
@@ -134,6 +135,10 @@ def test_the_state_tables_metrics_agree_with_it(settings: Settings, network: Run
     }
     assert {name: found.get(name) for name in expected} == expected
     assert 300 <= found[key("parity_oldest_pending_seconds")] < 330
+    assert 86_400 <= found[key("parity_stalest_copy_seconds")] < 86_430
+    with connect(settings, autocommit=True) as connection:
+        connection.execute("UPDATE parity_import_states SET confirmed_at = now() - interval '1 hour'")
+    assert 3600 <= scrape(state_registry(settings))[key("parity_stalest_copy_seconds")] < 3630
 
 
 def test_metrics_of_a_database_that_is_away_say_so(tmp_path: Path) -> None:

@@ -395,6 +395,12 @@ def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
     assert failing(checked(settings, instance)) == set()
     update = "UPDATE parity_import_states SET"
     change(settings, f"{update} completed_at = now() - interval '40 days' WHERE did = %s", old.did)
+    change(settings, f"{update} confirmed_at = now() - interval '29 days' WHERE did = %s", old.did)
+    fresh = checked(settings, instance)["import_freshness"]
+    assert fresh.passed
+    assert "the stalest copy is 29.0 days old" in (fresh.description or "")
+    assert fresh.metadata["stalest_copy_days"] == dg.FloatMetadataValue(29.0)
+    change(settings, f"{update} confirmed_at = now() - interval '31 days' WHERE did = %s", old.did)
     change(settings, "UPDATE atproto_records SET first_seen_at = now() - interval '41 days'")
     found = checked(settings, instance)
     assert failing(found) == {"import_freshness", "state_equals_metadata"}

@@ -87,10 +87,14 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
         for did in (good, bad):
             service.import_user(did)
         assert service.import_pairs([Pair(good, LIKE)], source="repo", reread=True)[0].completed
+    with closing(connect(settings, autocommit=True)) as conn:
+        conn.execute("UPDATE parity_import_states SET completed_at = completed_at - interval '3 days' WHERE rev < 'z'")
+        conn.execute("UPDATE parity_import_states SET confirmed_at = now() - interval '2 days' WHERE rev < 'z'")
     result = run(settings, instance, "refresh_overview")
     assert result.success
     found = metadata_of(result, "import_overview")
     numbers = {name: value.value for name, value in found.items() if name != "overview"}
+    assert numbers.pop("stalest_copy_days") == 2.0
     assert numbers | {"table_megabytes": 0} == {
         "accounts": 2, "hosts": 2, "pairs": 8, "pairs_completed": 4, "pairs_failed": 4, "pairs_pending": 0,
         "pairs_in_progress": 0, "pairs_verified": 1, "pairs_gone": 4, "pairs_missing": 0,
@@ -98,6 +102,7 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
     }  # fmt: skip
     page = str(found["overview"].value)
     for said in (
+        "confirmed 2.0 days ago",
         "takendown",
         "nul",
         good,

@@ -17,7 +17,14 @@ from parity_dagster.store.connecting import open_connection
 from parity_dagster.store.postgres_errors import cure_for, first_line
 from parity_dagster.store.schema import MIGRATION_LOCK, VERSION_TABLE
 
-LAST_COLUMN = {"0001": "refresh", "0004": "batch", "0006": "fence_rev", "0007": "reread_at", "0009": "commit"}
+LAST_COLUMN = {
+    "0001": "refresh",
+    "0004": "batch",
+    "0006": "fence_rev",
+    "0007": "reread_at",
+    "0009": "commit",
+    "0012": "confirmed_at",
+}
 """A column of the state table that each revision with a `STATE_TABLE` added."""
 
 if TYPE_CHECKING:
