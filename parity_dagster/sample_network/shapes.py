@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from parity_dagster.sample_network.content import FOLLOW, LIKE, POST, PROFILE, REPOST
 from parity_dagster.sample_network.network import SampleNetwork
 
-Shape = Literal["demo", "wide", "narrow", "whale", "latency", "limited", "crowd"]
+Shape = Literal["demo", "wide", "narrow", "whale", "latency", "limited", "crowd", "million"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 _DEMO_SHARES = {POST: 0.35, LIKE: 0.4, REPOST: 0.1, FOLLOW: 0.15}
 _NAMES = ("ada", "bashir", "chiyo", "dulce", "emeka", "fatma", "gwen", "haakon", "ines", "jun")
@@ -38,7 +38,7 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
     `wide` has 100 accounts × 3 collections × 1,000 records, `narrow` 5,000 × 2 × 20, `whale` one account
     with 500,000 posts, `latency` is wide over 20 hosts that take 50 ms for each answer, `limited` has 100 × 5 × 116
     on a host with the two rate limits of the reference PDS, in windows of 5 s, `crowd` has 10,000 accounts × 3
-    collections × 1 to 30 records over 10 hosts. `demo` is `demo_network()`.
+    collections × 1 to 30 records over 10 hosts, `million` 1,000,000 × 1 × 1 to 3 over 20. `demo` is `demo_network()`.
 
     Args:
         scale: multiplies the accounts (for `whale`: the records).
@@ -47,7 +47,7 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
         ValueError: no such shape.
     """
     three = (POST, LIKE, FOLLOW)
-    hosts = {"latency": 20, "crowd": 10, "narrow": 4, "demo": 2}.get(shape, 1)
+    hosts = {"latency": 20, "crowd": 10, "million": 20, "narrow": 4, "demo": 2}.get(shape, 1)
     network = SampleNetwork(hosts=hosts, seed=seed, keep_log=keep_log)
     match shape:
         case "demo":
@@ -67,6 +67,9 @@ def benchmark_network(shape: Shape, *, scale: float = 1.0, seed: int = 1, keep_l
             rng = random.Random(f"crowd/{seed}")
             for _ in range(max(1, round(10_000 * scale))):
                 network.add_account({nsid: rng.randint(1, 30) for nsid in three})
+        case "million":
+            for number in range(max(1, round(1_000_000 * scale))):
+                network.add_account({POST: 1 + number % 3})
         case _:
             raise ValueError(f"no shape is called {shape!r}; there are {', '.join(SHAPES)}")
     if shape == "latency":
