@@ -73,6 +73,7 @@ def environment(
         "DATABASE_URL": database_url,
         "HOME": str(tmp_path),
         "PLC_URL": network.plc_url,
+        "RELAY_URL": network.relay_url,
         "ALLOW_PRIVATE_HOSTS": "1",
         "PAGE_DELAY": "0",
     }.items():

@@ -15,6 +15,7 @@ import click
 
 from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
+from parity_dagster.cli.discover import discover
 from parity_dagster.cli.doctor import doctor
 from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.export import export
@@ -46,6 +47,7 @@ def parity() -> None:
     First steps:
       parity demo                  a sample network, imported and shown
       parity import DID            any real account, or a handle
+      parity discover NSID         all accounts that use a collection
       parity import-status         how far each import is
       parity dev                   the Dagster UI on http://127.0.0.1:3000
 
@@ -60,6 +62,7 @@ def parity() -> None:
 
 for _command in (
     import_,
+    discover,
     import_status,
     export,
     reset,
