@@ -15,6 +15,7 @@ from parity_dagster.cli.accounts import AccountFile, ResolvedAccounts, checked_a
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
 from parity_dagster.cli.output import plural, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
+from parity_dagster.cli.selection import Chosen, selecting
 from parity_dagster.errors import PairBusy
 from parity_dagster.events import ImportCompleted, ImportEvent, Listener
 from parity_dagster.models import ImportStatus, Pair, Source
@@ -42,6 +43,7 @@ class Request:
     refresh: bool
     reread: bool
     source: Source | None
+    chosen: Chosen
     known: bool = False
     named: set[str] = dataclasses.field(default_factory=set)
     """DIDs of the accounts named one by one, as far as they were looked up: not those of the file."""
@@ -74,6 +76,17 @@ class Request:
             for state in service.find_states(statuses=incomplete)
             if (not dids or state.did in dids) and (not self.collections or state.collection in self.collections)
         ]
+
+    def chosen_pairs(self, service: ImportService) -> list[Pair]:
+        """The pairs that are known and that the options choose."""
+        from parity_dagster.store.database import connect
+        from parity_dagster.store.selection import find_pairs
+
+        named = bool(self.accounts or self.file)
+        dids = list(self.dids(service)) if named else None
+        collections = self.collections or service.settings.collections
+        with connect(service.settings) as connection:
+            return find_pairs(connection, service.settings.state_table, self.chosen.selection(dids, collections))
 
     def known_pairs(self, service: ImportService) -> Iterator[Pair]:
         """What known accounts have no row for; all of their pairs if they are to be read again."""
@@ -118,6 +131,7 @@ class Tally:
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
     help="Read accounts from a file, one per line; - reads standard input.",
 )
+@selecting
 @click.option("--progress", is_flag=True, help="Show bars and records/s while it runs, on stderr.")
 @click.option(
     "--known",
@@ -143,6 +157,9 @@ def import_(
     accounts: tuple[str, ...],
     collections: tuple[str, ...],
     path: str | None,
+    failed: bool,
+    errors: tuple[str, ...],
+    hosts: tuple[str, ...],
     progress: bool,
     known: bool,
     resume: bool,
@@ -161,6 +178,9 @@ def import_(
     --known is for collections that were registered later: it imports what the accounts of the state table have
     no row for. With --refresh or --reread it is every collection of every such account.
 
+    --failed, --error and --pds choose among the imports that are known already, all together or those of the
+    accounts given; what is complete among them is read again only with --refresh or --reread.
+
     A file holds one DID or handle per line; blank lines, # comments, duplicates, CRLF and a byte order mark
     do no harm. An invalid line is reported as PATH:LINE on stderr and skipped.
 
@@ -171,6 +191,8 @@ def import_(
       parity import --file dids.txt --progress
       parity import --file dids.txt --queue
       parity import --resume
+      parity import --error server_error --error unreachable --queue
+      parity import --pds pds.example.com --refresh
       parity import --known --queue
       parity import --known --refresh
       parity import did:plc:z72i7hdynmk6r22z27h6tvur --reread
@@ -184,8 +206,11 @@ def import_(
     Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
       usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    if not (accounts or path or resume or known):
-        raise click.UsageError("Give an account, --file, --known or --resume.")
+    chosen = Chosen(failed, errors, hosts)
+    if not (accounts or path or resume or known or chosen):
+        raise click.UsageError("Give an account, --file, --failed, --error, --pds, --known or --resume.")
+    if chosen and (known or resume):
+        raise click.UsageError(f"--failed, --error, --pds and {'--known' if known else '--resume'} exclude each other.")
     if known and (accounts or path):
         other = "--file" if path else "an account"
         raise click.UsageError(
@@ -215,6 +240,7 @@ def import_(
         reread=reread,
         source=source,
         known=known,
+        chosen=chosen,
     )
     return _queue(request, settings, as_json) if queue else _import(request, settings, progress, as_json)
 
@@ -231,6 +257,8 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
             pairs = request.resumable(service)
         elif request.known:
             pairs = request.known_pairs(service)
+        elif request.chosen:
+            pairs = request.chosen_pairs(service)
         else:
             dids = request.dids(service)
             pairs = request.pairs(dids, service)
@@ -251,6 +279,8 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
         click.echo(summary(results, time.monotonic() - began, tally.unread, tally.verified, refreshed=request.refresh))
     elif request.known:
         click.echo("Nothing is missing: every known account has a row for each collection.")
+    elif request.chosen:
+        click.echo("No import is known that these options choose.")
     elif not elsewhere:
         click.echo("Nothing to resume: every import is complete.")
     if elsewhere:
@@ -269,6 +299,8 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
         with ImportService(settings) as service:
             if request.resume:
                 queued += service.enqueue(request.resumable(service))
+            elif request.chosen:
+                queued += service.enqueue(request.chosen_pairs(service), refresh=request.refresh, reread=request.reread)
             elif request.known and not as_json:
                 count = service.enqueue_known(
                     request.collections or None, refresh=request.refresh, reread=request.reread

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from parity_dagster.cli.accounts import checked_collections, known_did
+from parity_dagster.cli.accounts import AccountFile, checked_collections, known_did
 from parity_dagster.cli.output import plural
+from parity_dagster.cli.selection import Chosen, selecting
 
 
 @click.command(short_help="Make or update the tables.")
@@ -93,8 +94,8 @@ def prune(keep_days: int, dry_run: bool) -> None:
     )
 
 
-@click.command(short_help="Forget how far an account's import is.")
-@click.argument("did")
+@click.command(short_help="Forget how far imports are.")
+@click.argument("accounts", metavar="[DID]...", nargs=-1)
 @click.option(
     "--collection",
     "collections",
@@ -102,35 +103,60 @@ def prune(keep_days: int, dry_run: bool) -> None:
     multiple=True,
     help="Only this collection; may be given several times. Default: all.",
 )
-def reset(did: str, collections: tuple[str, ...]) -> None:
-    """Forget how far the imports of an account are, so that the next one starts over.
+@click.option(
+    "--file",
+    "path",
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
+    help="Read accounts from a file, one per line; - reads standard input.",
+)
+@selecting
+def reset(
+    accounts: tuple[str, ...],
+    collections: tuple[str, ...],
+    path: str | None,
+    failed: bool,
+    errors: tuple[str, ...],
+    hosts: tuple[str, ...],
+) -> None:
+    """Forget how far the imports of accounts are, so that the next one starts over.
 
     The imported records stay; the next import brings them up to date. DID is a DID, or the handle of an
-    account that was imported before.
+    account that was imported before. --failed, --error and --pds choose among the imports of the accounts
+    given, or of all if none is. What is forgotten is not imported by itself: `parity import` asks for it
+    again.
 
     \b
     Examples:
       parity reset did:plc:z72i7hdynmk6r22z27h6tvur
       parity reset alice.bsky.social --collection app.bsky.feed.post
+      parity reset --file dids.txt
+      parity reset --error cursor_loop --pds pds.example.com
 
     \b
     Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE.
     Exit code: 0, also when there was nothing to forget; 1 if the database
       failed; 2 on wrong usage.
     """
-    from parity_dagster.service import ImportService
+    chosen = Chosen(failed, errors, hosts)
+    if not (accounts or path or chosen):
+        raise click.UsageError("Give a DID, --file, --failed, --error or --pds.")
+
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connect
+    from parity_dagster.store.restore import reset_selected
 
     settings = load_settings()
     wanted = checked_collections(collections)
+    names = [*accounts, *(AccountFile(path, settings).accounts() if path else ())]
     with connect(settings) as connection:
-        account = known_did(connection, did, settings)
-    with ImportService(settings) as service:
-        counts = [service.reset(account, nsid) for nsid in wanted] or [service.reset_user(account)]
-    count = sum(counts)
-    click.echo(
-        f"{plural(count, 'import')} of {account} forgotten; `parity import {account}` starts over."
-        if count
-        else f"There is no import of {account} to forget."
-    )
+        dids = [known_did(connection, name, settings) for name in names]
+        count = reset_selected(connection, settings.state_table, chosen.selection(dids if names else None, wanted))
+        connection.commit()
+    (account,) = dids if len(dids) == 1 else ("",)
+    if not count:
+        click.echo(f"There is no import{f' of {account}' if account else ''} to forget.")
+    elif account:
+        click.echo(f"{plural(count, 'import')} of {account} forgotten; `parity import {account}` starts over.")
+    else:
+        click.echo(f"{plural(count, 'import')} forgotten; `parity import` with the accounts starts over.")

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from parity_dagster.models import ImportState, Pair
+from parity_dagster.store.selection import CONDITION, Selection
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.walk_pages import ALL_PAGES, pages_of
 
@@ -104,6 +105,11 @@ def reset_states(connection: psycopg.Connection, table: str, did: str, collectio
         "did = %(did)s AND (%(collection)s::text IS NULL OR collection = %(collection)s)",
         {"did": did, "collection": collection},
     )
+
+
+def reset_selected(connection: psycopg.Connection, table: str, selection: Selection) -> int:
+    """Forget how far the selected imports got, whoever is at them; their records stay."""
+    return _forget(connection, table, f"id IN (SELECT s.id FROM {{table}} s WHERE {CONDITION})", selection.values())
 
 
 def _forget(connection: psycopg.Connection, table: str, which: LiteralString, values: Mapping[str, object]) -> int:

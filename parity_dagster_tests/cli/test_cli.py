@@ -52,7 +52,7 @@ def test_every_command_of_the_mission_exists_by_its_words(words, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "env", "code", "cure"),
     [
-        ("import", {}, 2, "Give an account, --file, --known or --resume"),
+        ("import", {}, 2, "Give an account, --file, --failed"),
         ("import did:plc:short", {}, 2, "24 characters"),
         ("import not_an_account", {}, 2, "give did:plc:"),
         ("import alice.example.com --collection nonsense", {}, 2, "app.bsky.feed.post"),
@@ -65,7 +65,7 @@ def test_every_command_of_the_mission_exists_by_its_words(words, tmp_path):
         ("import-status did:plc:z", {}, 1, "Check that the server runs"),
         ("import-status", {"PARITY_STATE_TABLE": "bad-name"}, 2, "PARITY_STATE_TABLE"),
         ("failed-records", {}, 1, "Check that the server runs"),
-        ("reset", {}, 2, "Missing argument"),
+        ("reset", {}, 2, "Give a DID"),
         ("reset did:plc:z72i7hdynmk6r22z27h6tvur --collection x", {}, 2, "NSID"),
         ("migrate", {"PARITY_DATABASE_URL": "mysql://x"}, 2, "postgresql://"),
         ("dev --port 70000", {}, 2, "65535"),

@@ -200,6 +200,30 @@ def test_resume_goes_on_with_what_failed_and_leaves_the_rest_alone(env, network,
     assert records(settings) == 12
 
 
+def test_what_failed_can_be_chosen_by_error_and_host_and_nothing_else_is_read(env, network, settings):
+    refuses, fails, fine = (network.network.add_account({POST: 3}) for _ in range(3))
+    network.network.behave(did=refuses, faults=(Fault(kind="400", method="listRecords"),))
+    network.network.behave(did=fails, faults=(Fault(kind="500", method="listRecords"),))
+    assert call("import", refuses, fails, fine, "--collection", POST, env=env).exit_code == 1
+    for did in (refuses, fails):
+        network.network.behave(did=did, faults=())
+
+    def asked(*arguments: str) -> set[str]:
+        before = len(network.network.log.entries())
+        assert call("import", *arguments, env=env).exit_code == 0
+        return {entry.did for entry in network.network.log.entries()[before:]} - {""}
+
+    assert asked("--error", "request_refused", "--error", "cursor_loop", fails) == set()
+    assert asked("--error", "request_refused") == {refuses}
+    assert "Queued 1 import" in call("import", "--failed", "--queue", env=env).output
+    assert asked("--resume") == {fails}
+    assert asked("--failed") == set()
+    host = json.loads(call("import-status", fine, "--json", env=env).stdout)[0]["pds"]
+    assert asked("--pds", host) == set(), "it is complete"
+    assert fine in asked("--pds", host.removeprefix("http://"), "--refresh")
+    assert call("import", "--failed", "--resume", env=env).exit_code == 2
+
+
 def test_queue_returns_at_once_and_leaves_pending_rows(env, network, settings, tmp_path):
     dids = [network.network.add_account({POST: 1}) for _ in range(3)]
     path = tmp_path / "dids.txt"

@@ -262,6 +262,20 @@ def test_reset_forgets_one_collection_or_all_and_says_how_many(env):
     assert len(rows(call("import-status", env=env).output)) == 2
 
 
+def test_reset_takes_many_accounts_a_file_errors_and_hosts(env, tmp_path):
+    assert "no import to forget" in call("reset", "--error", "cursor_loop", env=env).output
+    assert "1 import forgotten" in call("reset", "--error", "server_error", "--pds", "x", env=env).output
+    assert "no import to forget" in call("reset", "--failed", env=env).output
+    assert "1 import of" in call("reset", "--pds", "https://x/", "alice.example.com", env=env).output
+    (tmp_path / "dids.txt").write_text(f"{ALICE}\n{BOB}\n")
+    narrowed = call("reset", "--file", str(tmp_path / "dids.txt"), "--collection", POST, env=env)
+    assert "1 import forgotten" in narrowed.output
+    assert len(rows(call("import-status", env=env).output)) == 1
+    assert "1 import forgotten" in call("reset", ALICE, BOB, env=env).output
+    assert call("reset", env=env).exit_code == 2
+    assert call("reset", "nobody.example.com", ALICE, env=env).exit_code == 2
+
+
 def test_the_installed_command_works_from_any_folder(env, tmp_path):
     result = run("import-status", env=env, cwd=tmp_path)
     assert result.returncode == 0
