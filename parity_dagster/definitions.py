@@ -16,6 +16,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset, freshness_policy
 from parity_dagster.orchestration.checks import CHECKS, import_checks
 from parity_dagster.orchestration.dagster_compat import beta_parts
+from parity_dagster.orchestration.discovery import build_discovered_asset, discover_accounts
 from parity_dagster.orchestration.inbox import did_lists, read_did_list
 from parity_dagster.orchestration.jobs import (
     build_import_partitions,
@@ -49,11 +50,18 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     typed = [build_typed_asset(view, freshness) for view in views]
     overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY], freshness)
     with beta_parts():
-        assets = dg.with_source_code_references([records, *typed, overview])
+        assets = dg.with_source_code_references([build_discovered_asset(), records, *typed, overview])
         return dg.Definitions(
             assets=[did_lists, *assets, import_checks],
             asset_checks=CHECKS,
-            jobs=[import_records, build_import_partitions(records), read_did_list, refresh_overview, run_all_checks],
+            jobs=[
+                import_records,
+                build_import_partitions(records),
+                read_did_list,
+                discover_accounts,
+                refresh_overview,
+                run_all_checks,
+            ],
             sensors=build_sensors(settings),
             schedules=[daily_checks],
             resources={

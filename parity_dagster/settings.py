@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         "https://relay1.us-east.bsky.network",
         description="relay or directory of collections that `parity discover` asks for accounts",
     )
+    discover: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="collections whose accounts Dagster looks for by itself and queues, comma-separated NSIDs,"
+        " registered or not; off unless set",
+    )
     collections: Annotated[tuple[str, ...], NoDecode] = Field(
         DEFAULT_COLLECTIONS, min_length=1, description="registered collections, comma-separated NSIDs"
     )
@@ -168,14 +173,14 @@ class Settings(BaseSettings):
             raise ValueError("must be the URL of a relay, e.g. https://relay1.us-east.bsky.network")
         return value.rstrip("/")
 
-    @field_validator("collections", "listeners", "mappers", "typed_views", mode="before")
+    @field_validator("discover", "collections", "listeners", "mappers", "typed_views", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("collections")
+    @field_validator("discover", "collections")
     @classmethod
     def _check_collections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:

@@ -1,4 +1,4 @@
-"""The six sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
+"""The seven sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
 
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
@@ -10,6 +10,7 @@ import dagster as dg
 from parity_dagster.errors import ParityError
 from parity_dagster.orchestration.alerts import post_failed_checks, post_failed_run
 from parity_dagster.orchestration.dagster_compat import beta_parts
+from parity_dagster.orchestration.discovery import DISCOVER_ACCOUNTS, SECONDS_BETWEEN_LOOKS, look_for_lists
 from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
 from parity_dagster.orchestration.jobs import RUN_CHECKS, import_records
 from parity_dagster.orchestration.overview import REFRESH_OVERVIEW, SECONDS_BETWEEN_OVERVIEWS, look_for_changes
@@ -30,7 +31,8 @@ SECONDS_OF_REPORTING = 10.0
 
 
 def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
-    """Define the sensors; all are on until turned off in the UI, those that post alerts only if a webhook is set.
+    """Define the sensors; all are on until turned off in the UI, those that post alerts only if a webhook is set, and
+    the one that looks for accounts only if collections are named.
 
     Args:
         settings: of every tick; if None, each reads them from the environment.
@@ -68,6 +70,19 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         return dg.SensorResult(
             run_requests=look.requests, skip_reason=skipped, cursor=look.cursor, asset_events=look.events
         )
+
+    @dg.sensor(
+        job_name=DISCOVER_ACCOUNTS,
+        default_status=dg.DefaultSensorStatus.RUNNING if here().discover else dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        description=(
+            "Launches discover_accounts while a list of PARITY_DISCOVER has not been read to its end, a stretch at a "
+            "time, and once an hour to find accounts that are new. Off until PARITY_DISCOVER names collections."
+        ),
+    )
+    def discovery_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        look = look_for_lists(context.instance, here())
+        return look.request or dg.SkipReason(look.reason)
 
     @dg.sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -121,7 +136,15 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         def alert_on_check_failure(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
             return post_failed_checks(here(), context)
 
-    return [retry_sensor, did_list_sensor, report_sensor, overview_sensor, alert_on_run_failure, alert_on_check_failure]
+    return [
+        retry_sensor,
+        did_list_sensor,
+        discovery_sensor,
+        report_sensor,
+        overview_sensor,
+        alert_on_run_failure,
+        alert_on_check_failure,
+    ]
 
 
 daily_checks = dg.ScheduleDefinition(

@@ -7,10 +7,11 @@ reference implementations. Where that cannot be relied on, it is read from its s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from parity_dagster.errors import ListBusy
 from parity_dagster.models import Pair
@@ -26,6 +27,10 @@ NOTICING = "3s"
 """How long a list is waited for that somebody has."""
 # Beyond what they hold, temporary tables are read from files for each row.
 _TEMP_BUFFERS = "64MB"
+
+
+_LOCK: LiteralString = "hashtextextended('parity list ' || %(table)s || ' ' || %(server)s || ' ' || %(nsid)s, 0)"
+_LOCK_OF_WANTED: LiteralString = _LOCK.replace("%(nsid)s", "nsid")
 
 
 class ListPosition(NamedTuple):
@@ -77,9 +82,7 @@ def hold_list(conn: psycopg.Connection, table: str, server: str, collection: str
     """
     conn.execute(f"SET lock_timeout = '{NOTICING}'")
     try:
-        conn.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"parity list {table} {server} {collection}",)
-        )
+        conn.execute(f"SELECT pg_advisory_lock({_LOCK})", {"table": table, "server": server, "nsid": collection})
     except psycopg.errors.LockNotAvailable:
         raise ListBusy(
             f"{collection or 'the list of all accounts'} of {server} is being read by another process, which goes on"
@@ -187,6 +190,47 @@ def has_moved_on(conn: psycopg.Connection, position: ListPosition) -> bool:
 def note_error(conn: psycopg.Connection, position: ListPosition, error: str) -> None:
     """Note why a reading ended early."""
     conn.execute("UPDATE parity_discoveries SET error = %s WHERE id = %s", (storable(error), position.id))
+
+
+def due_lists(
+    conn: psycopg.Connection, table: str, server: str, collections: Sequence[str], *, rest: float, pause: float
+) -> list[str]:
+    """Of some collections, those whose list is to be gone on with and that nobody reads, longest waiting first.
+
+    Args:
+        rest: seconds after which a list that was read to its end is looked into again.
+        pause: seconds after a reading that brought nothing because of an error; doubled for each further one, up to
+            `rest`.
+    """
+    rows = conn.execute(
+        "SELECT nsid FROM unnest(%(collections)s::text[]) AS wanted(nsid) LEFT JOIN parity_discoveries d"
+        " ON d.state_table = to_regclass(quote_ident(%(table)s)) AND d.server = %(server)s AND d.collection = nsid"
+        " WHERE (d.id IS NULL OR d.tried_at + make_interval(secs => CASE"
+        " WHEN d.failures > 0 THEN least(%(pause)s * 2.0 ^ least(d.failures - 1, 30), greatest(%(pause)s, %(rest)s))"
+        " WHEN d.error IS NOT NULL THEN %(pause)s WHEN d.ended_at IS NOT NULL THEN %(rest)s ELSE 0 END) <= now())"
+        " AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        f" AND (classid::bigint << 32 | objid::bigint) = {_LOCK_OF_WANTED})"
+        " ORDER BY d.tried_at NULLS FIRST, nsid",
+        {
+            "table": table,
+            "server": server,
+            "collections": list(collections),
+            "rest": float(rest),
+            "pause": float(pause),
+        },
+    )
+    return [nsid for (nsid,) in rows]
+
+
+def find_discoveries(conn: psycopg.Connection, table: str) -> list[dict[str, Any]]:
+    """How far each list was read, the one that was asked for last first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "SELECT server, collection, accounts, queued, error, began_at, ended_at, tried_at FROM parity_discoveries"
+            " WHERE state_table = to_regclass(%s) ORDER BY tried_at DESC, id",
+            (f'"{table}"',),
+        ).fetchall()
 
 
 def count_known(conn: psycopg.Connection, table: str, dids: Sequence[str]) -> int:

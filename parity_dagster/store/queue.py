@@ -182,6 +182,17 @@ def enqueue(
     return [Pair(*row) for row in rows]
 
 
+def wait_more_than(connection: psycopg.Connection, table: str, most: int) -> bool:
+    """Whether more pairs than that are pending; costs no more the more there are."""
+    row = connection.execute(
+        sql.SQL("SELECT count(*) FROM (SELECT FROM {table} WHERE status = 'pending' LIMIT %s) some_of_them").format(
+            table=sql.Identifier(table)
+        ),
+        (most + 1,),
+    ).fetchone()
+    return row is not None and row[0] > most
+
+
 def find_resumable(connection: psycopg.Connection, table: str) -> list[Pair]:
     """Pairs that are not complete and that no live importer holds."""
     rows = connection.execute(
