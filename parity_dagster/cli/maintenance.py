@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from parity_dagster.cli.accounts import AccountFile, checked_collections, known_did
@@ -10,27 +12,51 @@ from parity_dagster.cli.selection import Chosen, selecting
 
 
 @click.command(short_help="Make or update the tables.")
-def migrate() -> None:
+@click.option("--sql", "only_print", is_flag=True, help="Only print what would be executed, as one transaction.")
+@click.option("--dagster", is_flag=True, help="Make Dagster's tables and the typed views, too, for roles that may not.")
+def migrate(only_print: bool, dagster: bool) -> None:
     """Make the tables, or bring them to this version; harmless to repeat.
 
     The embedded database is migrated by itself; a server of yours (PARITY_DATABASE_URL) needs this once, and
-    again after an upgrade. It happens in one transaction.
+    again after an upgrade. It happens in one transaction. docs/postgresql.md has the grants for a role that
+    migrates, one that imports and one that reads.
 
     \b
     Examples:
       parity migrate
       PARITY_DATABASE_URL=postgresql://user:password@host/database parity migrate
+      parity migrate --sql > migration.sql
+      parity migrate --dagster
 
     \b
-    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE.
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE, PARITY_TYPED_VIEWS.
     Exit code: 0; 1 if the database cannot be reached or refuses; 2 if a setting
       is wrong.
     """
     from parity_dagster.settings import load_settings
-    from parity_dagster.store.database import migrate as migrate_database
+    from parity_dagster.store.database import migrate as migrate_database, plan_migration
 
-    revision = migrate_database(load_settings())
+    if only_print and dagster:
+        raise click.UsageError("--sql and --dagster exclude each other: Dagster's tables are made by Dagster.")
+    settings = load_settings()
+    if only_print:
+        statements = plan_migration(settings)
+        if not statements:
+            click.echo("-- Nothing to do: the tables are at this version's revision.")
+            return
+        click.echo("BEGIN;\n" + "".join(f"{statement.strip()};\n" for statement in statements) + "COMMIT;")
+        return
+    revision = migrate_database(settings)
     click.echo(f"The tables are at revision {revision}.")
+    if dagster:
+        from parity_dagster.dagster_instance.storage import make_tables, storage_url
+        from parity_dagster.store.database import connect
+        from parity_dagster.store.typed import BLUESKY_VIEWS, make_view, registered_views
+
+        make_tables(storage_url(settings))
+        with closing(connect(settings, autocommit=True)) as conn:
+            made = sum(make_view(conn, view) for view in (*BLUESKY_VIEWS, *registered_views(settings)))
+        click.echo(f"Dagster's tables are there; {plural(made, 'typed view')} made.")
 
 
 @click.command("rebuild-states", short_help="Rebuild the state table from Dagster's metadata.")

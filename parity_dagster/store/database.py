@@ -102,6 +102,27 @@ def migrate(settings: Settings) -> str:
     return _migrate(url, settings)
 
 
+def plan_migration(settings: Settings) -> list[str]:
+    """The statements that `migrate` would execute, in their order; executed and rolled back to find them.
+
+    Raises:
+        DatabaseError: as `migrate` does.
+    """
+    from parity_dagster.store.migrations import upgrade
+
+    url = connection_url(settings)
+    with _reach(url, settings) as connection:
+        try:
+            _check(connection, url, settings)
+        except MigrationNeeded:
+            pass
+        else:
+            return []
+    statements: list[str] = []
+    upgrade(url, settings, rehearsal=statements)
+    return statements
+
+
 def _embedded_url(settings: Settings) -> str:
     import psycopg
 

@@ -8,8 +8,9 @@ the other.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from parity_dagster.errors import DatabaseError, MigrationNeeded, SettingsError
 from parity_dagster.settings import Settings, redact
@@ -27,16 +28,20 @@ LAST_COLUMN = {
 }
 """A column of the state table that each revision with a `STATE_TABLE` added."""
 
+_QUESTION = re.compile(r"\s*(select|show)\b", re.IGNORECASE)
+
 if TYPE_CHECKING:
+    import psycopg
     from alembic.config import Config
     from sqlalchemy import Connection
 
 
-def upgrade(url: str, settings: Settings) -> str:
+def upgrade(url: str, settings: Settings, *, rehearsal: list[str] | None = None) -> str:
     """Run the missing revisions in one transaction, one process at a time.
 
     Args:
         settings: `state_table` is read.
+        rehearsal: gets every statement that changes something, and everything is rolled back.
 
     Raises:
         MigrationNeeded: the database has a revision that this version does not know.
@@ -48,12 +53,21 @@ def upgrade(url: str, settings: Settings) -> str:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine("postgresql+psycopg://", creator=lambda: open_connection(url), poolclass=NullPool)
+    def connect() -> psycopg.Connection:
+        connection = open_connection(url)
+        if rehearsal is not None:
+            connection.cursor_factory = _recorder(rehearsal)
+        return connection
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection, connection.begin() as transaction:
             # Released by the end of the transaction, also behind a connection pooler.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            return _upgrade_to_head(connection, settings.state_table)
+            head = _upgrade_to_head(connection, settings.state_table)
+            if rehearsal is not None:
+                transaction.rollback()
+            return head
     except DBAPIError as exc:
         cause = exc.orig or exc
         cure = cure_for(cause, grants="let the role create tables (GRANT CREATE ON SCHEMA public TO …)")
@@ -63,6 +77,20 @@ def upgrade(url: str, settings: Settings) -> str:
         ) from None
     finally:
         engine.dispose()
+
+
+def _recorder(statements: list[str]) -> type[psycopg.Cursor[Any]]:
+    """A class of cursors that write down, parameters filled in, what they execute and what is not only a question."""
+    import psycopg
+
+    class Recorder(psycopg.ClientCursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+            text = self.mogrify(query, params)
+            if not _QUESTION.match(text) or "setval(" in text:
+                statements.append(text)
+            return super().execute(query, params, **options)
+
+    return Recorder
 
 
 def _upgrade_to_head(connection: Connection, state_table: str) -> str:
