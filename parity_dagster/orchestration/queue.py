@@ -1,12 +1,15 @@
 """The queue on Dagster's side: which runs to ask for, and what a run of the queue imports.
 
 Crashes between marking and launching are harmless: a batch without a run is asked for again under the same run
-key, which Dagster launches once, and a batch whose run has ended gives back what is left of it.
+key, which Dagster launches once, and a batch whose run has ended gives back what is left of it. What a run leaves that
+somebody has canceled is not launched again: who presses Terminate wants it to stop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import closing
+from functools import partial
 
 import dagster as dg
 
@@ -18,6 +21,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.queue import (
     dissolve_batch,
     find_left_over,
+    hold_batch,
     make_batches,
     open_batches,
     pairs_of_batch,
@@ -51,11 +55,21 @@ def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunR
         for batch in waiting:
             if batch not in runs:
                 unlaunched[batch] = 0
+            elif runs[batch].status is dg.DagsterRunStatus.CANCELED:
+                hold_batch(connection, table, batch, runs[batch].run_id)
+                ended += 1
             elif runs[batch].is_finished:
                 dissolve_batch(connection, table, batch, least=settings.retry_delay, most=LONGEST_WAIT)
                 ended += 1
         room = OPEN_BATCHES - len(waiting) + ended
-        new = make_batches(connection, table, settings.collections, size=PAIRS_PER_RUN, count=room)
+        new = make_batches(
+            connection,
+            table,
+            settings.collections,
+            size=PAIRS_PER_RUN,
+            count=room,
+            find_canceled=partial(_canceled, instance),
+        )
     return [_request(batch, pairs, settings) for batch, pairs in {**unlaunched, **new}.items()]
 
 
@@ -66,10 +80,19 @@ def _runs_of(instance: dg.DagsterInstance, batches: list[str]) -> dict[str, dg.D
     runs: dict[str, dg.DagsterRun] = {}
     for run in found:
         batch = run.tags[BATCH_TAG]
-        # a re-execution from the UI bears the same tag; as long as any of them is under way, the batch is
-        if batch not in runs or runs[batch].is_finished:
+        # a re-execution from the UI bears the same tag; as long as any of them is under way, the batch is,
+        # and else the newest says what became of it
+        if batch not in runs or (runs[batch].is_finished and not run.is_finished):
             runs[batch] = run
     return runs
+
+
+def _canceled(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
+    """Those of the runs that somebody has canceled; one whose process was ended otherwise has failed."""
+    if not run_ids:
+        return set()
+    statuses = [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED]
+    return set(instance.get_run_ids(filters=dg.RunsFilter(run_ids=list(run_ids), statuses=statuses)))
 
 
 def _request(batch: str, pairs: int, settings: Settings) -> dg.RunRequest:

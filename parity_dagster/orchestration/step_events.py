@@ -180,6 +180,8 @@ def import_in_step(
         keys = [str(to_partition_key(pair)) for pair in shown]
         plan_partitions(context.instance, context.run, context.get_step_execution_context().step.key, RECORDS_KEY, keys)
     began = time.monotonic()
+    results: list[ImportResult] | None = None
+    is_refused = False
     try:
         results = service.import_pairs(
             pairs,
@@ -190,8 +192,11 @@ def import_in_step(
             on_event=recorder,
         )
     except ParityError as exc:
+        is_refused = True
         raise dg.Failure(description=str(exc), allow_retries=False) from None
     finally:
+        if results is None and not is_refused:
+            context.log.info(STOPPED)
         # also when the run is canceled: what is committed shows
         recorder.flush()
     # before the run ends, so that they are never seen as failed
@@ -204,6 +209,12 @@ def import_in_step(
         raise dg.Failure(report.failure(), metadata=report.metadata(), allow_retries=False)
     yield dg.Output(None, metadata={**report.metadata(), ALREADY_RECORDED: True})
 
+
+STOPPED = (
+    "This run was stopped; every committed page is kept. If somebody has canceled it, what it leaves waits until "
+    "somebody asks for it: Re-execute, `parity import --resume`, `parity import DID`. Otherwise it is launched again "
+    "by itself."
+)
 
 NAMED_ACCOUNTS = 5
 """Accounts that a message names of each error; the metadata names more."""

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from parity_dagster.models import Pair
 from parity_dagster.store.freshness import FRESH_AT, age_of_stalest
+from parity_dagster.store.queue import IS_HELD
 from parity_dagster.store.state_tables import regclass
 
 
@@ -116,10 +117,13 @@ class ConsistencyQueries:
             return cursor.execute(self._sql(statement)).fetchall()
 
     def stuck(self, patience: timedelta) -> list[WaitingPair]:
-        """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while."""
+        """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while.
+
+        Without those of a canceled run, which wait because somebody wants it so.
+        """
         statement = (
             "SELECT did, collection, status, coalesce(next_attempt_at, updated_at) AS since FROM {table} s"
-            " WHERE (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL)"
+            f" WHERE (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL) AND NOT {IS_HELD}"
             " AND coalesce(next_attempt_at, updated_at) < now() - %(patience)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:

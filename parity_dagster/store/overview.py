@@ -12,6 +12,7 @@ from psycopg import sql
 from parity_dagster.errors import GONE
 from parity_dagster.models import Pair
 from parity_dagster.store.freshness import age_of_stalest
+from parity_dagster.store.queue import IS_HELD
 from parity_dagster.store.states import LIVE_IMPORTERS
 
 MOST = 15
@@ -223,8 +224,8 @@ def look_at_work(conn: psycopg.Connection[Any], table: str) -> Work:
             "SELECT concat_ws('-', pg_sequence_last_value(pg_get_serial_sequence('parity_importers', 'id')::regclass),"
             " pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass)),"
             " EXISTS (SELECT FROM {table} WHERE status = 'in_progress' AND importer_id IN ({live})),"
-            " EXISTS (SELECT FROM {table} WHERE batch IS NOT NULL)"
-            " OR EXISTS (SELECT FROM {table} WHERE status = 'in_progress'"
+            f" EXISTS (SELECT FROM {{table}} WHERE batch IS NOT NULL AND NOT {IS_HELD})"
+            f" OR EXISTS (SELECT FROM {{table}} WHERE status = 'in_progress' AND NOT {IS_HELD}"
             "  AND (next_attempt_at IS NULL OR next_attempt_at <= now()))"
             " OR EXISTS (SELECT FROM {table} WHERE status = 'pending' AND batch IS NULL"
             "  AND (next_attempt_at IS NULL OR next_attempt_at <= now()))"

@@ -2,13 +2,14 @@
 
 A batch is a mark on rows (`batch`), written when a run is about to be asked for. The run reads its pairs by this
 mark, and claiming a pair removes it. So a pair is never launched twice while its run waits, and what a run left
-behind, for whatever reason, can be found and launched again.
+behind, for whatever reason, can be found and launched again. What a run left behind that somebody has canceled is held:
+it has a mark that belongs to no run to come, until a person asks for the pair again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import LiteralString, NamedTuple
 from uuid import uuid4
 
@@ -20,6 +21,10 @@ from parity_dagster.store.states import FROM_THE_START, LIVE_IMPORTERS, LOCK_CLA
 
 LOCK = 2**31 - 1
 """Second key of the advisory lock under which batches are made; importers' numbers never get there."""
+
+HELD: LiteralString = "held:"
+"""What the mark of a held pair begins with; the id of the canceled run follows."""
+IS_HELD: LiteralString = f"coalesce(starts_with(batch, '{HELD}'), false)"
 
 _OLD = "s.error_code = 'interrupted'"
 _NEW = "s.error_code IS DISTINCT FROM 'interrupted'"
@@ -48,10 +53,18 @@ class DuePair(NamedTuple):
     did: str
     collection: str
     host: str | None
+    run_id: str | None = None
+    """The run that worked on it and did not complete it."""
 
 
 def make_batches(
-    connection: psycopg.Connection, table: str, collections: Collection[str], *, size: int, count: int
+    connection: psycopg.Connection,
+    table: str,
+    collections: Collection[str],
+    *,
+    size: int,
+    count: int,
+    find_canceled: Callable[[Collection[str]], Collection[str]] = lambda run_ids: (),
 ) -> dict[str, int]:
     """Mark what is due as batches, each to be imported by one run.
 
@@ -60,6 +73,7 @@ def make_batches(
     Args:
         collections: registered NSIDs; pairs of others wait until theirs is registered again.
         count: batches to make, at most.
+        find_canceled: tells which of some runs were canceled; what they left is held.
     """
     batches: dict[str, int] = {}
     if count < 1:
@@ -68,14 +82,22 @@ def make_batches(
         # one tick at a time, also if one that ran out of time still goes on
         connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, LOCK))
         due = _find_due(connection, table, collections, size * count)
+        canceled = set(find_canceled({pair.run_id for pair in due if pair.run_id is not None}))
+        for run_id in canceled:
+            _mark(connection, table, HELD + run_id, [pair for pair in due if pair.run_id == run_id])
+        due = [pair for pair in due if pair.run_id not in canceled]
         for chunk in _chunks(spread(due), size):
             name = uuid4().hex
-            connection.execute(
-                sql.SQL("UPDATE {table} SET batch = %s WHERE id = ANY(%s)").format(table=sql.Identifier(table)),
-                (name, [pair.id for pair in chunk]),
-            )
+            _mark(connection, table, name, chunk)
             batches[name] = len(chunk)
     return batches
+
+
+def _mark(connection: psycopg.Connection, table: str, name: str, pairs: Iterable[DuePair]) -> None:
+    connection.execute(
+        sql.SQL("UPDATE {table} SET batch = %s WHERE id = ANY(%s)").format(table=sql.Identifier(table)),
+        (name, [pair.id for pair in pairs]),
+    )
 
 
 def _find_due(connection: psycopg.Connection, table: str, collections: Collection[str], limit: int) -> list[DuePair]:
@@ -84,7 +106,8 @@ def _find_due(connection: psycopg.Connection, table: str, collections: Collectio
         if len(due) < limit:
             rows = connection.execute(
                 sql.SQL(
-                    "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds) FROM {table} s"
+                    "SELECT s.id, s.did, s.collection, coalesce(s.pds, i.pds),"
+                    " CASE WHEN s.status <> 'pending' THEN s.run_id END FROM {table} s"
                     " LEFT JOIN parity_identities i ON i.did = s.did"
                     f" WHERE s.batch IS NULL AND s.collection = ANY(%s) AND {part} LIMIT %s"
                     " FOR UPDATE OF s SKIP LOCKED"
@@ -98,7 +121,7 @@ def _find_due(connection: psycopg.Connection, table: str, collections: Collectio
 def open_batches(connection: psycopg.Connection, table: str) -> list[str]:
     """Batches with pairs that no run has taken up yet."""
     rows = connection.execute(
-        sql.SQL("SELECT DISTINCT batch FROM {table} WHERE batch IS NOT NULL ORDER BY 1").format(
+        sql.SQL(f"SELECT DISTINCT batch FROM {{table}} WHERE batch IS NOT NULL AND NOT {IS_HELD} ORDER BY 1").format(
             table=sql.Identifier(table)
         )
     ).fetchall()
@@ -133,12 +156,22 @@ def dissolve_batch(connection: psycopg.Connection, table: str, batch: str, *, le
     ).rowcount
 
 
+def hold_batch(connection: psycopg.Connection, table: str, batch: str, run_id: str) -> None:
+    """Hold the pairs that a canceled run did not take up."""
+    connection.execute(
+        sql.SQL("UPDATE {table} SET batch = %s WHERE batch = %s").format(table=sql.Identifier(table)),
+        (HELD + run_id, batch),
+    )
+
+
 AGAIN: LiteralString = (
     "status = 'pending', refresh = %(refresh)s, attempts = 0, next_attempt_at = NULL, run_id = NULL,"
-    f" importer_id = NULL, updated_at = now(), {FROM_THE_START}"
+    f" importer_id = NULL, updated_at = now(), {FROM_THE_START},"
+    f" batch = CASE WHEN starts_with(s.batch, '{HELD}') THEN NULL ELSE s.batch END"
 )
 IS_WANTED_AGAIN: LiteralString = (
-    "s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
+    f"starts_with(s.batch, '{HELD}') OR"
+    " s.status = 'failed' OR (s.status = 'completed' AND %(refresh)s) OR (%(reread)s AND NOT s.reread"
     " AND s.status <> 'completed' AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})))"
 )
 """Which rows `enqueue` makes pending again, and what of them it sets."""
@@ -205,13 +238,16 @@ def find_resumable(connection: psycopg.Connection, table: str) -> list[Pair]:
 
 
 def find_left_over(connection: psycopg.Connection, table: str, run_ids: Sequence[str]) -> list[Pair]:
-    """Pairs that one of these Dagster runs worked on last, that are not complete and that no live importer holds."""
+    """Pairs that one of these Dagster runs worked on last, or was to work on when it was canceled.
+
+    Without those that are complete or that a live importer holds.
+    """
     rows = connection.execute(
         sql.SQL(
-            "SELECT did, collection FROM {table} WHERE status <> 'completed' AND run_id = ANY(%s)"
+            "SELECT did, collection FROM {table} WHERE status <> 'completed' AND (run_id = ANY(%s) OR batch = ANY(%s))"
             " AND (importer_id IS NULL OR importer_id NOT IN ({live})) ORDER BY id"
         ).format(table=sql.Identifier(table), live=LIVE_IMPORTERS),
-        (list(run_ids),),
+        (list(run_ids), [HELD + run_id for run_id in run_ids]),
     ).fetchall()
     return [Pair(*row) for row in rows]
 

@@ -33,6 +33,7 @@ from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetw
 from parity_dagster.service import ImportService
 from parity_dagster.settings import DEFAULT_COLLECTIONS, Settings, load_settings
 from parity_dagster_tests.command_line import PROGRAM, variables
+from parity_dagster_tests.imports import query
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
@@ -328,7 +329,7 @@ def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_r
     assert all(network.network.log.cursors(did, POST).count(None) == 1 for did in dids)
 
 
-def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
+def test_what_a_canceled_run_leaves_waits_until_a_person_asks_for_it(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
     dids = accounts(network, 20)
@@ -346,7 +347,13 @@ def test_a_canceled_run_gives_its_pairs_back_and_the_queue_launches_them_again(
         run = instance.get_run_by_id(run_id)
         return run is not None and run.status is dg.DagsterRunStatus.CANCELED
 
+    def is_held() -> bool:
+        rows = query(project.settings, f"SELECT batch FROM {project.settings.state_table} WHERE status <> 'completed'")
+        return bool(rows) and {batch for (batch,) in rows} == {f"held:{run_id}"}
+
     project.wait_for(is_canceled)
+    project.wait_for(is_held)
+    assert project.parity("import", "--resume", "--queue").wait(60) == 0
     project.wait_for(lambda: project.is_complete(dids))
 
 

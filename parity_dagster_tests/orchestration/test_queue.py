@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import timedelta
 
 import dagster as dg
 import psycopg
@@ -14,8 +15,9 @@ from parity_dagster.orchestration.queue import BATCH_TAG, OPEN_BATCHES, QUEUE_TA
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
+from parity_dagster.store.consistency import ConsistencyQueries
 from parity_dagster.store.database import connect
-from parity_dagster.store.queue import make_batches, open_batches, pairs_of_batch
+from parity_dagster.store.queue import find_left_over, find_resumable, make_batches, open_batches, pairs_of_batch
 from parity_dagster.store.states import LOCK_CLASS
 from parity_dagster_tests.dagster_runs import materialized, row, run
 
@@ -107,6 +109,53 @@ def test_what_a_run_leaves_untouched_is_launched_again_after_a_pause(
     connection.execute(f"UPDATE {settings.state_table} SET next_attempt_at = now()")
     (again,) = launch_due(instance, settings)
     assert again.run_key != request.run_key
+
+
+def is_held(connection: psycopg.Connection, settings: Settings, pair: Pair) -> bool:
+    query = f"SELECT coalesce(starts_with(batch, 'held:'), false) FROM {settings.state_table} WHERE did = %s"
+    (found,) = connection.execute(query, (pair.did,)).fetchall()
+    return bool(found[0])
+
+
+def test_what_a_canceled_run_did_not_take_up_waits_until_a_person_asks_for_it(
+    settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection
+) -> None:
+    queue(settings, Pair(DID, POST))
+    (request,) = launch_due(instance, settings)
+    tags = {BATCH_TAG: request.tags[BATCH_TAG]}
+    instance.report_run_canceled(instance.create_run_for_job(_import_records(settings), tags=tags))
+    connection.execute(f"UPDATE {settings.state_table} SET updated_at = now() - interval '2 hours'")
+    for _ in range(2):
+        assert launch_due(instance, settings) == []
+    assert is_held(connection, settings, Pair(DID, POST))
+    assert ConsistencyQueries(connection, settings.state_table).stuck(timedelta(hours=1)) == []
+    queue(settings, Pair(DID, POST))
+    assert len(launch_due(instance, settings)) == 1
+
+
+@pytest.mark.parametrize("left", ["in_progress", "failed"])
+def test_what_a_canceled_run_has_begun_waits_and_what_a_killed_one_has_begun_does_not(
+    settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection, left: str
+) -> None:
+    canceled, killed = (instance.create_run_for_job(_import_records(settings)) for _ in range(2))
+    instance.report_run_canceling(canceled)
+    instance.report_run_failed(killed, "its process was killed")
+    pairs = invented(2)
+    queue(settings, *pairs)
+    for pair, run_id in zip(pairs, (canceled.run_id, killed.run_id), strict=True):
+        connection.execute(
+            f"UPDATE {settings.state_table} SET status = %s, run_id = %s, next_attempt_at = now() - interval '1 s'"
+            " WHERE did = %s",
+            (left, run_id, pair.did),
+        )
+    (request,) = launch_due(instance, settings)
+    assert pairs_of_batch(connection, settings.state_table, request.tags[BATCH_TAG]) == [pairs[1]]
+    instance.report_run_canceled(canceled)
+    assert [again.run_key for again in launch_due(instance, settings)] == [request.run_key]
+    assert is_held(connection, settings, pairs[0])
+    # Re-execute, and `parity import --resume`
+    assert find_left_over(connection, settings.state_table, [canceled.run_id]) == [pairs[0]]
+    assert pairs[0] in find_resumable(connection, settings.state_table)
 
 
 def test_a_pair_that_somebody_else_has_imported_meanwhile_does_not_fail_the_run(
