@@ -20,6 +20,7 @@ from parity_dagster.cli.doctor import doctor
 from parity_dagster.cli.exits import ParityGroup, debugging
 from parity_dagster.cli.export import export
 from parity_dagster.cli.failed_records import failed_records
+from parity_dagster.cli.forget import forget
 from parity_dagster.cli.import_command import import_
 from parity_dagster.cli.maintenance import migrate, prune, rebuild_states, reset
 from parity_dagster.cli.metrics import metrics
@@ -66,6 +67,7 @@ for _command in (
     import_status,
     export,
     reset,
+    forget,
     failed_records,
     verify,
     doctor,

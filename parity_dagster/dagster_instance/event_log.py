@@ -140,6 +140,17 @@ class ParityEventLogStorage(PostgresEventLogStorage):
         with self.index_transaction() as connection:
             for start in range(0, len(partition_keys), PARTITIONS_PER_STATEMENT):
                 self._detach(connection, asset_key, partition_keys[start : start + PARTITIONS_PER_STATEMENT])
+        self._remember_newest(asset_key)
+
+    def delete_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> int:
+        """Delete the events of partitions of an asset, on the pages of their runs, too; says how many there were."""
+        with self.index_transaction() as connection:
+            ids = self._detach(connection, asset_key, partition_keys)
+            connection.execute(db.delete(SqlEventLogStorageTable).where(SqlEventLogStorageTable.c.id.in_(ids)))
+        self._remember_newest(asset_key)
+        return len(ids)
+
+    def _remember_newest(self, asset_key: dg.AssetKey) -> None:
         newest = self.fetch_materializations(asset_key, limit=1).records
         with self.index_connection() as connection:
             connection.execute(
@@ -152,7 +163,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
                 )
             )
 
-    def _detach(self, connection: db.Connection, asset_key: dg.AssetKey, keys: Sequence[str]) -> None:
+    def _detach(self, connection: db.Connection, asset_key: dg.AssetKey, keys: Sequence[str]) -> list[int]:
         events = SqlEventLogStorageTable
         ids = [
             row[0]
@@ -164,6 +175,7 @@ class ParityEventLogStorage(PostgresEventLogStorage):
             )
         ]
         connection.execute(db.delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(ids)))
+        return ids
 
 
 def forget_wiped(settings: Settings, partitions: Iterable[str] | None) -> int:

@@ -1,0 +1,115 @@
+"""Removing an account altogether: its records, what is known of them, and its imports in every project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from zlib import crc32
+
+import psycopg
+from psycopg import sql
+
+from parity_dagster.errors import DatabaseError, PairBusy
+from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS
+from parity_dagster.store.states import LIVE_IMPORTERS
+
+OF_ACCOUNTS = (
+    "atproto_records", "parity_failed_records", "parity_tombstones", "parity_announcements", "parity_named_accounts",
+    "parity_identities",
+)  # fmt: skip
+"""Tables that have a row, or rows, of an account. State tables and pages of walks are besides."""
+
+
+class Forgotten(NamedTuple):
+    """What was removed of an account."""
+
+    did: str
+    imports: int
+    records: int
+    failed_records: int
+    collections: list[str]
+    """Of which anything was known."""
+
+
+def count_account(connection: psycopg.Connection, did: str) -> Forgotten:
+    """What `forget_account` would remove."""
+    tables = _state_tables(connection)
+    rows = [sql.SQL("SELECT collection, 1 AS imports FROM {} WHERE did = %(did)s").format(table) for table in tables]
+    imports = connection.execute(
+        sql.SQL("SELECT collection, sum(imports)::bigint FROM ({}) s GROUP BY 1").format(
+            sql.SQL(" UNION ALL ").join(rows)
+        ),
+        {"did": did},
+    ).fetchall()
+    records = connection.execute(
+        "SELECT collection, count(*) FROM atproto_records WHERE did = %s GROUP BY 1", (did,)
+    ).fetchall()
+    failed = connection.execute(
+        "SELECT collection, count(*) FROM parity_failed_records WHERE did = %s GROUP BY 1", (did,)
+    ).fetchall()
+    known = {collection for collection, _ in (*imports, *records, *failed)}
+    sums = (sum(count for _, count in counts) for counts in (imports, records, failed))
+    return Forgotten(did, next(sums), next(sums), next(sums), sorted(known))
+
+
+def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
+    """Remove an account in one transaction.
+
+    Rows of mappers' tables go with their records if a foreign key says so.
+
+    Raises:
+        PairBusy: somebody imports it at this moment; nothing is removed.
+        DatabaseError: this role may not write another project's state table; nothing is removed.
+    """
+    with connection.transaction():
+        tables = _state_tables(connection)
+        ids: list[tuple[sql.Composed, list[int]]] = []
+        for table in tables:
+            # in the order in which all lock rows; whoever claims one of them waits, and begins anew
+            rows = connection.execute(
+                sql.SQL(
+                    "SELECT id, coalesce(importer_id IN ({live}), false), collection FROM {table} WHERE did = %s"
+                    " ORDER BY id FOR UPDATE"
+                ).format(live=LIVE_IMPORTERS, table=table),
+                (did,),
+            ).fetchall()
+            if busy := [collection for _, is_busy, collection in rows if is_busy]:
+                raise PairBusy(
+                    f"{did} is being imported at this moment ({', '.join(busy)}); cancel that first, or wait"
+                )
+            ids.append((table, [state_id for state_id, _, _ in rows]))
+        found = count_account(connection, did)
+        _keep_events_away(connection, did, found.collections)
+        for table, state_ids in ids:
+            connection.execute(
+                sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
+                    sql.SQL("{}::regclass").format(sql.Literal(table.as_string()))
+                ),
+                (state_ids,),
+            )
+            connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table), (state_ids,))
+        for name in OF_ACCOUNTS:
+            connection.execute(sql.SQL("DELETE FROM {} WHERE did = %s").format(sql.Identifier(name)), (did,))
+    return found
+
+
+def _state_tables(connection: psycopg.Connection) -> list[sql.Composed]:
+    """The state tables of all projects, in the order in which rows are locked."""
+    rows = connection.execute(
+        "SELECT nspname, relname, has_table_privilege(c.oid, 'SELECT, UPDATE, DELETE') FROM parity_state_tables p"
+        " JOIN pg_class c ON c.oid = p.state_table JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY p.state_table"
+    ).fetchall()
+    for schema, name, may_write in rows:
+        if not may_write:
+            raise DatabaseError(
+                f"this role may not write the state table {schema}.{name}, whose project shares the records; let a role"
+                " forget the account that may"
+            )
+    return [sql.SQL("{}").format(sql.Identifier(schema, name)) for schema, name, _ in rows]
+
+
+# I7
+def _keep_events_away(connection: psycopg.Connection, did: str, collections: Iterable[str]) -> None:
+    """Live events of the account wait until the transaction ends, and are then the first that is known of it."""
+    buckets = sorted({crc32(f"{did}/{collection}".encode()) % LOCK_BUCKETS for collection in collections})
+    connection.execute("SELECT pg_advisory_xact_lock(%s, bucket) FROM unnest(%s::int[]) bucket", (LOCK_CLASS, buckets))

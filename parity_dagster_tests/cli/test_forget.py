@@ -1,0 +1,136 @@
+"""`parity forget`: nothing is left of an account, and nothing is taken of another."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+from collections.abc import Iterator
+from contextlib import closing
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg import sql
+
+from parity_dagster.dagster_instance.keys import RECORDS_KEY
+from parity_dagster.dagster_instance.storage import parity_instance
+from parity_dagster.models import Pair
+from parity_dagster.orchestration.partitions import DIDS
+from parity_dagster.orchestration.report import report_pending
+from parity_dagster.sample_network import LIKE, POST, Running
+from parity_dagster.service import ImportService
+from parity_dagster.settings import Settings
+from parity_dagster.store.database import connect
+from parity_dagster.store.states import LOCK_CLASS
+from parity_dagster_tests.command_line import call, start
+from parity_dagster_tests.dagster_runs import run
+
+
+@pytest.fixture(scope="session")
+def template_database(template_with_dagster: str) -> str:
+    return template_with_dagster
+
+
+@pytest.fixture
+def settings(settings_of_environment: Settings) -> Settings:
+    return settings_of_environment
+
+
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    with parity_instance() as found:
+        yield found
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Iterator[psycopg.Connection]:
+    with closing(connect(settings, autocommit=True)) as opened:
+        yield opened
+
+
+def tables_with(connection: psycopg.Connection, did: str) -> list[str]:
+    """Every table of ours, and of Dagster's partitions and events, that names the account."""
+    columns = connection.execute(
+        "SELECT c.table_schema, c.table_name, c.column_name FROM information_schema.columns c"
+        " JOIN information_schema.tables t USING (table_schema, table_name) WHERE t.table_type = 'BASE TABLE'"
+        " AND c.table_schema NOT IN ('pg_catalog', 'information_schema')"
+        " AND (c.column_name IN ('did', 'partition') OR c.table_name = 'asset_event_tags')"
+        " AND c.data_type IN ('text', 'character varying')"
+    ).fetchall()
+    found = []
+    for schema, table, column in columns:
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {} LIKE %s").format(
+            sql.Identifier(schema, table), sql.Identifier(column)
+        )
+        (count,) = connection.execute(query, (f"%{did}%",)).fetchall()[0]
+        found += [table] * (count > 0)
+    return sorted(set(found))
+
+
+def test_nothing_is_left_of_an_account_and_everything_of_others(
+    settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection, network: Running
+) -> None:
+    gone, kept = (network.network.add_account({POST: 130, LIKE: 3}) for _ in range(2))
+    network.network.add_odd(gone, POST, ["nul"])
+    config = {"dids": [gone, kept]}
+    assert run(settings, instance, "import_records", config=config).success
+    with ImportService(settings) as service:
+        service.import_pairs([Pair(gone, LIKE)], reread=True)
+        service.delete_record(f"at://{gone}/{LIKE}/gone", "3l3qo2vuowo2b")
+        service.show_in_dagster([gone])
+    before = tables_with(connection, gone)
+    assert {"atproto_records", "parity_failed_records", "parity_tombstones", "event_logs", "dynamic_partitions"} <= {
+        *before
+    }
+    refused = call("forget", gone)
+    assert refused.exit_code == 2
+    assert "--yes" in refused.output
+    result = call("forget", gone, "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    (removed,) = json.loads(result.stdout)
+    assert (removed["imports"], removed["records"], removed["failed_records"]) == (2, 133, 1)
+    assert tables_with(connection, gone) == []
+    assert instance.get_dynamic_partitions(DIDS) == [kept]
+    # what reports later does not bring it back, and others are as they were
+    report_pending(instance, settings)
+    assert instance.get_dynamic_partitions(DIDS) == [kept]
+    assert instance.get_materialized_partitions(RECORDS_KEY) == {f"{POST}|{kept}", f"{LIKE}|{kept}"}
+    with ImportService(settings) as service:
+        assert service.is_imported(kept, POST)
+        assert service.import_user_collection(gone, POST).records_synced == 130, "asked for again, it is imported again"
+
+
+def test_an_account_that_is_being_imported_is_not_forgotten(
+    settings: Settings, connection: psycopg.Connection, network: Running
+) -> None:
+    did, other = (network.network.add_account({POST: 3}) for _ in range(2))
+    with ImportService(settings) as service:
+        service.import_user_collection(did, POST)
+        service.import_user_collection(other, POST)
+    connection.execute("SELECT pg_advisory_lock(%s, 99)", (LOCK_CLASS,))
+    connection.execute(
+        "UPDATE parity_import_states SET status = 'in_progress', importer_id = 99 WHERE did = %s", (did,)
+    )
+    result = call("forget", did, other, "--yes")
+    assert result.exit_code == 1
+    assert "is being imported at this moment" in result.output
+    assert "atproto_records" in tables_with(connection, did)
+    assert tables_with(connection, other) == []
+
+
+def test_on_a_terminal_it_says_what_is_held_and_asks(
+    settings: Settings, connection: psycopg.Connection, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    with ImportService(settings) as service:
+        service.import_user_collection(did, POST)
+    for answer, is_held in (("n", True), ("y", False)):
+        ours, theirs = pty.openpty()
+        with start("forget", did, stdin=theirs) as process:
+            os.write(ours, f"{answer}\n".encode())
+            _, said = process.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        assert f"{did}, 1 import, 3 records, 0 failed records" in said
+        assert ("atproto_records" in tables_with(connection, did)) is is_held
