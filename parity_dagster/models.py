@@ -347,6 +347,8 @@ class DiscoveryPlan:
     servers: int
     """Servers that the accounts are taken to live on: as many as are known, at least one. Each is taken to answer ten
     requests a second, as the reference implementation does."""
+    lookup_rate: float
+    """Look-ups a second that the PLC directory is taken to answer: what is set, or the usual pace."""
     estimates: tuple[ImportEstimate, ...]
     """By pages, and by repositories."""
 

@@ -222,7 +222,7 @@ def _print_plan(plan: DiscoveryPlan, settings: Settings) -> None:
     collections = ", ".join(plan.collections)
     click.echo(
         f"{plural(plan.accounts, 'account')}, {plan.known:,} of them known. To import:"
-        f" {plural(plan.missing_pairs, 'collection')} of {plural(plan.missing_accounts, 'account')} ({collections})."
+        f" {plural(plan.missing_pairs, 'pair')} of {plural(plan.missing_accounts, 'account')} ({collections})."
     )
     if plan.missing_pairs:
         write_table(
@@ -230,8 +230,8 @@ def _print_plan(plan: DiscoveryPlan, settings: Settings) -> None:
             ((_SOURCES[one.source], f"{one.requests:,}", f"{one.hours:,.1f}") for one in plan.estimates),
         )
         click.echo(
-            f"Reckoned with {plan.pages_per_pair:,.1f} pages per collection, {plural(plan.servers, 'server')} that"
-            " answer ten requests a second each, and twenty look-ups a second in the PLC directory."
+            f"Reckoned with {plan.pages_per_pair:,.1f} pages per pair, ten requests a second from each of"
+            f" {plural(plan.servers, 'server')}, and {plan.lookup_rate:g} look-ups a second in the PLC directory."
         )
     if unregistered := [nsid for nsid in plan.collections if nsid not in settings.collections]:
         click.echo(f"Not registered yet: {', '.join(unregistered)}; add it to PARITY_COLLECTIONS before importing.")

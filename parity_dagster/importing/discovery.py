@@ -383,6 +383,7 @@ class Survey:
             missing.pairs,
             pages,
             servers,
+            self._plc_rate,
             (
                 self._estimate("list", missing.lookups, by_pages, servers),
                 # the key that an account signs with is looked up afresh

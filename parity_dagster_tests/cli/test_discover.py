@@ -92,7 +92,7 @@ def test_a_dry_run_says_how_many_there_are_and_what_they_take(
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].endswith("5 accounts, 1 of them known; 2 repeated entries; 17 invalid entries.")
-    assert lines[1] == f"5 accounts, 1 of them known. To import: 8 collections of 4 accounts ({POST}, {LIKE})."
+    assert lines[1] == f"5 accounts, 1 of them known. To import: 8 pairs of 4 accounts ({POST}, {LIKE})."
     assert [line.split()[0] for line in lines[2:5]] == ["source", "list", "repo"]
     assert pending(settings) == set()
     plan = json.loads(call("discover", POST, "--dry-run", "--json", env=env).stdout)
