@@ -77,6 +77,7 @@ from .models import (
     ImportState as ImportState,
     ImportStatus as ImportStatus,
     Pair as Pair,
+    Refreshing as Refreshing,
     RetryResult as RetryResult,
     Verification as Verification,
 )

@@ -278,6 +278,19 @@ class RetryResult(NamedTuple):
     """Records that still cannot be stored."""
 
 
+class Refreshing(NamedTuple):
+    """What one look at stale copies did."""
+
+    confirmed: int = 0
+    """Pairs that the lists of their hosts show to be as they were imported."""
+    queued: int = 0
+    """Pairs that are newly pending, to be read again where their accounts have changed."""
+    pages: int = 0
+    """Pages of lists that were read for it."""
+    stalest_seconds: float | None = None
+    """Since the stalest complete copy was read or confirmed; None if there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """What one call has read of a list of accounts."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from parity_dagster.errors import CollectionNotRegistered, DatabaseError, ParityError
+from parity_dagster.errors import CollectionNotRegistered, DatabaseError, ParityError, SettingsError
 from parity_dagster.events import (
     ImportCompleted,
     ImportEvent,
@@ -36,11 +37,13 @@ from parity_dagster.models import (
     ImportState,
     ImportStatus,
     Pair,
+    Refreshing,
     RetryResult,
     Source,
     Verification,
 )
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.freshness import age_of_stalest
 from parity_dagster.store.known import enqueue_known, pairs_after
 from parity_dagster.store.listing import find_states, stream_failed_records
 from parity_dagster.store.outbox import Recipients, hold_run, name_accounts
@@ -510,6 +513,31 @@ class ImportService:
         """
         nsids = self._registered(collections)
         return self._ask(lambda conn: enqueue_known(conn, self._table, nsids, refresh=refresh, reread=reread))
+
+    def refresh_stale(self, every: timedelta | None = None, *, seconds: float = 15.0) -> Refreshing:
+        """Confirm or queue the stalest copies, as the sensor `refresh_sensor` does at each look.
+
+        Hosts of which we hold many accounts are asked for the list of all of theirs, and what it shows to be unchanged
+        is confirmed; all else is queued to be read again, and a pair whose account has not changed costs its run one
+        question. A list is gone on with by the next call.
+
+        Args:
+            every: age at which a copy is due; `PARITY_REFRESH_EVERY` if not given.
+            seconds: after which nothing new is begun.
+
+        Returns:
+            What was done.
+
+        Raises:
+            SettingsError: neither says how old a copy may be.
+            DatabaseError: there is no database to work with; what was committed stays.
+        """
+        age = every or self.settings.refresh_every
+        if age is None:
+            raise SettingsError("say how old a copy may become: set PARITY_REFRESH_EVERY, e.g. to 7d")
+        done = self._loop.call(lambda opened: opened.refresh_stale(age, seconds))
+        stalest = self._ask(lambda conn: age_of_stalest(conn, self._table, self.settings.collections))
+        return done._replace(stalest_seconds=stalest)
 
     def show_in_dagster(self, dids: Iterable[str]) -> None:
         """Have accounts shown in Dagster even if `PARITY_PARTITION_LIMIT` accounts are shown already.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -104,6 +105,13 @@ class Settings(BaseSettings):
         le=10_000,
         description="days without any import after which views and overview count as stale in Dagster; 0 for never",
     )
+    refresh_every: timedelta | None = Field(
+        None,
+        ge=timedelta(minutes=1),
+        le=timedelta(days=3650),
+        description="age at which a complete copy is confirmed or read again by itself, e.g. `7d` or `12h`; off unless"
+        " set",
+    )
     inbox: Path = Field(Path("inbox"), description="folder watched for dropped lists of DIDs (*.txt)")
     log_format: Literal["text", "json"] = Field(
         "text", description="form of the log lines on stderr; json has did, collection, pds and run_id as fields"
@@ -173,6 +181,16 @@ class Settings(BaseSettings):
             raise ValueError("must be the URL of a relay, e.g. https://relay1.us-east.bsky.network")
         return value.rstrip("/")
 
+    @field_validator("refresh_every", mode="before")
+    @classmethod
+    def _read_duration(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            found = _DURATION.fullmatch(value.strip())
+            if not found:
+                raise ValueError("a number and a unit are needed, as in 7d, 12h or 30m")
+            return timedelta(seconds=int(found[1]) * _SECONDS[found[2].lower()])
+        return value
+
     @field_validator("discover", "collections", "listeners", "mappers", "typed_views", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -218,6 +236,8 @@ def _is_web_url(text: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
 
 
+_DURATION = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII | re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _WEBHOOK = re.compile(r"https?://[^\s/]+")
 _PYTHON_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 

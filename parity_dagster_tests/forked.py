@@ -28,6 +28,19 @@ def start_import(
     return process, begun
 
 
+def start_refresh(settings: Settings) -> ForkServerProcess:
+    """Start a process that looks for stale copies once."""
+    process = _processes.Process(target=_refresh, args=(settings,))
+    process.start()
+    return process
+
+
+def _refresh(settings: Settings) -> None:
+    logging.disable()
+    with ImportService(settings, report=False) as service:
+        service.refresh_stale()
+
+
 def start_discovery(settings: Settings, nsid: str) -> ForkServerProcess:
     """Start a process that queues the accounts of a collection."""
     process = _processes.Process(target=_discover, args=(settings, nsid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def test_the_missions_defaults_hold_without_any_variable():
         ("PLC_URL", "https://plc.directory,"),
         ("PLC_RATE", "0"),
         ("WRITERS", "0"),
+        ("REFRESH_EVERY", "7"),
+        ("REFRESH_EVERY", "weekly"),
+        ("REFRESH_EVERY", "59s"),
+        ("REFRESH_EVERY", "999999w"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_variables_name(monkeypatch, name, value):
@@ -65,6 +70,13 @@ def test_collections_are_a_list_with_commas_each_once(monkeypatch):
 def test_mirrors_of_the_directory_are_a_list_with_commas_each_once(monkeypatch):
     monkeypatch.setenv("PARITY_PLC_URL", "https://plc.directory/, https://plc.example.com ,https://plc.directory")
     assert load_settings().plc_urls == ("https://plc.directory", "https://plc.example.com")
+
+
+@pytest.mark.parametrize(("value", "hours"), [("7d", 168), ("12h", 12), ("90m", 1.5), (" 1 W", 168)])
+def test_an_age_is_a_number_and_a_unit(monkeypatch, value, hours):
+    assert load_settings().refresh_every is None
+    monkeypatch.setenv("PARITY_REFRESH_EVERY", value)
+    assert load_settings().refresh_every == timedelta(hours=hours)
 
 
 def test_a_password_does_not_show_in_the_settings(monkeypatch):

@@ -193,7 +193,7 @@ def parse_page(body: bytes, *, allow_private: bool) -> AccountPage:
     if cursor is not None and (len(cursor) > MAX_CURSOR or "\0" in cursor):
         raise MalformedAnswer(f"a page of a list of accounts has the cursor {one_line(cursor, 40)}…")
     page = AccountPage(cursor=cursor or None)
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     latest = datetime.now(UTC) + MAX_CLOCK_SKEW
     for entry in entries:
         try:
@@ -203,13 +203,17 @@ def parse_page(body: bytes, *, allow_private: bool) -> AccountPage:
         except InvalidIdentifier:
             page.invalid += 1
             continue
-        if did in seen:
-            page.repeated += 1
-            continue
-        seen.add(did)
         # as with `latest_rev`, one far in the future is none
         rev = entry.rev if entry.rev and is_valid_tid(entry.rev) and tid_time(entry.rev) < latest else None
-        page.accounts.append(ListedAccount(did, rev, _status(entry)))
+        account = ListedAccount(did, rev, _status(entry))
+        if did in seen:
+            page.repeated += 1
+            before = page.accounts[seen[did]]
+            if account != before:  # a list that says two things has said neither
+                page.accounts[seen[did]] = before._replace(rev=None)
+            continue
+        seen[did] = len(page.accounts)
+        page.accounts.append(account)
     return page
 
 

@@ -19,11 +19,12 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future, wait as wait_for
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parity_dagster.errors import Interrupted
 from parity_dagster.importing.gc_thresholds import relaxed_gc
-from parity_dagster.models import Pair, RetryResult
+from parity_dagster.models import Pair, Refreshing, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.sessions import Database
@@ -361,6 +362,13 @@ class Connections:
         )
         with relaxed_gc():
             await importer.run(pairs)
+
+    async def refresh_stale(self, every: timedelta, seconds: float) -> Refreshing:
+        """See `importing.freshness`."""
+        from parity_dagster.importing.freshness import Refresher
+
+        refresher = Refresher(self._settings, self._database, lambda: self.network, every=every, seconds=seconds)
+        return await refresher.run()
 
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle."""

@@ -1,4 +1,4 @@
-"""The seven sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
+"""The sensors and the schedule: when something happens by itself; what happens stands in the modules they call.
 
 Annotations here are evaluated (no `from __future__ import annotations`), because Dagster reads them.
 """
@@ -15,6 +15,7 @@ from parity_dagster.orchestration.inbox import look_into_inbox, read_did_list
 from parity_dagster.orchestration.jobs import RUN_CHECKS, import_records
 from parity_dagster.orchestration.overview import REFRESH_OVERVIEW, SECONDS_BETWEEN_OVERVIEWS, look_for_changes
 from parity_dagster.orchestration.queue import launch_due
+from parity_dagster.orchestration.refreshing import refresh_stale
 from parity_dagster.orchestration.report import report_pending
 from parity_dagster.settings import Settings, load_settings
 
@@ -26,6 +27,7 @@ warnings.filterwarnings(
 SECONDS_BETWEEN_TICKS = 3
 """Below the five seconds at which the daemon looks, because it skips every other look at a sensor whose turn comes a
 moment later. A tick with nothing to do costs some milliseconds."""
+SECONDS_BETWEEN_REFRESHES = 30
 SECONDS_OF_REPORTING = 10.0
 """After which a tick of the report begins no further batch; Dagster gives up a tick that takes a minute."""
 
@@ -114,6 +116,19 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         context.update_cursor(look.cursor)
         return dg.RunRequest(run_key=None)
 
+    @dg.sensor(
+        default_status=(
+            dg.DefaultSensorStatus.STOPPED if here().refresh_every is None else dg.DefaultSensorStatus.RUNNING
+        ),
+        minimum_interval_seconds=SECONDS_BETWEEN_REFRESHES,
+        description=(
+            "Keeps copies from becoming older than PARITY_REFRESH_EVERY: hosts of which many are held are asked for "
+            "the list of their accounts, which confirms what has not changed; the stalest of all others are queued."
+        ),
+    )
+    def refresh_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(refresh_stale(here()))
+
     is_set = here().alert_webhook is not None
     alerting = dg.DefaultSensorStatus.RUNNING if is_set else dg.DefaultSensorStatus.STOPPED
     with beta_parts():
@@ -142,6 +157,7 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         discovery_sensor,
         report_sensor,
         overview_sensor,
+        refresh_sensor,
         alert_on_run_failure,
         alert_on_check_failure,
     ]

@@ -10,6 +10,7 @@ from parity_dagster.sample_network.wrong_archives import WRONG_ARCHIVES
 ACCOUNT_LIES: dict[str, str] = {
     "repeated": "every page begins with the account that ended the one before, and names its first one twice",
     "invalid": "every page has entries that name no account: odd DIDs, none, or no objects",
+    "two-revs": "listRepos names the first account of each page once more, with a revision that it had long ago",
     "no-rev": "listRepos leaves out head, rev, active and status",
     "old-rev": "listRepos shows a revision that the repository had long ago",
     "future-rev": "listRepos shows a revision that no repository has yet",

@@ -105,6 +105,8 @@ def _answer(
     rows: list[Any] = [row(did) for did in dids[start:stop]]
     if "repeated" in behaviour.account_lies and rows:
         rows = [row(dids[max(0, start - 1)]), rows[0], *rows]
+    if "two-revs" in behaviour.account_lies and rows:
+        rows.append({**rows[0], "rev": _LONG_AGO})
     if "invalid" in behaviour.account_lies:
         rows[len(rows) // 2 : len(rows) // 2] = _NO_ACCOUNTS
     following = _spell(dids, stop) if stop - start == limit else ""

@@ -37,8 +37,10 @@ _DUE = (
     " AND (s.importer_id IS NULL OR s.importer_id NOT IN ({live})) ORDER BY s.id",
     # failed in a way that may pass, and the pause is over
     f"{_NEW} AND s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
-    # queued, oldest first
-    "s.status = 'pending' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now()) ORDER BY s.id",
+    # queued, oldest first; what is only to be read again waits for what was never read
+    "s.status = 'pending' AND NOT s.refresh AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"
+    " ORDER BY s.id",
+    "s.status = 'pending' AND s.refresh AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now()) ORDER BY s.id",
     # last, what has had a run's time already and is not done
     f"{_OLD} AND s.status = 'failed' AND s.next_attempt_at <= now() ORDER BY s.next_attempt_at",
     f"{_OLD} AND s.status = 'in_progress' AND (s.next_attempt_at IS NULL OR s.next_attempt_at <= now())"

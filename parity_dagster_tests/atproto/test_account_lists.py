@@ -83,6 +83,14 @@ def test_accounts_of_a_server_come_with_revision_and_status(network: Running) ->
         ] * 2
 
 
+def test_a_page_that_shows_two_revisions_of_an_account_shows_none(network: Running) -> None:
+    first, second = (network.network.add_account({POST: 1}) for _ in range(2))
+    network.network.behave(host="pds-1", account_lies=("two-revs",))
+    (page,) = read(network.pds_urls["pds-1"], None)
+    assert page.accounts == [ListedAccount(first, None), ListedAccount(second, network.network.rev(second))]
+    assert page.repeated == 1
+
+
 def test_what_names_no_account_is_counted(network: Running) -> None:
     listed = [network.network.add_account({POST: 1}) for _ in range(3)]
     network.network.behave(host="relay", account_lies=("invalid", "repeated"))

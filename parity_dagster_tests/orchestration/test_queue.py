@@ -226,6 +226,19 @@ def test_hosts_take_turns_within_a_batch_and_accounts_stay_together(
     assert all(first.did == second.did for first, second in zip(order[::2], order[1::2], strict=True))
 
 
+def test_what_is_only_to_be_read_again_waits_for_what_was_never_read(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    again, first = invented(4)[:2], invented(4)[2:]
+    queue(settings, *again, *first)
+    connection.execute(
+        f"UPDATE {settings.state_table} SET refresh = true WHERE did = ANY(%s)", ([p.did for p in again],)
+    )
+    for expected in (first, again):
+        (batch,) = make_batches(connection, settings.state_table, settings.collections, size=2, count=1)
+        assert sorted(pairs_of_batch(connection, settings.state_table, batch)) == expected
+
+
 def test_a_long_queue_is_launched_bit_by_bit_and_each_pair_in_one_batch(
     settings: Settings, connection: psycopg.Connection
 ) -> None:

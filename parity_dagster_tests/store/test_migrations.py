@@ -45,7 +45,7 @@ TABLES = {
     "parity_tombstones",
     "parity_announcements",
     "parity_named_accounts",
-    "parity_host_sweeps",
+    "parity_host_lists",
     "parity_state_tables",
     "parity_upgrades",
     "parity_discoveries",
