@@ -46,7 +46,7 @@ class Mutant(NamedTuple):
 WALK, TASK, BATCH = "importing/walk.py", "importing/pair_task.py", "importing/batch.py"
 WRITER, CLAIMS, RETRY_POLICY = "importing/writer.py", "importing/claims.py", "importing/retry_policy.py"
 PAGES, WALK_PAGES, LIVE, STATES = "store/pages.py", "store/walk_pages.py", "store/live.py", "store/states.py"
-QUEUE = "store/queue.py"
+QUEUE, DISCOVERIES, DISCOVERY = "store/queue.py", "store/discoveries.py", "importing/discovery.py"
 
 MUTANTS = (
     Mutant("unchanged-with-failed", "condition left out: a pair with failed records is taken as unchanged", WALK,
@@ -203,6 +203,26 @@ MUTANTS = (
     Mutant("one-try-more", "off by one: a failing pair is tried once more than PARITY_RETRY_ATTEMPTS says",
            RETRY_POLICY, "attempts < settings.retry_attempts", "attempts <= settings.retry_attempts",
            ("test_errors_and_retries",)),
+    Mutant("place-lost-at-the-end", "condition left out: a list that has ended begins at its start again", DISCOVERIES,
+           "        cursor=following or position.cursor,\n", "        cursor=following,\n", ("test_discovery",)),
+    Mutant("sorted-list-gone-on-with", "condition left out: new accounts in the middle of a list are never met",
+           DISCOVERIES, " AND (is_sorted OR began_at < now()", " AND (began_at < now()", ("test_discovery",)),
+    Mutant("passed-with-fewer", "condition left out: whoever was passed with fewer collections is not met again",
+           DISCOVERIES, " OR NOT wanted @> %(wanted)s", "", ("test_discovery",)),
+    Mutant("place-by-itself", "two transactions for one: the accounts of a page, and the place behind it", DISCOVERIES,
+           "    ordered = [position.last_did, *dids]\n",
+           "    conn.execute(\"COMMIT; BEGIN\")\n    ordered = [position.last_did, *dids]\n", ("test_discovery",)),
+    Mutant("list-read-twice", "lock forgotten: two calls read a list at the same time", DISCOVERY,
+           "        hold_list(conn, self._table, *self._key)\n", "", ("test_discovery",)),
+    Mutant("page-taken-twice", "question forgotten: a page whose commit was not heard of is taken again", DISCOVERY,
+           "            if not (tried and has_moved_on(conn, position)):\n", "            if True:\n",
+           ("test_discovery",)),
+    Mutant("inactive-queued", "condition left out: accounts that their server calls deactivated are queued", DISCOVERY,
+           " for account in page.accounts if account.status == \"active\"]", " for account in page.accounts]",
+           ("test_discovery",)),
+    Mutant("nobody-new-for-ever", "counter never grows: a list without an end is read for ever", DISCOVERY,
+           "        self._barren = 0 if fresh else self._barren + 1\n", "        self._barren = 0\n",
+           ("test_discovery",)),
 )  # fmt: skip
 
 REASONS: dict[str, str] = {

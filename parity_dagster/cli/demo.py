@@ -106,7 +106,11 @@ def _network() -> Iterator[Running]:
 @contextmanager
 def _environment(running: Running) -> Iterator[None]:
     """Let this process, and nothing else, read from the sample network."""
-    changes = {"PARITY_PLC_URL": running.plc_url, "PARITY_ALLOW_PRIVATE_HOSTS": "1"}
+    changes = {
+        "PARITY_PLC_URL": running.plc_url,
+        "PARITY_RELAY_URL": running.relay_url,
+        "PARITY_ALLOW_PRIVATE_HOSTS": "1",
+    }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     # the warning is for those who set the variable; here nobody did

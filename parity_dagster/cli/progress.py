@@ -257,6 +257,7 @@ class RowsProgress:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}", markup=False),
                 TimeRemainingColumn(),
                 console=console(err=True),
                 refresh_per_second=5,
@@ -264,7 +265,7 @@ class RowsProgress:
                 redirect_stderr=False,
                 transient=True,
             )
-            self._task = self._bar.add_task(self._name, total=None)
+            self._task = self._bar.add_task(self._name, total=None, speed="")
             self._bar.start()
         return self
 
@@ -287,18 +288,20 @@ class RowsProgress:
         now = time.monotonic()
         self._rate.add(rows, now)
         if self._bar is not None and self._task is not None:
-            self._bar.advance(self._task, rows)
+            self._bar.update(self._task, advance=rows, speed=self._speed(now))
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY
             self._print_line(now)
+
+    def _speed(self, now: float) -> str:
+        return f"{self._rate.per_second(now):,.0f} {self._noun}s/s"
 
     def _print_line(self, now: float) -> None:
         done = plural(self._rate.total, self._noun)
         if self._expected is not None:
             done = f"{self._rate.total:,} of {plural(self._expected, self._noun)}"
-        speed = f"{self._rate.per_second(now):,.0f} {self._noun}s/s"
         try:
-            click.echo(f"{seconds_text(now - self._began)}: {done}, {speed}", err=True)
+            click.echo(f"{seconds_text(now - self._began)}: {done}, {self._speed(now)}", err=True)
         except OSError:  # who watched has left
             let_go_of_output(sys.stderr)
 

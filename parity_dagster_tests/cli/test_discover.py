@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings
-from parity_dagster_tests.command_line import UNUSED, call, run, start, variables
+from parity_dagster_tests.command_line import PROGRAM, UNUSED, call, run, start, variables
 from parity_dagster_tests.imports import query
 
 
@@ -180,6 +182,23 @@ def test_progress_tells_accounts_a_second(env: dict[str, str], network: Running)
     for way in ([], ["--dry-run"], ["--output", "-"]):
         result = run("discover", POST, "--progress", *way, env=env)
         assert re.search(r"12 accounts, [\d,]+ accounts/s", result.stderr), result.stderr
+
+
+def test_a_terminal_shows_a_bar_without_being_asked_to(env: dict[str, str], network: Running) -> None:
+    add(network, 12)
+    terminal, its_end = pty.openpty()
+    given = {**os.environ, **env, "TERM": "xterm"}
+    with subprocess.Popen(
+        [*PROGRAM, "discover", POST], env=given, stdout=subprocess.DEVNULL, stderr=its_end
+    ) as process:
+        os.close(its_end)
+        shown = b""
+        with suppress(OSError):  # whoever wrote has left
+            while piece := os.read(terminal, 65_536):
+                shown += piece
+        os.close(terminal)
+    assert process.returncode == 0
+    assert re.search(rb"found .*12/\?.* accounts/s", shown), shown
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.database import migrate
 from parity_dagster_tests.forked import start_discovery
 from parity_dagster_tests.importing.test_crash import Tripwire
-from parity_dagster_tests.imports import query, settings_for
+from parity_dagster_tests.imports import OF_THIS_DATABASE, query, settings_for
 from parity_dagster_tests.quick import quick
 
 
@@ -325,6 +325,38 @@ def test_a_session_that_is_lost_costs_nothing(service: ImportService, settings: 
     found = discover(service, on_progress=cut)
     assert (found.accounts, found.queued, found.error) == (6, 12, None)
     assert {pair.did for pair in queued(settings)} == set(dids)
+
+
+def test_a_commit_whose_answer_was_lost_is_recognized(
+    service: ImportService, settings: Settings, network: Running
+) -> None:
+    """The session is ended whenever a page becomes visible, before or after its reader has heard of it."""
+    dids = add(network, 25)
+    network.network.behave(host="relay", page_cap=1)
+    done = threading.Event()
+
+    def cut() -> None:
+        seen = 0
+        while not done.is_set():
+            pages = sum(pages for (pages,) in query(settings, "SELECT pages FROM parity_discoveries"))
+            if pages > seen:
+                seen = pages
+                query(
+                    settings,
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+                    f" AND {OF_THIS_DATABASE}",
+                )
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        found = discover(service)
+    finally:
+        done.set()
+        thread.join()
+    assert (found.accounts, found.known, found.queued, found.error) == (25, 0, 50, None)
+    assert {pair.did for pair in queued(settings)} == set(dids)
+    assert row(settings, "accounts", "queued", "pages") == (25, 50, 26)
 
 
 # Lies.
