@@ -69,6 +69,7 @@ from .importing.mappers import (
     SourceRecord as SourceRecord,
 )
 from .models import (
+    DirectorySync as DirectorySync,
     Discovery as Discovery,
     DiscoveryPlan as DiscoveryPlan,
     FailedRecord as FailedRecord,

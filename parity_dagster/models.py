@@ -424,3 +424,28 @@ class Verification:
     def is_fault(self) -> bool:
         """Whether something is wrong, or could not be found out."""
         return self.outcome in ("different", "unread")
+
+
+@dataclass(slots=True)
+class DirectorySync:
+    """How far a call has read the directory's log, and what came of it."""
+
+    operations: int = 0
+    """Operations read that no call has read before."""
+    stored: int = 0
+    """Identities stored or brought up to date."""
+    removed: int = 0
+    """Identities taken out because only the account's document can say what is the matter: tombstones, no PDS."""
+    broken: int = 0
+    """Lines that are no operation."""
+    requests: int = 0
+    """Pages asked for."""
+    read_to: datetime | None = None
+    """Time of the newest operation read by this call or one before."""
+    is_caught_up: bool = False
+    """Whether everything was read that was there when the call began."""
+    is_whole: bool = False
+    """Whether all accounts that the log names were stored, by this call and those before, not only known ones."""
+    error: str | None = None
+    """Why it ended early; what was read before is stored."""
+    error_code: str | None = None

@@ -30,6 +30,7 @@ from parity_dagster.importing.loop import BackgroundLoop, Connections
 from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import (
+    DirectorySync,
     Discovery,
     DiscoveryPlan,
     FailedRecord,
@@ -334,6 +335,38 @@ class ImportService:
         except Exception as exc:
             logger.exception("looking up %s failed unexpectedly", name)
             raise unexpected(exc) from exc
+
+    def sync_directory(
+        self,
+        *,
+        everything: bool = False,
+        again: bool = False,
+        limit: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> DirectorySync:
+        """Read the PLC directory's log, so that accounts need no look-up each; goes on where the last call ended.
+
+        Args:
+            everything: store all accounts, not only those that are known or wanted.
+            again: read the log from its start.
+            limit: operations to read, at most those of the last one's millisecond more.
+            on_progress: called after each page with the number of operations that no call has read before.
+
+        Returns:
+            What came of it; an error is in the result, not raised.
+
+        Raises:
+            DatabaseError: there is no database to work with.
+        """
+        advance = on_progress or (lambda count: None)
+        running = self._loop.start(
+            lambda opened: opened.sync_directory(everything=everything, again=again, limit=limit, on_progress=advance)
+        )
+        try:
+            return running.result()
+        except BaseException:
+            running.stop()
+            raise
 
     # Looking.
 

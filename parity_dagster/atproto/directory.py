@@ -115,7 +115,7 @@ class PlcDirectory:
                     params,
                     max_bytes=max_bytes,
                     tries=TRIES if is_last else 1,
-                    longest_wait=None if is_last else SHORT_WAIT,
+                    longest_wait=None if is_last and not answers else SHORT_WAIT,
                 )
             except XrpcError as refusal:
                 sent = refusal

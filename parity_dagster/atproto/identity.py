@@ -6,7 +6,7 @@ names must pass `endpoints.parse_endpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -236,7 +236,7 @@ def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     if endpoint is None:
         raise NoPds(f"the document of {did} names no PDS, so there is nothing to import from")
     pds = parse_endpoint(endpoint, allow_private=allow_private)
-    return Identity(did, _handle(document.alsoKnownAs), pds, body)
+    return Identity(did, find_handle(document.alsoKnownAs), pds, body)
 
 
 def _pds_endpoint(raw: msgspec.Raw, did: str) -> str | None:
@@ -251,7 +251,8 @@ def _pds_endpoint(raw: msgspec.Raw, did: str) -> str | None:
         return None
 
 
-def _handle(names: list[msgspec.Raw]) -> str | None:
+def find_handle(names: Sequence[bytes]) -> str | None:
+    """The first handle among the names that a document gives its account, each of them JSON."""
     for raw in names:
         try:
             name = msgspec.json.decode(raw, type=str)

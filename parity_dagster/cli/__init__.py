@@ -15,6 +15,7 @@ import click
 
 from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
+from parity_dagster.cli.directory import directory
 from parity_dagster.cli.discover import discover
 from parity_dagster.cli.doctor import doctor
 from parity_dagster.cli.exits import ParityGroup, debugging
@@ -70,6 +71,7 @@ for _command in (
     forget,
     failed_records,
     verify,
+    directory,
     doctor,
     demo,
     dev,

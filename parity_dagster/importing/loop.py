@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parity_dagster.errors import Interrupted
 from parity_dagster.importing.gc_thresholds import relaxed_gc
-from parity_dagster.models import Pair, Refreshing, RetryResult
+from parity_dagster.models import DirectorySync, Pair, Refreshing, RetryResult
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.sessions import Database
@@ -373,6 +373,18 @@ class Connections:
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle."""
         return await self.network.identities.resolve_handle(handle)
+
+    async def sync_directory(
+        self, *, everything: bool, again: bool, limit: int | None, on_progress: Callable[[int], None]
+    ) -> DirectorySync:
+        """See `importing.directory_sync`."""
+        from parity_dagster.atproto.export import Export
+        from parity_dagster.importing.directory_sync import sync_directory
+
+        export = Export(self.network.directory, allow_private=self._settings.allow_private_hosts)
+        return await sync_directory(
+            export, self._database, everything=everything, again=again, limit=limit, on_progress=on_progress
+        )
 
     async def retry_failed_records(self, did: str | None) -> RetryResult:
         """See `importing.retry_failed`."""

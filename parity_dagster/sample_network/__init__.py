@@ -5,8 +5,8 @@ hosts do, at any time, from Python or over its control port. It imports nothing 
 
 Reading order: `network` and `population` (the model), `repo` and `generated` (records), `behaviour` and `scopes`
 (misbehaving), `blocks`, `tree`, `signing`, `archive` and `wrong_archives` (signed repositories), `pds`, `paging`,
-`listing`, `seen`, `directory`, `faults` (answers), `answering` (how they combine), `wire` and `server` (bytes and
-ports), `control` and `command` (from outside), `shapes` (ready-made networks).
+`listing`, `seen`, `directory`, `operations`, `faults` (answers), `answering` (how they combine), `wire` and `server`
+(bytes and ports), `control` and `command` (from outside), `shapes` (ready-made networks).
 """
 
 from parity_dagster.sample_network.behaviour import DIALECTS, REFERENCE, Behaviour, Fault

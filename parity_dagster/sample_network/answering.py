@@ -29,7 +29,7 @@ def _handle(network: SampleNetwork, host: Host, request: Request) -> Answer:
     path, query = request.path, request.query
     method = path[6:] if path.startswith("/xrpc/") else "did" if path.startswith(("/did:", "/.well-known/")) else path
     did = query.get("repo") or query.get("did") or query.get("actor") or (path[1:] if method == "did" else "")
-    cursor, collection = query.get("cursor"), query.get("collection", "")
+    cursor, collection = query.get("cursor", query.get("after")), query.get("collection", "")
     scope = network.scopes.find(host.name, did, collection)
     # A rate limit belongs to the host whatever a narrower scope says about its answers.
     limited = scope if not (did or collection) else network.scopes.find(host.name)
@@ -66,6 +66,8 @@ def _answer(network: SampleNetwork, host: Host, request: Request, method: str, s
         return known(network, host, request.query, scope)
     if request.path.startswith("/.well-known/"):
         return web_answer(network, request)
+    if is_directory and method == "/export":
+        return network.operations.export(request.query, scope)
     if is_directory and method == "did":
         return plc_answer(network, host, request.path[1:])
     if request.path.startswith("/xrpc/"):

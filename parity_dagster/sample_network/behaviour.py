@@ -18,6 +18,16 @@ ACCOUNT_LIES: dict[str, str] = {
     "all-active": "listRepos calls every account active",
     "none-active": "listRepos calls every account deleted",
 }
+EXPORT_LIES: dict[str, str] = {
+    "shuffled": "the lines of a page are in no order",
+    "repeated": "every page begins with fifty operations that were given before",
+    "late": "every page ends with operations that were given before",
+    "broken": "every seventh line is cut",
+    "cut": "a page ends in the middle of a line",
+    "same": "the first page is given whatever the cursor",
+    "future": "operations are of next year",
+    "wide": "a page has twice as many lines as were asked for",
+}
 FaultKind = Literal[
     "500", "501", "502", "503", "400", "404", "429", "429-date", "429-reset", "429-bare", "cut", "reset", "bad-json",
     "truncated-json", "html", "short-length", "long-length", "drip", "hang", "latency", "padded", "redirect",
@@ -85,6 +95,9 @@ class Behaviour:
             `fail` with 500, `clamp`, `honour`. Q10
         unknown_repo: answer of listRecords for a repo the host does not serve: `400`, `404`, `500`, `plain`
             text 400, `empty` list. Q11
+        export: how the directory's `/export` lies, one of `EXPORT_LIES`; "" tells the truth. Q35
+        export_page: most operations in a page of it; 0 is the reference directory's 1,000.
+        export_lag: seconds by which it is behind.
         account_limit: greatest limit that listRepos and listReposByCollection take; 0 is their lexicons': 1,000 and
             2,000. Q24
         account_order: in which listReposByCollection names accounts: `seen`, new ones last (reference), or `did`, new
@@ -126,6 +139,9 @@ class Behaviour:
     empty_every: int = 0
     over_limit: Literal["refuse", "plain", "fail", "clamp", "honour"] = "refuse"
     unknown_repo: Literal["400", "404", "500", "plain", "empty"] = "400"
+    export: str = ""
+    export_page: int = 0
+    export_lag: float = 0.0
     account_limit: int = 0
     account_order: Literal["seen", "did"] = "seen"
     account_lies: tuple[str, ...] = ()
@@ -152,6 +168,8 @@ class Behaviour:
     def __post_init__(self) -> None:
         if self.archive and self.archive not in WRONG_ARCHIVES:
             raise ValueError(f"no archive is {self.archive!r}; they are {', '.join(WRONG_ARCHIVES)}")
+        if self.export and self.export not in EXPORT_LIES:
+            raise ValueError(f"no export is {self.export!r}; they are {', '.join(EXPORT_LIES)}")
         if unknown := set(self.account_lies) - set(ACCOUNT_LIES):
             raise ValueError(f"no lie about accounts is {unknown.pop()!r}; they are {', '.join(ACCOUNT_LIES)}")
 

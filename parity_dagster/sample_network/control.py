@@ -20,7 +20,8 @@ from parity_dagster.sample_network.wire import Answer, Handler, Request
 
 _CHANGES = frozenset(
     {
-        *("add_account", "drop_repo", "migrate", "rotate_key", "set_document", "set_status", "tombstone"),
+        *("add_account", "drop_repo", "migrate", "set_document", "set_status"),
+        *("change_handle", "recover", "rotate_key", "tombstone"),
         *("add_host", "add_mirror", "bring_up_host", "take_down_host"),
         *("add_odd", "delete_record", "put_record", "update_record"),
         *("behave", "behave_normally"),

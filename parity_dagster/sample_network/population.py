@@ -11,6 +11,7 @@ from parity_dagster.sample_network.accounts import make_did, make_handle
 from parity_dagster.sample_network.behaviour import Behaviour
 from parity_dagster.sample_network.content import encode
 from parity_dagster.sample_network.hosts import Account, FixedDocument, Host, Listening
+from parity_dagster.sample_network.operations import Operations
 from parity_dagster.sample_network.repo import Repo
 from parity_dagster.sample_network.scopes import Scopes
 from parity_dagster.sample_network.seen import SeenAccounts
@@ -38,6 +39,7 @@ class Population:
         self.accounts: dict[str, Account] = {}
         self.documents: dict[str, FixedDocument] = {}
         self.server: Listening | None = None
+        self.operations = Operations()
         self.scopes = Scopes()
         self._handles: dict[str, str] = {}
         for _ in range(hosts):
@@ -96,6 +98,7 @@ class Population:
         repo = Repo(did, dict(counts), self.clock)
         repo.status = status
         self.accounts[did] = Account(did, home, repo, handle)
+        self.operations.note(self.accounts[did])
         self._handles[handle or make_handle(did)] = did
         home.repos[did] = repo
         for nsid, count in counts.items():
@@ -128,11 +131,20 @@ class Population:
                 left.status = "active" if old == "stale" else "deactivated"
             account.host = self.hosts[new_host]
             account.host.repos[did] = account.repo
+            self.operations.note(account)
 
     def rotate_key(self, did: str) -> None:
         """Give an account another key; its document names it and its archives are signed with it from now on."""
         with self.lock:
             self.accounts[did].rotations += 1
+            self.operations.note(self.accounts[did])
+
+    def change_handle(self, did: str, handle: str) -> None:
+        """Give an account another handle, which its document claims from now on."""
+        with self.lock:
+            self.accounts[did].handle = handle
+            self._handles[handle] = did
+            self.operations.note(self.accounts[did])
 
     def drop_repo(self, did: str) -> None:
         """Let the PDS forget an account that its DID document still points to."""
@@ -157,5 +169,18 @@ class Population:
                 documents[did] = FixedDocument(status, body)
 
     def tombstone(self, did: str) -> None:
-        """Let the directory answer 410, as after a tombstone operation."""
+        """Let the directory answer 410, after a tombstone operation."""
         self.set_document(did, {"message": f"DID not available: {did}"}, status=410)
+        if did in self.accounts:
+            self.operations.note(self.accounts[did], is_tombstone=True)
+
+    def recover(self, did: str) -> None:
+        """Undo the newest operation on an account by one that nullifies it, as its owner can for three days."""
+        with self.lock:
+            before = self.operations.undo(did)
+            account = self.accounts[did]
+            account.handle, account.rotations = before.handle, before.rotations
+            if before.host is not None:
+                account.host = before.host
+                account.host.repos[did] = account.repo
+            self.set_document(did, None)

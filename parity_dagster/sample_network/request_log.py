@@ -14,7 +14,7 @@ class LoggedRequest(NamedTuple):
         method: NSID of the XRPC method, `did` for a DID document, otherwise the path.
         did: the `repo`, `did` or `actor` parameter, or "".
         collection: the `collection` parameter, or "".
-        cursor: the `cursor` parameter, or None.
+        cursor: the `cursor` parameter, or `after` of the directory's export, or None.
         limit: the `limit` parameter as it was sent, or "".
         status: HTTP status of the answer; 0 when the connection was cut before one, or never answered.
         at: monotonic seconds (`time.monotonic`) at which the answer was decided.

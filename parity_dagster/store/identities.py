@@ -1,14 +1,19 @@
-"""The cache of which PDS an account lives on."""
+"""Which PDS an account lives on: a cache of documents, and what the directory's log says of accounts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
+
+from parity_dagster.errors import Interrupted
 
 MAX_AGE = "24 hours"
 """How long a resolution is believed; a failure on the host makes us ask again at once."""
+CLOCK_SKEW = "1 minute"
+"""A document is taken to be of so long before it was read: an operation of that time in the log may be newer."""
 
 
 class CachedIdentity(NamedTuple):
@@ -17,13 +22,37 @@ class CachedIdentity(NamedTuple):
     did: str
     handle: str | None
     pds: str
+    key: str | None = None
+    """What it signs with, as a Multikey."""
+
+
+class LoggedIdentity(NamedTuple):
+    """An account as an operation of the directory's log leaves it."""
+
+    did: str
+    at: datetime
+    handle: str | None
+    pds: str | None
+    """None: there is nothing to be said without its document."""
+    key: str | None
+
+
+class DirectoryPosition(NamedTuple):
+    """How far the log was read."""
+
+    read_to: datetime | None
+    is_whole: bool
 
 
 async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[str, CachedIdentity]:
-    """The accounts that were resolved within `MAX_AGE`, by DID."""
+    """The accounts of which it is known where they lived within `MAX_AGE`, by DID.
+
+    What the directory's log has changed of a row is in it up to where the log was read.
+    """
     cursor = await conn.execute(
-        "SELECT did, handle, pds FROM parity_identities WHERE did = ANY(%s)"
-        f" AND resolved_at > now() - interval '{MAX_AGE}'",
+        "SELECT did, handle, pds, signing_key FROM parity_identities WHERE did = ANY(%s)"
+        f" AND (resolved_at > now() - interval '{MAX_AGE}' OR (did LIKE 'did:plc:%%'"
+        f" AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}'))",
         (list(dids),),
     )
     return {row[0]: CachedIdentity(*row) for row in await cursor.fetchall()}
@@ -32,8 +61,111 @@ async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[st
 async def save_identities(conn: AsyncConnection, identities: Sequence[CachedIdentity]) -> None:
     """Remember where accounts live; each DID once."""
     await conn.execute(
-        "INSERT INTO parity_identities (did, handle, pds)"
-        " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) ORDER BY 1"
-        " ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, pds = EXCLUDED.pds, resolved_at = now()",
-        ([i.did for i in identities], [i.handle for i in identities], [i.pds for i in identities]),
+        "INSERT INTO parity_identities (did, handle, pds, signing_key, resolved_at)"
+        f" SELECT *, now() - interval '{CLOCK_SKEW}' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
+        " ORDER BY 1 ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, pds = EXCLUDED.pds,"
+        " signing_key = EXCLUDED.signing_key, resolved_at = EXCLUDED.resolved_at",
+        (
+            [i.did for i in identities],
+            [i.handle for i in identities],
+            [i.pds for i in identities],
+            [i.key for i in identities],
+        ),
     )
+
+
+async def begin_log(conn: AsyncConnection, *, again: bool) -> DirectoryPosition:
+    """How far the log was read; from its start if it is to be read again.
+
+    Until it has been read to its end once more, nothing is believed for what it said before: rows of accounts that have
+    become known since are filled from their first operation on.
+    """
+    async with conn.transaction():
+        if again:
+            await conn.execute("UPDATE parity_directory SET read_to = NULL, is_whole = true, updated_at = now()")
+        await conn.execute("INSERT INTO parity_directory (is_whole) VALUES (true) ON CONFLICT DO NOTHING")
+        cursor = await conn.execute("SELECT read_to, is_whole FROM parity_directory")
+        row = await cursor.fetchone()
+    assert row is not None
+    return DirectoryPosition(*row)
+
+
+class LogCounts(NamedTuple):
+    """What a page of the log has changed."""
+
+    stored: int
+    removed: int
+
+
+async def save_log(
+    conn: AsyncConnection,
+    identities: Sequence[LoggedIdentity],
+    *,
+    read_from: datetime | None,
+    read_to: datetime,
+    everything: bool,
+) -> LogCounts:
+    """Store what a page of the log says, each DID once, and how far it goes, in one transaction.
+
+    A row that is known to be newer stays as it is, so that a page may come twice and pages in any order.
+
+    Args:
+        read_from: how far the log was read before, as this reader knows.
+        everything: store accounts that nobody has asked for, too.
+
+    Raises:
+        Interrupted: another reader has gone on meanwhile.
+    """
+    async with conn.transaction():
+        moved = await conn.execute(
+            "UPDATE parity_directory SET read_to = %(to)s, is_whole = is_whole AND %(all)s, updated_at = now()"
+            " WHERE read_to IS NOT DISTINCT FROM %(from)s OR read_to = %(to)s",  # or this was committed and not heard
+            {"from": read_from, "to": read_to, "all": everything},
+        )
+        if not moved.rowcount:
+            raise Interrupted("another process reads the directory's log, too; one is enough")
+        if not everything:
+            known = await _known(conn, [identity.did for identity in identities])
+            identities = [identity for identity in identities if identity.did in known]
+        if not identities:
+            return LogCounts(0, 0)
+        gone = [identity for identity in identities if identity.pds is None]
+        removed = await conn.execute(
+            "DELETE FROM parity_identities i USING unnest(%s::text[], %s::timestamptz[]) g (did, at)"
+            " WHERE i.did = g.did AND i.resolved_at <= g.at",
+            ([i.did for i in gone], [i.at for i in gone]),
+        )
+        there = [identity for identity in identities if identity.pds is not None]
+        stored = await conn.execute(
+            "INSERT INTO parity_identities AS i (did, handle, pds, signing_key, resolved_at)"
+            " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) ORDER BY 1"
+            " ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, pds = EXCLUDED.pds,"
+            " signing_key = EXCLUDED.signing_key, resolved_at = EXCLUDED.resolved_at"
+            " WHERE i.resolved_at < EXCLUDED.resolved_at OR (i.resolved_at = EXCLUDED.resolved_at"
+            " AND (i.handle, i.pds, i.signing_key)"
+            " IS DISTINCT FROM (EXCLUDED.handle, EXCLUDED.pds, EXCLUDED.signing_key))",
+            (
+                [i.did for i in there],
+                [i.handle for i in there],
+                [i.pds for i in there],
+                [i.key for i in there],
+                [i.at for i in there],
+            ),
+        )
+    return LogCounts(stored.rowcount, removed.rowcount)
+
+
+async def _known(conn: AsyncConnection, dids: list[str]) -> set[str]:
+    """Those among accounts that any project of this database imports or wants, or has met."""
+    cursor = await conn.execute(
+        "SELECT n.nspname, c.relname FROM parity_state_tables t JOIN pg_class c ON c.oid = t.state_table"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+    )
+    tables = [sql.Identifier(*row) for row in await cursor.fetchall()]
+    # each by the index on its DIDs, whatever the planner knows of a table that grows
+    parts = [
+        sql.SQL("SELECT did FROM {} WHERE did = ANY(%(dids)s)").format(table)
+        for table in (sql.Identifier("parity_identities"), *tables)
+    ]
+    cursor = await conn.execute(sql.SQL(" UNION ").join(parts), {"dids": dids})
+    return {row[0] for row in await cursor.fetchall()}

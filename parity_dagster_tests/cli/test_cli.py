@@ -14,13 +14,13 @@ from parity_dagster.cli import parity
 from parity_dagster.cli.exits import ParityGroup, Stopped, signals_interrupt
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
-COMMANDS = sorted(parity.commands)
+COMMANDS = [*sorted(parity.commands), "directory sync"]
 UNREACHABLE = "postgresql://parity:s3cret-word@127.0.0.1:1/parity"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_shows_examples_and_exit_codes(command):
-    result = call(command, "--help")
+    result = call(*command.split(), "--help")
     assert result.exit_code == 0
     assert re.search(rf"Examples:\n\s+parity {command}", result.output)
     assert "Exit code: " in result.output

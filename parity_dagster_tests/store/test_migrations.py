@@ -42,6 +42,7 @@ TABLES = {
     "parity_walk_pages",
     "parity_importers",
     "parity_identities",
+    "parity_directory",
     "parity_tombstones",
     "parity_announcements",
     "parity_named_accounts",
