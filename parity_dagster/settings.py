@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     @field_validator("relay_url")
     @classmethod
     def _check_relay_url(cls, value: str) -> str:
-        if not _is_web_url(value):
+        if not _is_web_url(value) or urlsplit(value).path not in ("", "/"):
             raise ValueError("must be the URL of a relay, e.g. https://relay1.us-east.bsky.network")
         return value.rstrip("/")
 

@@ -23,6 +23,8 @@ WHOLE_AGAIN = "7 days"
 and then its old cursors point anywhere."""
 SAMPLE = 10_000
 """Rows that averages are taken of."""
+LONG_LIST = 10_000
+"""Accounts of a list that is not read as a whole each time that somebody looks for new ones."""
 NOTICING = "3s"
 """How long a list is waited for that somebody has."""
 # Beyond what they hold, temporary tables are read from files for each row.
@@ -198,7 +200,8 @@ def due_lists(
     """Of some collections, those whose list is to be gone on with and that nobody reads, longest waiting first.
 
     Args:
-        rest: seconds after which a list that was read to its end is looked into again.
+        rest: seconds after which a list that was read to its end is looked into again; 24 times as long if that means
+            to read a long one from its start.
         pause: seconds after a reading that brought nothing because of an error; doubled for each further one, up to
             `rest`.
     """
@@ -207,7 +210,8 @@ def due_lists(
         " ON d.state_table = to_regclass(quote_ident(%(table)s)) AND d.server = %(server)s AND d.collection = nsid"
         " WHERE (d.id IS NULL OR d.tried_at + make_interval(secs => CASE"
         " WHEN d.failures > 0 THEN least(%(pause)s * 2.0 ^ least(d.failures - 1, 30), greatest(%(pause)s, %(rest)s))"
-        " WHEN d.error IS NOT NULL THEN %(pause)s WHEN d.ended_at IS NOT NULL THEN %(rest)s ELSE 0 END) <= now())"
+        " WHEN d.error IS NOT NULL THEN %(pause)s WHEN d.ended_at IS NULL THEN 0"
+        f" WHEN d.is_sorted AND d.accounts > {LONG_LIST} THEN 24 * %(rest)s ELSE %(rest)s END) <= now())"
         " AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         f" AND (classid::bigint << 32 | objid::bigint) = {_LOCK_OF_WANTED})"

@@ -232,7 +232,8 @@ def test_an_internal_server_is_wrong_usage_and_the_setting_too(env: dict[str, st
     assert refused.exit_code == 2
     assert "is not contacted" in refused.stderr
     assert call("discover", POST, env=public).exit_code == 1
-    assert call("discover", POST, env={**env, "PARITY_RELAY_URL": "relay"}).exit_code == 2
+    for wrong in ("relay", "https://relay.example.com/xrpc"):
+        assert call("discover", POST, env={**env, "PARITY_RELAY_URL": wrong}).exit_code == 2
 
 
 def test_discovering_loads_neither_dagster_nor_what_it_does_not_use(env: dict[str, str], network: Running) -> None:

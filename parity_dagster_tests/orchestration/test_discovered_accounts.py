@@ -93,6 +93,18 @@ def test_the_sensor_goes_on_until_the_end_and_looks_again_in_an_hour(
     assert query(settings, "SELECT count(*) FROM parity_import_states WHERE did = %s", new[0]) == [(2,)]
 
 
+def test_a_long_list_that_has_to_be_read_from_its_start_is_read_once_a_day(
+    settings: Settings, instance: dg.DagsterInstance, network: Running
+) -> None:
+    add(network, 3)
+    launch(settings, instance)
+    query(settings, "UPDATE parity_discoveries SET is_sorted = true, accounts = 20000")
+    pass_time(settings, "23 hours")
+    assert tick(settings, instance) is None
+    pass_time(settings, "2 hours")
+    assert tick(settings, instance) is not None
+
+
 def test_several_lists_take_turns(settings: Settings, instance: dg.DagsterInstance, network: Running) -> None:
     add(network, 1)
     add(network, 1, FOLLOW)
