@@ -83,17 +83,23 @@ class Totals:
 @click.option("--pending", is_flag=True, help="Only imports that wait or run (pending, in_progress).")
 @click.option("--failed", is_flag=True, help="Only imports that ended with an error.")
 @click.option("--completed", is_flag=True, help="Only complete imports.")
+@click.option("--summary", is_flag=True, help="Only sums: by status, error and host, the pace and the time left.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with the state table's columns.")
-def import_status(did: str | None, pending: bool, failed: bool, completed: bool, as_json: bool) -> None:
+def import_status(did: str | None, pending: bool, failed: bool, completed: bool, summary: bool, as_json: bool) -> None:
     """Show how far each import is, one row per account and collection.
 
     DID narrows it to one account; a handle that was imported before will do as well. The flags can be
     combined. In a pipe there is one plain line per row, nothing cut, and the summary comes last.
 
+    --summary prints sums instead, of all imports, and is quick however many there are: how many by status,
+    error and host, what was imported within the last minutes, and when the rest will be done at that pace.
+    With --json it is one object.
+
     \b
     Examples:
       parity import-status
       parity import-status did:plc:z72i7hdynmk6r22z27h6tvur
+      parity import-status --summary
       parity import-status --failed
       parity import-status --pending --json | jq length
 
@@ -114,6 +120,15 @@ def import_status(did: str | None, pending: bool, failed: bool, completed: bool,
         *([ImportStatus.COMPLETED] if completed else []),
     ] or None
     settings = load_settings()
+    if summary:
+        if did is not None or statuses:
+            raise click.UsageError(
+                "--summary is of all imports; leave out the account, --pending, --failed, --completed."
+            )
+        from parity_dagster.cli.summary import print_summary
+
+        print_summary(settings, as_json=as_json)
+        return
     with connect(settings) as connection:
         account = known_did(connection, did, settings) if did is not None else None
         dids = None if account is None else [account]

@@ -17,9 +17,10 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.overview import look_at_work, read_holdings
+from parity_dagster.store.summary import read_summary
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
-OVERVIEW_VERSION = "3"
+OVERVIEW_VERSION = "4"
 """Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
 REFRESH_OVERVIEW = "refresh_overview"
 """The job that makes it, and executes the checks that only ask Postgres."""
@@ -47,8 +48,9 @@ def build_overview_asset(
         kinds={"postgres"},
         owners=["team:parity"],
         description=(
-            "What is held, how complete it is, what failed and why, per collection and host, the largest and the "
-            "slowest, and records over time. Open the metadata `overview` of its last materialization."
+            "What is held, what goes on and when it will be done, how complete it is, what failed and why, per "
+            "collection and host, the largest and the slowest, and records over time. Open the metadata `overview` of "
+            "its last materialization."
         ),
     )
     def import_overview(
@@ -57,12 +59,14 @@ def build_overview_asset(
         settings = import_service.settings
         with plain_failures(), closing(connect(settings)) as conn:
             holdings = read_holdings(conn, settings.state_table, settings.collections)
+            summary = read_summary(conn, settings.state_table, settings.collections)
         shown = count_accounts(context.instance)
         return dg.MaterializeResult(
             metadata=overview_metadata(
                 holdings,
                 settings.collections,
                 partitions=shown if shown >= settings.partition_limit else None,
+                summary=summary,
             )
         )
 

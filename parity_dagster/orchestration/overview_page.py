@@ -14,6 +14,7 @@ from parity_dagster.orchestration.markdown import account_link, partition_link, 
 from parity_dagster.store.freshness import age_text
 from parity_dagster.store.known import MissingCollection, missing_sentence
 from parity_dagster.store.overview import PERIODS, CollectionCounts, ErrorCounts, Holdings
+from parity_dagster.store.summary import Summary, sentences
 
 _PERIODS = dict(
     zip(
@@ -25,13 +26,18 @@ _PERIODS = dict(
 
 
 def overview_metadata(
-    holdings: Holdings, collections: Sequence[str] = (), *, partitions: int | None = None
+    holdings: Holdings,
+    collections: Sequence[str] = (),
+    *,
+    partitions: int | None = None,
+    summary: Summary | None = None,
 ) -> dict[str, dg.MetadataValue]:
     """Numbers that the UI plots, and everything as one page of markdown.
 
     Args:
         collections: the registered NSIDs, each of which every account should have a row for.
         partitions: accounts that are partitions, if no more of them become some by themselves.
+        summary: what goes on at this moment.
     """
     missing = _missing(holdings, collections)
     totals = {
@@ -58,7 +64,13 @@ def overview_metadata(
     beyond = 0 if partitions is None else max(0, accounts - partitions)
     if beyond:
         numbers["accounts_without_partition"] = dg.MetadataValue.int(beyond)
+    if summary is not None:
+        numbers["pairs_held"] = dg.MetadataValue.int(summary.held)
+        numbers["records_per_second"] = dg.MetadataValue.float(round(summary.records_per_second, 1))
+        if summary.seconds_left is not None:
+            numbers["hours_left"] = dg.MetadataValue.float(round(summary.seconds_left / 3600, 3))
     parts = [
+        f"**As of {summary.at:%Y-%m-%d %H:%M:%S} UTC.** {' '.join(sentences(summary))}" if summary else "",
         f"**{totals['records_synced']:,} records** of {accounts:,} accounts on {holdings.hosts:,}"
         f" hosts; **{done:,} of {pairs:,} pairs complete ({completeness:.1%})**, {totals['verified']:,} of them"
         f" verified (read as signed repositories), {totals['failed'] - totals['gone']:,} failed,"
@@ -86,6 +98,8 @@ def overview_metadata(
         + _failed_pairs([counts for counts in holdings.errors if counts.error_code in GONE]),
         "## Hosts",
         _hosts(holdings),
+        "The slowest of them, by seconds from the start to the end of an import for each page:",
+        _slowest_hosts(holdings),
         "## Largest accounts",
         bar_chart(
             "Records of the largest accounts",
@@ -150,6 +164,10 @@ def _hosts(holdings: Holdings) -> str:
         holdings.largest_hosts,
         holdings.hosts - len(holdings.largest_hosts),
     )
+
+
+def _slowest_hosts(holdings: Holdings) -> str:
+    return table(["PDS", "#complete pairs", "#pages", "#s per page"], holdings.slowest_hosts)
 
 
 def _largest(holdings: Holdings) -> str:

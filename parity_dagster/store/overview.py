@@ -70,6 +70,15 @@ class HostCounts(NamedTuple):
     """Of a pair, the median."""
 
 
+class SlowHost(NamedTuple):
+    """One of the hosts that take longest for a page."""
+
+    host: str
+    completed: int
+    pages: int
+    seconds_per_page: float
+
+
 class AccountCounts(NamedTuple):
     """One of the largest accounts."""
 
@@ -114,6 +123,7 @@ class Holdings(NamedTuple):
     """Size of `atproto_records` with its index."""
     stalest_seconds: float | None = None
     """Since the stalest complete copy was read or confirmed."""
+    slowest_hosts: Sequence[SlowHost] = ()
 
 
 _PAIRS: LiteralString = (
@@ -142,6 +152,10 @@ _HOSTS: LiteralString = (
     " count(*) FILTER (WHERE status = 'failed' AND NOT is_gone), count(*) FILTER (WHERE is_gone),"
     " sum(records_synced)::bigint, sum(pages)::bigint, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)"
     " FROM pairs GROUP BY host ORDER BY sum(records_synced) DESC, host LIMIT %(most)s"
+)
+_SLOW_HOSTS: LiteralString = (
+    "SELECT host, count(*), sum(pages)::bigint, sum(seconds) / sum(pages) FROM pairs WHERE is_done AND pages > 0"
+    " AND seconds IS NOT NULL GROUP BY host ORDER BY 4 DESC, host LIMIT %(most)s"
 )
 _ACCOUNTS: LiteralString = (
     "SELECT did, max(handle), max(host), count(*), sum(records_synced)::bigint, sum(seconds)"
@@ -203,6 +217,7 @@ def read_holdings(conn: psycopg.Connection[Any], table: str, collections: Sequen
         [(reason, count, detail) for reason, count, detail in failed],
         size[0],
         age_of_stalest(conn, table, collections),
+        [SlowHost(*row) for row in ask(_SLOW_HOSTS)],
     )
 
 

@@ -1,0 +1,194 @@
+"""How far all imports are, how fast they go and when they will be done, read from indexes alone.
+
+Of a million pairs it is some hundred milliseconds: the one index that is read as a whole has a few megabytes, the
+others are asked for what ended within the last minutes, or for what is left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from parity_dagster.errors import GONE
+from parity_dagster.models import ImportStatus
+from parity_dagster.store.freshness import FRESH_AT, age_text
+from parity_dagster.store.queue import IS_HELD
+from parity_dagster.store.states import LIVE_IMPORTERS
+
+RECENT_SECONDS = 300.0
+"""What the pace is taken from."""
+_LEAST_SECONDS = 10.0
+
+
+class ErrorSum(NamedTuple):
+    """Failed pairs of one error."""
+
+    error_code: str
+    pairs: int
+    is_gone: bool
+    """Whether it says that the account is gone, so that nothing is wrong."""
+
+
+class HostSum(NamedTuple):
+    """Pairs of one host."""
+
+    host: str | None
+    """None for pairs whose host was not looked up yet."""
+    pairs: int
+    completed: int
+    left: int
+    """Pending or in progress."""
+    failed: int
+    gone: int
+    seconds_per_page: float | None
+    """Of what was completed within the last minutes."""
+
+
+class Summary(NamedTuple):
+    """All imports at one moment."""
+
+    at: datetime
+    pairs: int
+    statuses: dict[str, int]
+    errors: list[ErrorSum]
+    """Most pairs first."""
+    hosts: list[HostSum]
+    """Those with most left first, then those with most pairs."""
+    gone: int
+    """Pairs of accounts that are gone, among the failed."""
+    held: int
+    """Pairs that wait for a person, because their run was canceled."""
+    running: int
+    """Pairs that somebody imports at this moment."""
+    to_retry: int
+    """Failed pairs that will be tried again by themselves."""
+    recent_seconds: float
+    """Time that the following numbers are about."""
+    recent_pairs: int
+    """Pairs completed in it."""
+    recent_records: int
+
+    @property
+    def left(self) -> int:
+        """Pairs that will be imported without anybody asking for it."""
+        waiting = sum(self.statuses[status] for status in (ImportStatus.PENDING, ImportStatus.IN_PROGRESS))
+        return max(0, waiting - self.held) + self.to_retry
+
+    @property
+    def records_per_second(self) -> float:
+        """Records of completed pairs."""
+        return self.recent_records / self.recent_seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """When everything that is left will be done at this pace; None if nothing moves."""
+        return self.left * self.recent_seconds / self.recent_pairs if self.recent_pairs else None
+
+    @property
+    def slowest_hosts(self) -> list[HostSum]:
+        """Those that took longest for a page within the last minutes."""
+        timed = [host for host in self.hosts if host.seconds_per_page is not None]
+        return sorted(timed, key=lambda host: host.seconds_per_page or 0.0, reverse=True)
+
+
+def read_summary(connection: psycopg.Connection[Any], table: str, collections: Sequence[str]) -> Summary:
+    """Sum up the state table.
+
+    Args:
+        collections: those whose completed pairs make the pace.
+    """
+    with connection.transaction():
+        # PostgreSQL cannot know that what ended within the last minutes is little of a table
+        connection.execute("SET LOCAL enable_seqscan = off")
+        return _read(connection, sql.Identifier(table), collections)
+
+
+def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections: Sequence[str]) -> Summary:
+    counts = connection.execute(
+        sql.SQL("SELECT status, error_code, pds, count(*) FROM {} GROUP BY 1, 2, 3").format(name)
+    ).fetchall()
+    row = connection.execute(
+        sql.SQL(
+            f"SELECT now(), (SELECT count(*) FROM {{table}} WHERE batch IS NOT NULL AND {IS_HELD}),"
+            " (SELECT count(*) FROM {table} WHERE status = 'in_progress' AND importer_id IN ({live})),"
+            " (SELECT count(*) FROM {table} WHERE status = 'failed' AND batch IS NULL"
+            "  AND next_attempt_at IS NOT NULL)"
+        ).format(table=name, live=LIVE_IMPORTERS)
+    ).fetchone()
+    assert row is not None
+    at, held, running, to_retry = row
+    recent = connection.execute(
+        sql.SQL(
+            "SELECT s.pds, count(*), sum(s.records_synced)::bigint, min(s.completed_at), sum(s.pages)::bigint,"
+            " extract(epoch FROM sum(s.completed_at - s.started_at))::float FROM {table} s"
+            " WHERE s.status = 'completed' AND s.collection = ANY(%(collections)s)"
+            f" AND {FRESH_AT} > now() - make_interval(secs => %(recent)s)"
+            " AND s.completed_at > now() - make_interval(secs => %(recent)s) GROUP BY 1"
+        ).format(table=name),
+        {"collections": list(collections), "recent": RECENT_SECONDS},
+    ).fetchall()
+    first = min((moment for _, _, _, moment, _, _ in recent), default=at)
+    statuses = {str(status): 0 for status in ImportStatus}
+    errors: Counter[str] = Counter()
+    hosts: dict[str | None, Counter[str]] = {}
+    for status, error_code, host, count in counts:
+        statuses[status] += count
+        code = error_code or "unknown"
+        kind = status
+        if status == ImportStatus.FAILED:
+            errors[code] += count
+            kind = "gone" if code in GONE else status
+        hosts.setdefault(host, Counter())[kind] += count
+    paces = {host: seconds / pages for host, _, _, _, pages, seconds in recent if pages and seconds is not None}
+    sums = [
+        HostSum(
+            host,
+            kinds.total(),
+            kinds[ImportStatus.COMPLETED],
+            kinds[ImportStatus.PENDING] + kinds[ImportStatus.IN_PROGRESS],
+            kinds[ImportStatus.FAILED],
+            kinds["gone"],
+            paces.get(host),
+        )
+        for host, kinds in hosts.items()
+    ]
+    return Summary(
+        at=at,
+        pairs=sum(statuses.values()),
+        statuses=statuses,
+        errors=[ErrorSum(code, count, code in GONE) for code, count in errors.most_common()],
+        hosts=sorted(sums, key=lambda host: (-host.left, -host.pairs, host.host or "")),
+        gone=sum(count for code, count in errors.items() if code in GONE),
+        held=held,
+        running=running,
+        to_retry=to_retry,
+        recent_seconds=min(RECENT_SECONDS, max(_LEAST_SECONDS, (at - first).total_seconds())),
+        recent_pairs=sum(count for _, count, *_ in recent),
+        recent_records=sum(records for _, _, records, *_ in recent),
+    )
+
+
+def sentences(found: Summary) -> list[str]:
+    """What goes on, what waits for a person, and when everything will be done."""
+    said = []
+    if found.held:
+        said.append(
+            f"{found.held:,} imports of canceled runs wait for you: `parity import --resume` goes on with them, and so"
+            " does Re-execute."
+        )
+    if not found.left:
+        return [*said, "Nothing is left to be imported."]
+    left = f"{found.left:,} {'import' if found.left == 1 else 'imports'} left, {found.running:,} of them under way"
+    if found.seconds_left is None:
+        return [*said, f"{left}; none was completed within the last {age_text(RECENT_SECONDS)}."]
+    return [
+        *said,
+        f"{left}: done in about {age_text(found.seconds_left)}, at the pace of the last"
+        f" {found.recent_seconds:.0f} seconds ({found.recent_pairs:,} imports, {found.recent_records:,} records,"
+        f" {found.records_per_second:,.0f} records/s).",
+    ]
