@@ -28,10 +28,6 @@ from parity_dagster.dagster_instance.private import (
     WorkerStatus,
 )
 from parity_dagster.dagster_instance.run_server import WORKER_TAG, worker_name
-from parity_dagster.errors import ParityError
-from parity_dagster.settings import load_settings
-from parity_dagster.store.database import connect
-from parity_dagster.store.queue import is_importer_dead
 
 OUR_LOCATION = "parity_dagster.definitions"
 """The module of the code location whose runs are forked."""
@@ -131,24 +127,14 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
         """Say whether the process of a run that has started is alive.
 
         Returns:
-            `FAILED` only if it is certain that the process is gone: on this machine by the process itself, on
-            another, or for a run that no launcher started (`dagster job execute`), by the lock that its importer
-            held.
+            `FAILED` if it is a process of this machine and gone. What happens to runs elsewhere, and to those that no
+            launcher started (`dagster job execute`), `run_health_sensor` knows.
         """
         current = self._instance.get_run_by_id(run.run_id) or run
         worker = current.tags.get(WORKER_TAG)
-        if worker is not None and worker.partition(" ")[0] == socket.gethostname():
-            if _living_process(current) is not None:
-                return CheckRunHealthResult(WorkerStatus.RUNNING)
+        is_here = worker is not None and worker.partition(" ")[0] == socket.gethostname()
+        if is_here and _living_process(current) is None:
             return CheckRunHealthResult(WorkerStatus.FAILED, "its process was killed", run_worker_id=worker)
-        try:
-            settings = load_settings()
-            with connect(settings, autocommit=True) as connection:
-                is_dead = is_importer_dead(connection, run.run_id)
-        except ParityError:
-            is_dead = False
-        if is_dead:
-            return CheckRunHealthResult(WorkerStatus.FAILED, "its importer is gone", run_worker_id=worker)
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import dagster as dg
 from pydantic import Field
 
 from parity_dagster.errors import ParityError
 from parity_dagster.monitoring.logs import configure_logging
+from parity_dagster.orchestration.run_health import at_work
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 
@@ -64,5 +65,6 @@ def _service(settings: Settings, context: dg.InitResourceContext) -> Generator[I
     run_id = context.run.run_id if context.run else None
     if settings.log_format == "json":
         configure_logging("json")
-    with ImportService(settings, run_id=run_id) as service:
+    held = nullcontext() if run_id is None else at_work(context.instance, settings, run_id)
+    with held, ImportService(settings, run_id=run_id) as service:
         yield service

@@ -17,6 +17,10 @@ from parity_dagster.orchestration.overview import REFRESH_OVERVIEW, SECONDS_BETW
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.orchestration.refreshing import refresh_stale
 from parity_dagster.orchestration.report import report_pending
+from parity_dagster.orchestration.run_health import (
+    SECONDS_BETWEEN_HEALTH_LOOKS,
+    fail_lost_runs,
+)
 from parity_dagster.settings import Settings, load_settings
 
 # Dagster warns about its own copy of a sensor; an operator can do nothing about it.
@@ -100,6 +104,18 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         return dg.SkipReason(f"{shown}{'' if report.is_whole else '; the next look goes on'}.")
 
     @dg.sensor(
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=SECONDS_BETWEEN_HEALTH_LOOKS,
+        description=(
+            "Marks runs as failed that nobody works on any more, because their process was killed or their container "
+            "or machine is gone, whatever launched them."
+        ),
+    )
+    def run_health_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        lost = fail_lost_runs(context.instance, here())
+        return dg.SkipReason(f"Lost, and marked as failed: {', '.join(lost)}." if lost else "No run is lost.")
+
+    @dg.sensor(
         job_name=REFRESH_OVERVIEW,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
@@ -156,6 +172,7 @@ def build_sensors(settings: Settings | None) -> list[dg.SensorDefinition]:
         did_list_sensor,
         discovery_sensor,
         report_sensor,
+        run_health_sensor,
         overview_sensor,
         refresh_sensor,
         alert_on_run_failure,

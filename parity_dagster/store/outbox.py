@@ -138,6 +138,17 @@ def hold_run(conn: Connection, run_id: str) -> None:
     conn.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", (RUN_LOCK, run_id))
 
 
+def find_runs_at_work(conn: Connection, run_ids: Sequence[str]) -> set[str]:
+    """Those of these Dagster runs whose lock is held."""
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT run_id FROM unnest(%s::text[]) run_id WHERE (hashtext(run_id)::bigint & 4294967295) IN ({})"
+        ).format(_LIVE_RUNS),
+        (list(run_ids),),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
 def lock_reporting(conn: Connection, table: str, *, wait: bool) -> bool:
     """Be the only one who reports the pairs of a state table until the transaction ends; False if another one is."""
     key = sql.SQL("{}, {}::oid::bigint::bit(32)::int").format(sql.Literal(REPORT_LOCK), regclass(table))

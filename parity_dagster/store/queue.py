@@ -254,17 +254,6 @@ def find_left_over(connection: psycopg.Connection, table: str, run_ids: Sequence
     return [Pair(*row) for row in rows]
 
 
-def is_importer_dead(connection: psycopg.Connection, run_id: str) -> bool:
-    """Whether an importer of a Dagster run is gone without saying so: its number is neither given back nor locked."""
-    row = connection.execute(
-        sql.SQL(
-            "SELECT count(*) > 0 AND count(*) FILTER (WHERE id IN ({live})) = 0 FROM parity_importers WHERE run_id = %s"
-        ).format(live=LIVE_IMPORTERS),
-        (run_id,),
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
 def spread(pairs: Iterable[DuePair]) -> list[list[DuePair]]:
     """Order pairs so that hosts take turns, each host's in the order given.
 
