@@ -20,8 +20,10 @@ from parity_dagster.errors import (
     AccountUnavailable,
     ArchiveUnavailable,
     MalformedAnswer,
+    ParityError,
     RepoNotFound,
     ServerFailure,
+    TransientError,
 )
 from parity_dagster.identifiers import is_valid_tid, tid_time
 from parity_dagster.text import one_line
@@ -120,7 +122,7 @@ class RepoClient:
             keep: as in `XrpcClient.get`.
 
         Raises:
-            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
+            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words, and `confirm` lets it pass.
             ArchiveUnavailable: the host gives no archives, or none of this account that could be taken: it is too big,
                 comes too slowly, or the file does not take it.
             TransientError: no answer, a cut one, 5xx, or a 429 that lasts longer than an import waits.
@@ -139,6 +141,7 @@ class RepoClient:
             )
         except XrpcError as refusal:
             if error := account_error(refusal, origin, did):
+                await self.confirm(origin, did, "getRepo", error)
                 raise error from refusal
             raise ArchiveUnavailable(f"{origin} gives no archive of {did}: {refusal}") from refusal
         except BodyTooLarge as exc:
@@ -150,6 +153,7 @@ class RepoClient:
         except ServerFailure as exc:
             if exc.status == 501:
                 raise ArchiveUnavailable(f"{origin} gives no archives: {exc}") from exc
+            await self.confirm(origin, did, "getRepo", exc)
             raise
 
     async def latest_rev(self, origin: str, did: str) -> str | None:
@@ -159,8 +163,9 @@ class RepoClient:
             A TID that grows with every commit; None if the host cannot say.
 
         Raises:
-            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words.
+            AccountUnavailable, RepoNotFound: the host says so in the lexicon's words, and `confirm` lets it pass.
             HostUnreachable, RateLimited: it says nothing, and would not list the records either.
+            ServerFailure: it says so, and getRepoStatus says something else.
 
         Source: lexicon com.atproto.sync.getLatestCommit.
         """
@@ -176,6 +181,7 @@ class RepoClient:
             return rev if is_plausible else None
         except XrpcError as refusal:
             if error := account_error(refusal, origin, did):
+                await self.confirm(origin, did, "getLatestCommit", error)
                 raise error from refusal
             return None
         except (ServerFailure, MalformedAnswer, *UNDECODABLE):
@@ -214,6 +220,31 @@ class RepoClient:
             shown = one_line(word, 40) or "inactive"
             raise kind(f"{origin} says that {did} is {shown}; it is not imported while that lasts")
         return True
+
+    # I11
+    async def confirm(self, origin: str, did: str, method: str, error: ParityError | None) -> None:
+        """Ask for the status before it is believed what another answer says of an account, or a bare failure may mean.
+
+        Args:
+            method: what was asked.
+            error: what that answer is about to be taken for.
+
+        Raises:
+            AccountUnavailable, RepoNotFound: what the status says.
+            ServerFailure: it contradicts an `error` that says that the account is not there, or not active.
+            TransientError: no clear answer; unless `error` is transient as well.
+        """
+        try:
+            is_vouched = await self.check_status(origin, did)
+        except TransientError:
+            if isinstance(error, TransientError):
+                return
+            raise
+        if is_vouched and isinstance(error, AccountUnavailable | RepoNotFound):
+            raise ServerFailure(
+                f"{origin} contradicts itself: getRepoStatus says that {did} is active, {method} says {error.code};"
+                " try again later"
+            )
 
 
 def _check_did(answered: str | None, asked: str, origin: str) -> None:

@@ -10,7 +10,7 @@ from math import inf
 
 from parity_dagster.atproto.identity import Identity, IdentityResolver
 from parity_dagster.atproto.repo import RepoClient
-from parity_dagster.errors import Unconfirmed
+from parity_dagster.errors import AccountUnavailable, RepoNotFound, Unconfirmed
 from parity_dagster.store.identities import CachedIdentity, find_identities, save_identities
 from parity_dagster.store.sessions import Database
 
@@ -23,6 +23,8 @@ class Account:
     pds: str
     rev: str | None = None
     is_rev_known: bool = False
+    denial: AccountUnavailable | RepoNotFound | None = None
+    """Why there is no revision: the host says so, to each question that it was asked."""
     rev_answered_at: float = -inf
     """Monotonic time at which the host was asked for the revision and answered: it knew the account then."""
     active_at: float = -inf
@@ -113,8 +115,14 @@ class Accounts:
         None if the host cannot say; raises if it says that the account is not active, or not there.
         """
         async with account.lock:
+            if account.denial is not None:
+                raise account.denial
             if not account.is_rev_known:
-                await self._ask_rev(account)
+                try:
+                    await self._ask_rev(account)
+                except (AccountUnavailable, RepoNotFound) as exc:
+                    account.denial = exc
+                    raise
             return account.rev
 
     # I11

@@ -157,7 +157,7 @@ class Walker:
                         f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
                     ) from exc.refusal
                 may_restart = False
-            except (HostUnreachable, RepoNotFound, AccountUnavailable, RequestRefused) as exc:
+            except (HostUnreachable, RepoNotFound, AccountUnavailable, RequestRefused, ServerFailure) as exc:
                 moved = await self._moved(account, exc) if moves < MOVES else None
                 if moved is None:
                     task.return_to(place)
@@ -228,6 +228,8 @@ class Walker:
     async def _moved(self, account: Account, error: ParityError) -> Account | None:
         if isinstance(error, HostPaused) and account.is_resolved_now:
             return None  # thousands of accounts of one dead host must not each ask the directory again
+        if isinstance(error, ServerFailure) and error.status is not None:
+            return None  # it only fails; one that contradicts itself may be the host that an account has left
         try:
             return await self._accounts.relocate(account)
         except TransientError:
@@ -426,16 +428,7 @@ class Walker:
 
     async def _ask_status(self, task: PairTask, denial: ParityError | None) -> None:
         """Let getRepoStatus say what a bare "not found" or 500 means; returns if it says that all is well."""
-        try:
-            is_vouched = await self._repo.check_status(task.pds, task.did)
-        except TransientError:
-            if isinstance(denial, TransientError):
-                return
-            raise
-        if is_vouched and isinstance(denial, RepoNotFound):
-            raise ServerFailure(
-                f"{task.pds} contradicts itself: getRepoStatus knows {task.did}, listRecords does not; try again later"
-            )
+        await self._repo.confirm(task.pds, task.did, "listRecords", denial)
 
     # What is known of the walk from the pages that are committed.
 

@@ -94,7 +94,7 @@ CODES = {
     "cut-between-blocks": "archive_incomplete",
     "huge-block": "archive_truncated",
     "no-root": "archive_wrong",
-    "no-car": "archive_wrong",
+    "no-car": "malformed_answer",
     "nothing": "archive_truncated",
 }
 """Kind of wrong archive → code of its error; None if it is not wrong."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from parity_dagster.atproto.archive.car import MAX_HEADER_BYTES, CarFile
-from parity_dagster.errors import ArchiveIncomplete, ArchiveTooBig, ArchiveTruncated, ArchiveWrong
+from parity_dagster.errors import ArchiveIncomplete, ArchiveTooBig, ArchiveTruncated, ArchiveWrong, MalformedAnswer
 from parity_dagster.sample_network.archive import car_header, car_section, varint
 from parity_dagster.sample_network.blocks import block_cid, link, to_block
 
@@ -91,21 +91,31 @@ RAW = b"\x01\x55\x12\x20" + bytes(32)
         car_header(ROOT)[:-1] + b"\x02",
         car_header(ROOT)[:-1] + b"\xf5",
         _header({"version": 1, "rots": []}),
-        _header([]),
-        _header("roots"),
-        b"\x00",
         b"\xba\x00" + car_header(ROOT)[1:],  # 58 in two bytes
         varint(2**30) + b"\xa2",
         b"\xff" * 12,
         varint(MAX_HEADER_BYTES + 1) + b"\xa2" * (MAX_HEADER_BYTES + 1),
         varint(2**60),
-        b'{"error":"NotFound","message":"Could not find repo"}',
-        b"<html><body>502 Bad Gateway</body></html>",
-        b"PK\x03\x04",
     ],
 )
 def test_what_is_no_car_file(data):
     with pytest.raises(ArchiveWrong), _opened(data + _section(b"a")):
+        pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"error":"NotFound","message":"Could not find repo"}',
+        b"<html><body>502 Bad Gateway</body></html>",
+        b"PK\x03\x04",
+        b"\x00",
+        _header([]),
+        _header("roots"),
+    ],
+)
+def test_what_does_not_even_begin_like_one_may_be_an_archive_the_next_time(data):
+    with pytest.raises(MalformedAnswer), _opened(data + _section(b"a")):
         pass
 
 

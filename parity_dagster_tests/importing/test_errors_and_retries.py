@@ -13,7 +13,7 @@ import pytest
 from parity_dagster import errors
 from parity_dagster.errors import ParityError, PermanentError, RateLimited, TransientError
 from parity_dagster.importing.retry_policy import MAX_ERROR_TEXT, after_failure
-from parity_dagster.models import ImportResult, ImportState
+from parity_dagster.models import ImportResult, ImportState, Pair, Source
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -178,6 +178,53 @@ def test_get_repo_status_is_asked_before_not_found_or_empty_is_believed(settings
     assert (result.completed, result.error_code) == (False, "server_error"), "not believed without an answer"
     network.behave_normally()
     assert run(settings, network, empty)[0].is_success
+
+
+# I11
+@pytest.mark.parametrize(
+    ("source", "method", "name"),
+    quick(
+        3,
+        [
+            ("repo", "getRepo", "RepoTakendown"),
+            ("list", "getLatestCommit", "RepoNotFound"),
+            ("list", "listRecords", "RepoDeactivated"),
+            ("repo", "getRepo", "RepoNotFound"),
+            ("repo", "getLatestCommit", "RepoTakendown"),
+            ("list", "getLatestCommit", "RepoTakendown"),
+        ],
+    ),
+)
+def test_what_one_method_says_of_an_account_is_not_believed_while_its_status_says_otherwise(
+    settings: Settings, source: Source, method: str, name: str
+) -> None:
+    network = SampleNetwork(hosts=2)
+    did = network.add_account({POST: 5}, host="pds-1")
+    with importing(settings, network, source=source) as (service, _):
+        assert service.import_user_collection(did, POST).completed
+        network.put_record(did, POST)
+        network.behave(host="pds-1", faults=[{"kind": "400", "method": method, "name": name}])
+        result = service.import_user_collection(did, POST, refresh=True)
+        assert (result.completed, result.error_code) == (False, "server_error")
+        assert f"getRepoStatus says that {did} is active, {method} says" in (result.error or "")
+        assert query(settings, "SELECT next_attempt_at IS NULL FROM parity_import_states") == [(False,)]
+        assert query(settings, "SELECT count(*) FROM atproto_records WHERE active") == [(5,)]
+        network.migrate(did, "pds-2", old="stale")
+        assert service.import_user_collection(did, POST).completed
+    assert_equal(settings, network, did, POST)
+
+
+def test_what_a_host_says_twice_of_an_account_is_asked_once_for_all_its_collections(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 5, LIKE: 5}, status="takendown")
+    for source in ("list", "repo"):
+        network.log.clear()
+        with importing(settings, network, source=source) as (service, _):
+            results = service.import_pairs([Pair(did, POST), Pair(did, LIKE)])
+        assert [result.error_code for result in results] == ["takendown", "takendown"]
+        asked = "getRepo" if source == "repo" else "getLatestCommit"
+        assert (network.log.count(method=asked), network.log.count(method="getRepoStatus")) == (1, 1)
+        query(settings, "DELETE FROM parity_import_states")
 
 
 def free_port_with_501() -> int:

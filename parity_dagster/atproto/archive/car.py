@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from parity_dagster.atproto.archive.cbor import CID_LENGTH, CID_PREFIX, NotDagCbor, cid_bytes, read_varint, to_json
-from parity_dagster.errors import ArchiveIncomplete, ArchiveTooBig, ArchiveTruncated, ArchiveWrong
+from parity_dagster.errors import ArchiveIncomplete, ArchiveTooBig, ArchiveTruncated, ArchiveWrong, MalformedAnswer
 
 MAX_HEADER_BYTES = 8_192
 MAX_BLOCKS = 5_000_000
@@ -55,6 +55,7 @@ class CarFile:
 
     Raises:
         ArchiveTruncated: it ends within a block.
+        MalformedAnswer: it is something else from its first bytes on.
         ArchiveWrong: it is no such file, or a block is not what its CID says.
         ArchiveTooBig: a block, or the number of blocks, is beyond what is accepted.
 
@@ -138,7 +139,8 @@ class CarFile:
         if length > MAX_HEADER_BYTES:
             raise ArchiveWrong(f"the archive is no CAR file: its header has {length:,} bytes")
         if start[begin : begin + 1] not in (b"", _MAP_OF_TWO):
-            raise ArchiveWrong("the archive is no CAR file: it begins with something else")
+            # As a page of what stands before the host, which may be gone in a minute: it makes no archive a wrong one.
+            raise MalformedAnswer("instead of an archive, something came that is no CAR file")
         if len(start) < begin + length:
             raise ArchiveTruncated("the archive ends within its header")
         try:

@@ -53,7 +53,7 @@ class RepositoryArchive:
         max_bytes: of all records together, if each had a block of its own.
 
     Raises:
-        ArchiveTruncated, ArchiveWrong, ArchiveTooBig: as `CarFile` says.
+        ArchiveTruncated, MalformedAnswer, ArchiveWrong, ArchiveTooBig: as `CarFile` says.
     """
 
     def __init__(self, source: BinaryIO | bytes, *, max_blocks: int = MAX_BLOCKS, max_bytes: int = 2**30) -> None:
