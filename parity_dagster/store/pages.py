@@ -89,7 +89,7 @@ class PageStore:
         """
         direct = [write for write in writes if write.is_direct]
         others = [write for write in writes if not write.is_direct]
-        trusted = [write for write in others if not write.is_reread]
+        trusted = [write for write in others if not write.compares_values]
         ended = [write for write in writes if write.ending]
         # Statements of a pipeline go out together; one by one, each would wait for its turn on a busy event loop.
         async with conn.transaction():
@@ -175,10 +175,18 @@ class PageStore:
         if not writes:
             return
         await self._copy(conn, "parity_incoming", writes)
+        incoming = "parity_incoming"
+        if any(write.compares_values for write in writes):
+            # Most are held as they are; in a conflict, PostgreSQL would lock each of them, which writes to the disk.
+            incoming += (
+                " i LEFT JOIN LATERAL (SELECT true AS is_held FROM atproto_records h WHERE h.did = i.did"
+                " AND h.collection = i.collection AND h.rkey = i.rkey AND h.cid = i.cid AND h.value = i.value"
+                " AND h.active LIMIT 1) h ON true WHERE is_held IS NULL"
+            )
         async with conn.pipeline():
             await conn.execute(
                 "INSERT INTO atproto_records AS r (did, collection, rkey, cid, value, rev)"
-                " SELECT did, collection, rkey, cid, value, rev FROM parity_incoming"
+                f" SELECT did, collection, rkey, cid, value, rev FROM {incoming}"
                 " ON CONFLICT (did, collection, rkey) DO UPDATE SET cid = EXCLUDED.cid, value = EXCLUDED.value,"
                 " rev = EXCLUDED.rev, active = true, updated_at = now() WHERE (r.rev IS NULL OR r.rev <= EXCLUDED.rev)"
                 " AND (NOT r.active OR r.cid IS DISTINCT FROM EXCLUDED.cid OR r.value IS DISTINCT FROM EXCLUDED.value)"
@@ -267,7 +275,7 @@ class PageStore:
         seen. So does what was seen at the very revision that the walk reads, as a list that lags behind it must show;
         a signed archive of that revision does not lag.
         """
-        told = None if write.is_reread or write.position.commit else write.position.rev
+        told = None if write.compares_values else write.position.rev
         keys = {
             "id": write.state_id, "did": write.did, "collection": write.collection, "walk": write.position.walk,
             "rev": write.position.fence_rev, "told": told,

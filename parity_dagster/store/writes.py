@@ -78,7 +78,7 @@ class PairWrite:
     is_fresh: bool
     """Whether no record of the pair was there when the walk began, so nothing can be left over from before."""
     is_reread: bool = False
-    """Whether rows that the table seems to hold already are compared with it, value by value."""
+    """Whether everything is read as if nothing were known."""
     rows: list[Row] = field(default_factory=list)
     failed_rows: list[FailedRow] = field(default_factory=list)
     page_rows: list[PageRow] = field(default_factory=list)
@@ -95,6 +95,14 @@ class PairWrite:
     def completes(self) -> bool:
         """Whether this ends a walk whose list was read to its end."""
         return self.ending is not None and self.ending.error is None and not self.ending.is_unchanged
+
+    @property
+    def compares_values(self) -> bool:
+        """Whether rows whose cid the table holds already are compared with it, value by value.
+
+        A commit vouches for values; the table may have a cid from a list, which nobody has checked against its record.
+        """
+        return self.is_reread or self.position.commit is not None
 
     def values(self) -> dict[str, object]:
         """What the state row gets, by column; `retry_in` becomes its `next_attempt_at`."""

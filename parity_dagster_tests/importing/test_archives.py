@@ -18,6 +18,7 @@ from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Fault, Running, SampleNetwork
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
+from parity_dagster.store.database import migrate
 from parity_dagster_tests.atproto.archives import CODES, WRONG_CASES
 from parity_dagster_tests.imports import (
     DAMAGED_IN_LISTS,
@@ -303,6 +304,35 @@ def test_an_import_that_was_begun_one_way_is_ended_the_other_way(
             network.behave_normally()
         assert service.import_user_collection(did, POST, refresh=True).completed
     assert_equal(settings, network, did, POST)
+
+
+# I6
+@pytest.mark.parametrize("by", ["list", "live", "another project"])
+def test_a_commit_vouches_for_no_value_that_was_not_compared_with_its_record(
+    settings: Settings, network: SampleNetwork, service: ImportService, by: str
+) -> None:
+    """A list's cid is a claim: a host, or a hand, may have put another value beside it."""
+    did = network.add_account({POST: 30})
+    pair = Pair(did, POST)
+    if by == "another project":
+        other = service.settings.model_copy(update={"state_table": "other_states"})
+        migrate(other)
+        with ImportService(other, report=False) as first:
+            first.import_pairs([pair], source="list")
+    else:
+        service.import_pairs([pair], source="list" if by == "list" else "repo")
+    rkey = min(network.records(did, POST))
+    network.put_record(did, POST)
+    if by == "live":
+        cid, value = network.records(did, POST)[rkey]
+        service.upsert_records([LiveRecord(f"at://{did}/{POST}/{rkey}", network.rev(did), cid, value)])
+    query(settings, """UPDATE atproto_records SET value = '{"text": "forged"}' WHERE rkey = %s""", rkey)
+    service.import_pairs([pair], refresh=True)
+    (state,) = service.find_states(did=did)
+    assert (state.source, state.rev) == ("repo", network.rev(did))
+    assert_equal(settings, network, did, POST)
+    locked = query(settings, "SELECT count(*) FROM atproto_records WHERE xmax <> 0 AND rkey <> %s", rkey)
+    assert locked == [(0,)], "what is equal is left alone, not even locked"
 
 
 # I7, I8

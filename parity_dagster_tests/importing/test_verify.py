@@ -261,6 +261,21 @@ def test_floats_are_compared_to_their_last_digit(
     assert differences(found) == ({"different": 1} if is_different else {})
 
 
+def test_more_digits_than_a_float_has_are_no_fault_of_a_row_that_was_read_from_a_list(
+    network: SampleNetwork, service: ImportService
+) -> None:
+    value = b'{"$type":"app.bsky.feed.post","n":0.1000000000000000055511151231257827}'  # as some servers write 0.1
+    did = network.add_account({POST: 1})
+    network.put_record(did, POST, value)
+    service.import_pairs([Pair(did, POST)], source="list")
+    (found,) = service.verify([did])
+    assert (found.outcome, differences(found)) == ("unverifiable", {"unverifiable": 1})
+    network.put_record(did, POST)
+    service.import_pairs([Pair(did, POST)], refresh=True)
+    (found,) = service.verify([did])
+    assert (found.outcome, found.equal) == ("equal", 3), "the repository has its own digits"
+
+
 @pytest.mark.parametrize(
     ("left", "right", "is_same"),
     [
