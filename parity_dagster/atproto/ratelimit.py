@@ -13,6 +13,8 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import NamedTuple
+from uuid import uuid4
 
 from parity_dagster.errors import HostPaused, RateLimited
 
@@ -86,6 +88,22 @@ BREAKER_REST = 30.0
 """Seconds a host rests after that, before one request may try again."""
 
 
+class Share(NamedTuple):
+    """The part of a host that one of several processes has, wherever they run."""
+
+    rank: int
+    """How many of them come before it."""
+    parts: int
+    """How many there are."""
+
+    def of(self, places: int) -> int:
+        """How many of the places are its own; none if there are more processes than places."""
+        return places // self.parts + (self.rank < places % self.parts)
+
+
+WHOLE = Share(0, 1)
+
+
 class HostLimiter:
     """One host's permission to be asked.
 
@@ -97,6 +115,7 @@ class HostLimiter:
         self.origin = origin
         self.max_concurrency = max_concurrency
         self.longest_wait = longest_wait
+        self._share = WHOLE
         self.concurrency = float(min(INITIAL_CONCURRENCY, max_concurrency))
         self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -163,11 +182,25 @@ class HostLimiter:
             self._rest(self._interval)
 
     @property
+    def share(self) -> Share:
+        """Which part of the host is ours, of its places as of its rate."""
+        return self._share
+
+    @share.setter
+    def share(self, share: Share) -> None:
+        self._interval *= share.parts / self._share.parts
+        self._share = share
+        self._admit()
+
+    @property
     def _places(self) -> int:
-        return max(1, int(self.concurrency))
+        return min(max(1, int(self.concurrency)), self._share.of(self.max_concurrency))
 
     def _leave(self) -> None:
         self.in_flight -= 1
+        self._admit()
+
+    def _admit(self) -> None:
         while self._waiting and self.in_flight < self._places:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -194,12 +227,14 @@ class HostLimiter:
         self._refusals = 0
         self.concurrency = min(float(self.max_concurrency), self.concurrency + 1 / self.concurrency)
         remaining, reset = _window(headers)
-        self._interval = 0.0
-        if remaining is not None and reset is not None and reset > 0:
-            if remaining <= 0:
-                self._rest(reset)
-            elif remaining < 2 * self.max_concurrency:
-                self._interval = reset / remaining
+        # those with whom the host is shared may be about to ask, too
+        left = None if remaining is None else remaining - (self._share.parts - 1)
+        if left is None or reset is None or reset <= 0 or left >= 2 * self.max_concurrency:
+            self._interval = 0.0
+        elif left > 0:
+            self._interval = self._share.parts * reset / left
+        else:
+            self._rest(reset)  # and then at the former pace, until an answer tells another one
 
     def slow(self) -> None:
         """Learn from an answer that was given up because it came too slowly: the host is there, with too much to do."""
@@ -233,6 +268,10 @@ class HostLimiters:
         self._max_concurrency = max_concurrency
         self.longest_wait = longest_wait
         self._limiters: dict[tuple[str, str], HostLimiter] = {}
+        self._shares: dict[str, Share] = {}
+        self._readers = Counter[str]()
+        self.name = uuid4().hex
+        """What tells these limiters from those of other processes, or of other services of this one."""
         self._tidy_at = MOST_QUIET
 
     def of(self, origin: str, bucket: str = "") -> HostLimiter:
@@ -249,8 +288,34 @@ class HostLimiters:
                 self._limiters = {key: old for key, old in self._limiters.items() if old.in_flight or old.is_resting}
                 self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
             limiter = HostLimiter(origin, self._max_concurrency, self.longest_wait)
+            limiter.share = self._shares.get(origin, WHOLE)
             self._limiters[origin, bucket] = limiter
         return limiter
+
+    def share_of(self, origin: str) -> Share:
+        """The share that was set last."""
+        return self._shares.get(origin, WHOLE)
+
+    def enter(self, origin: str) -> None:
+        """Note that somebody here shares a host with others from now on."""
+        self._readers[origin] += 1
+
+    def leave(self, origin: str) -> None:
+        """Note that somebody here does not any more; the last one leaves the host's whole to whom it may concern."""
+        self._readers[origin] -= 1
+        if not self._readers[origin]:
+            del self._readers[origin]
+            self.share(origin, WHOLE)
+
+    def share(self, origin: str, share: Share) -> None:
+        """Ask a host no more than a share of what it bears, because others ask it, too."""
+        if share == WHOLE:
+            self._shares.pop(origin, None)
+        else:
+            self._shares[origin] = share
+        for (host, _), limiter in self._limiters.items():
+            if host == origin:
+                limiter.share = share
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

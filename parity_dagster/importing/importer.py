@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from parity_dagster.atproto.ratelimit import HostLimiters
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.errors import DatabaseError, PairBusy, ParityError
 from parity_dagster.events import ImportCompleted, ImportFailed, ImportStarted
 from parity_dagster.importing.accounts import Accounts
 from parity_dagster.importing.claims import Claims
 from parity_dagster.importing.feed import Feed
+from parity_dagster.importing.host_sharing import HostSharing
 from parity_dagster.importing.mappers import Mappers
 from parity_dagster.importing.pair_task import FetchedPage, PairTask, WalkEnd
 from parity_dagster.importing.retry_policy import after_failure, unexpected
@@ -69,6 +71,7 @@ class Importer:
         database: Database,
         repo: RepoClient,
         accounts: Accounts,
+        limiters: HostLimiters,
         emit: Emit,
         recipients: Recipients = EVERYBODY,
         *,
@@ -86,6 +89,7 @@ class Importer:
         self._refresh = refresh
         self._reread = reread
         self._claims = Claims(database, StateStore(settings.state_table), run_id)
+        self._sharing = HostSharing(database, self._claims, limiters)
         self._mappers = Mappers(settings.mappers)
         self._mapped = MappedStore(self._mappers.tables())
         self._stragglers = Stragglers(patience)
@@ -119,6 +123,7 @@ class Importer:
                 watching = [
                     writing.create_task(self._claims.watch()),
                     writing.create_task(self._stragglers.watch()),
+                    writing.create_task(self._sharing.watch()),
                 ]
                 feed = Feed(pairs, WINDOW)
                 try:
@@ -187,7 +192,7 @@ class Importer:
     async def _walk(self, task: PairTask) -> bool:
         """Read a pair to its end; False if there was nothing new to read."""
         account = await self._accounts.locate(task.did)
-        async with self._hosts[account.pds]:
+        async with self._hosts[account.pds], self._sharing.reading(account.pds):
             with self._stragglers.walking(task):
                 cursor = task.here.cursor if task.can_continue(account.pds) else None
                 task.started_at = time.monotonic()

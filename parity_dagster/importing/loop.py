@@ -352,6 +352,7 @@ class Connections:
             self._database,
             repo,
             accounts,
+            self.network.xrpc.limiters,
             emit,
             recipients,
             run_id=run_id,

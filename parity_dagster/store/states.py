@@ -70,17 +70,22 @@ class StateStore:
 
     async def register_importer(self, conn: AsyncConnection, run_id: str | None) -> int:
         """Make a number for a new importer and hold its lock for as long as `conn` lives."""
-        cursor = await conn.execute(
-            "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
-            (socket.gethostname(), os.getpid(), run_id),
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        importer_id: int = row[0]
-        await self.hold_importer(conn, importer_id)
+        async with conn.transaction():  # nobody sees the row before its lock is held
+            cursor = await conn.execute(
+                "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
+                (socket.gethostname(), os.getpid(), run_id),
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+            importer_id: int = row[0]
+            await self.hold_importer(conn, importer_id)
         # Those that were killed; their pairs are free without this.
         await conn.execute(
-            self._sql("DELETE FROM parity_importers WHERE id < %s AND id NOT IN ({live})"), (importer_id,)
+            self._sql(
+                "WITH dead AS (DELETE FROM parity_importers WHERE id < %(own)s AND id NOT IN ({live}))"
+                " DELETE FROM parity_host_importers WHERE importer_id < %(own)s AND importer_id NOT IN ({live})"
+            ),
+            {"own": importer_id},
         )
         return importer_id
 
@@ -94,7 +99,11 @@ class StateStore:
             self._sql("UPDATE {table} SET importer_id = NULL WHERE importer_id = %s AND status = 'in_progress'"),
             (importer_id,),
         )
-        await conn.execute("DELETE FROM parity_importers WHERE id = %s", (importer_id,))
+        await conn.execute(
+            "WITH gone AS (DELETE FROM parity_importers WHERE id = %(own)s)"
+            " DELETE FROM parity_host_importers WHERE importer_id = %(own)s",
+            {"own": importer_id},
+        )
         await conn.execute("SELECT pg_advisory_unlock(%s, %s)", (LOCK_CLASS, importer_id))
 
     # I12

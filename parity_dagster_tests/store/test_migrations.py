@@ -46,6 +46,7 @@ TABLES = {
     "parity_tombstones",
     "parity_announcements",
     "parity_named_accounts",
+    "parity_host_importers",
     "parity_host_lists",
     "parity_state_tables",
     "parity_upgrades",
