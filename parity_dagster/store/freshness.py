@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from parity_dagster.errors import GONE
-from parity_dagster.store.identities import MAX_AGE
+from parity_dagster.store.identities import IS_KNOWN
 from parity_dagster.store.queue import AGAIN
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.text import storable
@@ -57,7 +57,6 @@ _STALEST: LiteralString = (
     f" AND {FRESH_AT} < now() - %(every)s ORDER BY {FRESH_AT} LIMIT %(sample)s) oldest"
 )
 _AGAIN = {"refresh": True, "reread": False}
-_IS_RESOLVED: LiteralString = f"i.resolved_at > now() - interval '{MAX_AGE}'"
 
 
 class DueHost(NamedTuple):
@@ -249,7 +248,7 @@ async def find_unresolved(
     cursor = await conn.execute(
         sql.SQL(
             f"SELECT DISTINCT s.did FROM {_LISTED} JOIN {{table}} s USING (did) WHERE {_IS_UNCHANGED}"
-            f" AND NOT EXISTS (SELECT FROM parity_identities i WHERE i.did = s.did AND {_IS_RESOLVED})"
+            f" AND NOT EXISTS (SELECT FROM parity_identities i WHERE i.did = s.did AND {IS_KNOWN})"
         ).format(table=sql.Identifier(table)),
         _page(reading, accounts, every),
     )
@@ -312,7 +311,7 @@ async def take_page(
             sql.SQL(
                 "UPDATE {table} s SET confirmed_at = now() - make_interval(secs => %(seconds)s) WHERE s.id IN"
                 f" (SELECT s.id FROM {_LISTED} JOIN {{table}} s USING (did) JOIN parity_identities i USING (did)"
-                f" WHERE {_IS_UNCHANGED} AND i.pds = %(host)s AND {_IS_RESOLVED}"
+                f" WHERE {_IS_UNCHANGED} AND i.pds = %(host)s AND {IS_KNOWN}"
                 " ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)"
             ).format(**parts),
             page,

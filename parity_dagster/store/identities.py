@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 from psycopg import AsyncConnection, sql
 
 from parity_dagster.errors import Interrupted
 
-MAX_AGE = "24 hours"
+MAX_AGE: LiteralString = "24 hours"
 """How long a resolution is believed; a failure on the host makes us ask again at once."""
 CLOCK_SKEW = "1 minute"
 """A document is taken to be of so long before it was read: an operation of that time in the log may be newer."""
+IS_KNOWN: LiteralString = (
+    f"(i.resolved_at > now() - interval '{MAX_AGE}' OR (i.did LIKE 'did:plc:%%'"
+    f" AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}'))"
+)
+"""Whether a row `i` says where its account lived within `MAX_AGE`: what the directory's log has changed of it is in it
+up to where the log was read."""
 
 
 class CachedIdentity(NamedTuple):
@@ -45,14 +51,9 @@ class DirectoryPosition(NamedTuple):
 
 
 async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[str, CachedIdentity]:
-    """The accounts of which it is known where they lived within `MAX_AGE`, by DID.
-
-    What the directory's log has changed of a row is in it up to where the log was read.
-    """
+    """The accounts of which it is known where they lived within `MAX_AGE`, by DID."""
     cursor = await conn.execute(
-        "SELECT did, handle, pds, signing_key FROM parity_identities WHERE did = ANY(%s)"
-        f" AND (resolved_at > now() - interval '{MAX_AGE}' OR (did LIKE 'did:plc:%%'"
-        f" AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}'))",
+        f"SELECT did, handle, pds, signing_key FROM parity_identities i WHERE did = ANY(%s) AND {IS_KNOWN}",
         (list(dids),),
     )
     return {row[0]: CachedIdentity(*row) for row in await cursor.fetchall()}

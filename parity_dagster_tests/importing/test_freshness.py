@@ -21,6 +21,7 @@ from parity_dagster_tests.imports import assert_equal, query, settings_for, stor
 from parity_dagster_tests.quick import quick
 
 WEEK = timedelta(days=7)
+UNKNOWN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
 
 @pytest.fixture
@@ -171,6 +172,27 @@ def test_an_account_that_has_moved_is_not_confirmed_by_its_old_host(
     assert service.refresh_stale()[:3] == (0, 2, 0)
     assert all(result.is_success for result in service.resume_all())
     assert_equal(service.settings, network.network, moved, POST)
+
+
+def test_what_the_directorys_log_was_read_for_is_not_looked_up_again(service: ImportService, network: Running) -> None:
+    dids = imported(service, network, 4)
+    query(service.settings, "UPDATE parity_identities SET resolved_at = now() - interval '2 days'")
+    query(service.settings, "INSERT INTO parity_directory (is_whole, read_to) VALUES (true, now() - interval '1 hour')")
+    before = len(network.network.log.entries(method="did"))
+    assert service.refresh_stale()[:3] == (8, 0, 1)
+    assert len(network.network.log.entries(method="did")) == before
+    assert set(statuses(service)) == set(dids)
+
+
+def test_an_account_that_has_moved_is_read_from_its_new_host_before_that_one_confirms_it(
+    service: ImportService, network: Running
+) -> None:
+    here = imported(service, network, 4, host="pds-2")
+    (moved,) = imported(service, network, 1, days=5)
+    network.network.migrate(moved, "pds-2")
+    query(service.settings, "UPDATE parity_identities SET pds = %s", network.pds_urls["pds-2"])
+    service.refresh_stale()
+    assert statuses(service) == {**{did: {"confirmed"} for did in here}, moved: {"completed"}}
 
 
 def test_a_directory_that_does_not_answer_confirms_nobody_and_holds_up_nothing(
@@ -346,6 +368,30 @@ def test_a_list_without_an_end_is_given_up(service: ImportService, network: Runn
     assert service.refresh_stale()[:3] == (0, 16 - done.confirmed, 0)
 
 
+def test_a_list_that_leads_back_to_where_it_was_is_given_up(service: ImportService, network: Running) -> None:
+    imported(service, network, 16)
+    cursors: list[str | None] = []
+
+    class Circle(httpx.AsyncBaseTransport):
+        def __init__(self, ours: httpx.AsyncBaseTransport) -> None:
+            self._ours = ours
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if not request.url.path.endswith("listRepos"):
+                return await self._ours.handle_async_request(request)
+            cursors.append(request.url.params.get("cursor"))
+            repos = [{"did": UNKNOWN, "rev": "3l4d5gabcd22z", "active": True}]
+            return httpx.Response(200, json={"repos": repos, "cursor": f"c{len(cursors) % 3}"})
+
+        async def aclose(self) -> None:
+            await self._ours.aclose()
+
+    with ImportService(service.settings, report=False, transport=Circle) as circling:
+        assert circling.refresh_stale()[:3] == (0, 0, 7)
+    assert cursors == [None, "c1", "c2", "c0", "c1", "c2", "c0"]
+    assert service.refresh_stale()[:3] == (0, 32, 0)
+
+
 @pytest.mark.parametrize("kind", quick(2, ["501", "404", "wrong-shape", "html"]))
 def test_a_host_that_gives_no_list_has_its_accounts_asked(service: ImportService, network: Running, kind: str) -> None:
     imported(service, network, 4)
@@ -381,6 +427,29 @@ def test_lists_of_several_hosts_are_read_side_by_side(service: ImportService, ne
 
     with ImportService(service.settings, report=False, transport=Together) as together:
         assert together.refresh_stale()[:3] == (16, 0, 2)
+
+
+def test_what_somebody_works_on_and_what_is_not_registered_any_more_is_left_alone(
+    service: ImportService, network: Running
+) -> None:
+    dids = imported(service, network, 5)
+    busy, *_ = dids
+    network.network.put_record(dids[1], POST)
+    query(service.settings, "UPDATE parity_import_states SET status = 'in_progress' WHERE did = %s", busy)
+    with ImportService(service.settings.model_copy(update={"collections": (POST,)}), report=False) as narrow:
+        assert narrow.refresh_stale()[:3] == (6, 1, 1)
+    assert statuses(service)[busy] == {"in_progress"}
+    left = "SELECT collection FROM parity_import_states WHERE did = %s AND status = 'completed'"
+    assert query(service.settings, left, dids[1]) == [(LIKE,)]
+
+
+def test_what_an_account_has_of_half_the_age_goes_with_what_is_due(service: ImportService, network: Running) -> None:
+    both, one = imported(service, network, 2)
+    age = "UPDATE parity_import_states SET completed_at = now() - %s WHERE did = %s AND collection = %s"
+    query(service.settings, age, timedelta(days=4), both, LIKE)
+    query(service.settings, age, timedelta(days=3), one, LIKE)
+    assert service.refresh_stale()[:2] == (0, 3)
+    assert statuses(service) == {both: {"pending"}, one: {"pending", "completed"}}
 
 
 def invent(service: ImportService, number: int) -> None:
