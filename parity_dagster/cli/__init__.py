@@ -13,6 +13,7 @@ import sys
 
 import click
 
+from parity_dagster.cli.dagster_home import dagster_home
 from parity_dagster.cli.demo import demo
 from parity_dagster.cli.dev import dev
 from parity_dagster.cli.directory import directory
@@ -75,6 +76,7 @@ for _command in (
     doctor,
     demo,
     dev,
+    dagster_home,
     sample_network,
     metrics,
     migrate,

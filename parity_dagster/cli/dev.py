@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import parity_dagster
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
 
 if TYPE_CHECKING:
@@ -105,28 +104,20 @@ def _project(settings: Settings) -> tuple[dict[str, str], list[str]]:
         target = ["-m", "parity_dagster.definitions"]
         has_configuration = False
     if not environment.get("DAGSTER_HOME") and not has_configuration:
-        environment["DAGSTER_HOME"] = str(_dagster_home(settings))
+        environment["DAGSTER_HOME"] = str(dev_home(settings))
     return environment, target
 
 
-def _dagster_home(settings: Settings) -> Path:
-    """The folder under PARITY_HOME that serves as DAGSTER_HOME outside of a project; it holds this version's
-    dagster.yaml."""
-    from parity_dagster.errors import SettingsError
+def dev_home(settings: Settings) -> Path:
+    """The folder under PARITY_HOME that serves as DAGSTER_HOME outside of a project; it holds this version's files,
+    unless a person has changed them."""
+    from parity_dagster.dagster_instance.home import Launcher, Outcome, write_home
 
-    package = Path(parity_dagster.__file__).parent
-    installed, checkout = package / "dagster.yaml", package.parent / "dagster.yaml"
-    content = (installed if installed.is_file() else checkout).read_text(encoding="utf-8")
     home = settings.home.expanduser().resolve() / "dagster"
-    target = home / "dagster.yaml"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if not target.is_file() or target.read_text(encoding="utf-8") != content:
-            target.write_text(content, encoding="utf-8")
-    except OSError as exc:
-        raise SettingsError(
-            f"PARITY_HOME cannot be written: {exc.strerror}: {exc.filename}; choose another folder"
-        ) from None
+    # earlier versions did not say that a file there was theirs
+    for file in write_home(home, Launcher.LOCAL, keep_unstamped=False):
+        if file.outcome is Outcome.CHANGED_BY_HAND:
+            click.echo(f"{file.path} was changed by hand; it is used as it is.")
     return home
 
 
