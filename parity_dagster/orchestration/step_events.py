@@ -30,6 +30,7 @@ from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.listeners import RunListener
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair, Source
 from parity_dagster.orchestration.metadata import state_metadata
+from parity_dagster.orchestration.run_progress import RunProgress, saying
 from parity_dagster.service import ImportService
 
 REFRESH_TAG = "parity/refresh"
@@ -83,6 +84,7 @@ class StepRecorder(RunListener):
         beyond: accounts that are no partitions, of which nothing is written.
 
     Attributes:
+        progress: counts what is done, if somebody wants to know.
         gone: rows of the pairs whose accounts are gone.
         written: what was written, for the step to yield so that callers in the same process see it too.
         seconds: wall-clock time from start to end of each pair that was walked.
@@ -96,12 +98,15 @@ class StepRecorder(RunListener):
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
         self.written: list[dg.DagsterEvent] = []
+        self.progress: RunProgress | None = None
         self.gone: list[ImportState] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
 
     def __call__(self, event: ImportEvent) -> None:
         """Take note of an event; write what has piled up when it is a full batch."""
+        if self.progress is not None:
+            self.progress(event)
         pair = Pair(event.did, event.collection)
         is_shown = event.did not in self._beyond
         if isinstance(event, ImportCompleted):
@@ -174,23 +179,26 @@ def import_in_step(
     if source not in ("", *get_args(Source)):
         raise dg.Failure(description=f"source is {source!r}; give list or repo", allow_retries=False)
     recorder = StepRecorder(context, beyond)
+    pairs = list(pairs)
     if not is_planned:
-        pairs = list(pairs)
         shown = [pair for pair in pairs if pair.collection in service.settings.collections and pair.did not in beyond]
         keys = [str(to_partition_key(pair)) for pair in shown]
         plan_partitions(context.instance, context.run, context.get_step_execution_context().step.key, RECORDS_KEY, keys)
     began = time.monotonic()
+    progress = RunProgress(len(pairs))
+    recorder.progress = progress
     results: list[ImportResult] | None = None
     is_refused = False
     try:
-        results = service.import_pairs(
-            pairs,
-            refresh=refresh,
-            reread=reread,
-            patience=service.settings.straggler_patience or None,
-            source=cast("Source", source) or None,
-            on_event=recorder,
-        )
+        with saying(context.log.info, progress):
+            results = service.import_pairs(
+                pairs,
+                refresh=refresh,
+                reread=reread,
+                patience=service.settings.straggler_patience or None,
+                source=cast("Source", source) or None,
+                on_event=recorder,
+            )
     except ParityError as exc:
         is_refused = True
         raise dg.Failure(description=str(exc), allow_retries=False) from None
