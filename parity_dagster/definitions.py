@@ -13,6 +13,7 @@ import dagster as dg
 
 from parity_dagster.dagster_instance.events import batch_by_default
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
+from parity_dagster.orchestration.accounts import build_accounts_asset
 from parity_dagster.orchestration.assets import build_records_asset, build_typed_asset, freshness_policy
 from parity_dagster.orchestration.checks import CHECKS, import_checks
 from parity_dagster.orchestration.dagster_compat import beta_parts
@@ -29,6 +30,7 @@ from parity_dagster.orchestration.partitions import build_partitions
 from parity_dagster.orchestration.resources import ImportServiceResource, bound_service
 from parity_dagster.orchestration.sensors import build_sensors, daily_checks
 from parity_dagster.settings import Settings, load_settings
+from parity_dagster.store.accounts_view import AccountsView
 from parity_dagster.store.typed import registered_views
 
 
@@ -48,6 +50,9 @@ def build_defs(settings: Settings | None = None, resources: Mapping[str, Any] | 
     views = registered_views(here)
     freshness = freshness_policy(here.stale_days)
     typed = [build_typed_asset(view, freshness) for view in views]
+    accounts = AccountsView(here.state_table)
+    if accounts.name not in {view.name for view in views}:  # a view of yours may have the name
+        typed.append(build_accounts_asset(accounts, freshness))
     overview = build_overview_asset([dg.AssetKey(view.name) for view in views] or [RECORDS_KEY], freshness)
     with beta_parts():
         assets = dg.with_source_code_references([build_discovered_asset(), records, *typed, overview])

@@ -48,12 +48,14 @@ class Identity:
         did: the account.
         handle: the handle its document claims, not verified; None if it claims none.
         pds: origin of its PDS.
+        key: what it signs its commits with, as a Multikey; None if that cannot be told at a glance.
         document: the DID document that says so, as it came; two that differ in nothing else are the same identity.
     """
 
     did: str
     handle: str | None
     pds: str
+    key: str | None = field(default=None, compare=False)
     document: bytes = field(default=b"", compare=False, repr=False)
 
 
@@ -63,9 +65,16 @@ class _Service(msgspec.Struct):
     serviceEndpoint: msgspec.Raw = msgspec.Raw(b'""')
 
 
+class _Method(msgspec.Struct):
+    id: str = ""
+    type: str = ""
+    publicKeyMultibase: str = ""
+
+
 class _Document(msgspec.Struct):
     id: str
     alsoKnownAs: list[msgspec.Raw] = []
+    verificationMethod: msgspec.Raw = msgspec.Raw(b"[]")
     service: list[msgspec.Raw] = []
 
 
@@ -156,7 +165,7 @@ class IdentityResolver:
         # A tombstone if all say so; else the one that denies least.
         raise min((one for one in said if isinstance(one, PermanentError)), key=_denial)
 
-    async def resolve_handle(self, handle: str) -> str:
+    async def resolve_handle(self, handle: str) -> Identity:
         """Find the DID behind a handle, and make sure that the DID's document claims the handle back.
 
         Args:
@@ -179,7 +188,7 @@ class IdentityResolver:
                 f"{handle} points to {did}, whose document claims {identity.handle or 'no handle'} instead; "
                 "if you trust it, give the DID"
             )
-        return did
+        return identity
 
     async def _handle_by_dns(self, handle: str) -> str | None:
         import dns.asyncresolver  # a DID needs none of it
@@ -236,7 +245,19 @@ def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     if endpoint is None:
         raise NoPds(f"the document of {did} names no PDS, so there is nothing to import from")
     pds = parse_endpoint(endpoint, allow_private=allow_private)
-    return Identity(did, find_handle(document.alsoKnownAs), pds, body)
+    key = _find_key(document.verificationMethod, did)
+    return Identity(did, find_handle(document.alsoKnownAs), pds, key, body)
+
+
+def _find_key(methods: msgspec.Raw, did: str) -> str | None:
+    """The key of the first method named #atproto if it is of the usual form; every other needs the whole document."""
+    try:
+        for method in msgspec.json.decode(methods, type=list[_Method]):
+            if method.id in ("#atproto", f"{did}#atproto"):
+                return method.publicKeyMultibase if method.type == "Multikey" else None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        pass
+    return None
 
 
 def _pds_endpoint(raw: msgspec.Raw, did: str) -> str | None:

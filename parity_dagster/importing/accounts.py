@@ -160,7 +160,7 @@ class Accounts:
 
     async def _resolve(self, did: str, *, doubted: Account | None = None) -> Account:
         identity = await resolve_again(self._resolver, doubted) if doubted else await self._resolver.resolve_did(did)
-        self._unsaved[did] = CachedIdentity(identity.did, identity.handle, identity.pds)
+        self._unsaved[did] = CachedIdentity(identity.did, identity.handle, identity.pds, identity.key)
         await self._save_identities()
         old = self._accounts.get(did)
         account = old

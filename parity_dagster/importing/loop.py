@@ -372,8 +372,13 @@ class Connections:
         return await refresher.run()
 
     async def resolve_handle(self, handle: str) -> str:
-        """The DID behind a handle."""
-        return await self.network.identities.resolve_handle(handle)
+        """The DID behind a handle, which is noted to be that account's."""
+        from parity_dagster.store.identities import CachedIdentity, save_identities
+
+        found = await self.network.identities.resolve_handle(handle)
+        identity = CachedIdentity(found.did, found.handle, found.pds, found.key)
+        await self._database.run(lambda conn: save_identities(conn, [identity], verified=True))
+        return found.did
 
     async def sync_directory(
         self, *, everything: bool, again: bool, limit: int | None, on_progress: Callable[[int], None]

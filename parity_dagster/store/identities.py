@@ -12,7 +12,7 @@ from parity_dagster.errors import Interrupted
 
 MAX_AGE: LiteralString = "24 hours"
 """How long a resolution is believed; a failure on the host makes us ask again at once."""
-CLOCK_SKEW = "1 minute"
+CLOCK_SKEW: LiteralString = "1 minute"
 """A document is taken to be of so long before it was read: an operation of that time in the log may be newer."""
 IS_KNOWN: LiteralString = (
     f"(i.resolved_at > now() - interval '{MAX_AGE}' OR (i.did LIKE 'did:plc:%%'"
@@ -20,6 +20,12 @@ IS_KNOWN: LiteralString = (
 )
 """Whether a row `i` says where its account lived within `MAX_AGE`: what the directory's log has changed of it is in it
 up to where the log was read."""
+
+_UPDATE: LiteralString = (
+    "handle = EXCLUDED.handle, pds = EXCLUDED.pds, signing_key = EXCLUDED.signing_key,"
+    " resolved_at = EXCLUDED.resolved_at, handle_verified_at = coalesce(EXCLUDED.handle_verified_at,"
+    " CASE WHEN i.handle = EXCLUDED.handle THEN i.handle_verified_at END)"
+)
 
 
 class CachedIdentity(NamedTuple):
@@ -59,14 +65,22 @@ async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[st
     return {row[0]: CachedIdentity(*row) for row in await cursor.fetchall()}
 
 
-async def save_identities(conn: AsyncConnection, identities: Sequence[CachedIdentity]) -> None:
-    """Remember where accounts live; each DID once."""
+async def save_identities(
+    conn: AsyncConnection, identities: Sequence[CachedIdentity], *, verified: bool = False
+) -> None:
+    """Remember where accounts live; each DID once.
+
+    Args:
+        verified: whether their handles were looked up and led to them. Else they are as verified as they were, if they
+            have not changed.
+    """
     await conn.execute(
-        "INSERT INTO parity_identities (did, handle, pds, signing_key, resolved_at)"
-        f" SELECT *, now() - interval '{CLOCK_SKEW}' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"
-        " ORDER BY 1 ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, pds = EXCLUDED.pds,"
-        " signing_key = EXCLUDED.signing_key, resolved_at = EXCLUDED.resolved_at",
+        "INSERT INTO parity_identities AS i (did, handle, pds, signing_key, handle_verified_at, resolved_at)"
+        " SELECT *, CASE WHEN %s THEN now() END, now() - interval '" + CLOCK_SKEW + "'"
+        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) ORDER BY 1 ON CONFLICT (did) DO UPDATE SET"
+        f" {_UPDATE}",
         (
+            verified,
             [i.did for i in identities],
             [i.handle for i in identities],
             [i.pds for i in identities],
@@ -140,8 +154,7 @@ async def save_log(
         stored = await conn.execute(
             "INSERT INTO parity_identities AS i (did, handle, pds, signing_key, resolved_at)"
             " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) ORDER BY 1"
-            " ON CONFLICT (did) DO UPDATE SET handle = EXCLUDED.handle, pds = EXCLUDED.pds,"
-            " signing_key = EXCLUDED.signing_key, resolved_at = EXCLUDED.resolved_at"
+            f" ON CONFLICT (did) DO UPDATE SET {_UPDATE}"
             " WHERE i.resolved_at < EXCLUDED.resolved_at OR (i.resolved_at = EXCLUDED.resolved_at"
             " AND (i.handle, i.pds, i.signing_key)"
             " IS DISTINCT FROM (EXCLUDED.handle, EXCLUDED.pds, EXCLUDED.signing_key))",

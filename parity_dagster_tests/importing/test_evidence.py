@@ -478,7 +478,7 @@ def test_old_tombstones_stay_while_another_projects_walk_is_older(
 
     assert asyncio.run(prune()) == 0
     with connect(settings) as conn:
-        conn.execute("DROP TABLE other_states")
+        conn.execute("DROP TABLE other_states CASCADE")
     assert asyncio.run(prune()) == 1
 
 

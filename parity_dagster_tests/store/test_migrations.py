@@ -343,7 +343,7 @@ def test_a_state_table_that_an_upgrade_has_passed_by_is_brought_up(empty_databas
 def test_a_state_table_brought_back_from_a_backup_is_taken_up_again(settings: Settings) -> None:
     with connect(settings) as connection:
         connection.execute("CREATE TABLE copy (LIKE parity_import_states INCLUDING ALL)")
-        connection.execute("DROP TABLE parity_import_states")
+        connection.execute("DROP TABLE parity_import_states CASCADE")
         connection.execute("ALTER TABLE copy RENAME TO parity_import_states")
     with pytest.raises(MigrationNeeded, match="run `parity migrate`"):
         connect(settings)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 from psycopg import sql
@@ -11,6 +12,20 @@ from psycopg.rows import dict_row
 
 from parity_dagster.errors import SettingsError
 from parity_dagster.store.typed.view import TypedView
+
+
+class View(Protocol):
+    """What can be made: it has a name, and its comment tells its definition."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def statements(self) -> Iterator[str]:
+        """What makes it, with its comments."""
+
+    def mark(self) -> str:
+        """What its comment ends with."""
 
 
 class ViewSummary(NamedTuple):
@@ -27,7 +42,7 @@ class ViewSummary(NamedTuple):
     last: datetime | None
 
 
-def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
+def make_view(conn: psycopg.Connection[Any], view: View) -> bool:
     """Bring a view to its present definition.
 
     Raises:
@@ -44,7 +59,7 @@ def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
             if not _is_ours(kind, comment):
                 what = {"v": "view", "r": "table", "m": "materialized view"}.get(kind, "relation")
                 raise SettingsError(
-                    f"the database has a {what} called {view.name} that parity_dagster did not make, so its typed "
+                    f"the database has a {what} called {view.name} that parity_dagster did not make, so its own "
                     f"view cannot be made: rename that {what}, or give parity_dagster a schema of its own (CREATE "
                     "SCHEMA parity, add ?options=-csearch_path%3Dparity to PARITY_DATABASE_URL, `parity migrate`)"
                 )
@@ -58,14 +73,14 @@ def make_view(conn: psycopg.Connection[Any], view: TypedView) -> bool:
                 conn.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(view.name)))
             except psycopg.errors.DependentObjectsStillExist as exc:
                 raise SettingsError(
-                    f"the typed view {view.name} has a new definition, but other objects depend on the old one "
+                    f"the view {view.name} has a new definition, but other objects depend on the old one "
                     f"({exc.diag.message_detail}): drop them, materialize {view.name} and make them again"
                 ) from exc
         _make(conn, view)
         return True
 
 
-def _found(conn: psycopg.Connection[Any], view: TypedView) -> tuple[str, str] | None:
+def _found(conn: psycopg.Connection[Any], view: View) -> tuple[str, str] | None:
     """Kind and comment of what bears the view's name where the view would be made."""
     row = conn.execute(
         "SELECT c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c"
@@ -79,7 +94,7 @@ def _is_ours(kind: str, comment: str) -> bool:
     return kind == "v" and "[parity_dagster " in comment
 
 
-def _make(conn: psycopg.Connection[Any], view: TypedView) -> None:
+def _make(conn: psycopg.Connection[Any], view: View) -> None:
     for statement in view.statements():
         conn.execute(statement.encode())
 

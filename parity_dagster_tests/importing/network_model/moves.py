@@ -126,7 +126,7 @@ class History:
     def _prepare(self, rng: random.Random) -> None:
         database = sql.Identifier(self.conn.info.dbname)
         self.conn.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(database))
-        self.conn.execute("DROP TABLE IF EXISTS model_states_1, model_posts")
+        self.conn.execute("DROP TABLE IF EXISTS model_states_1, model_posts CASCADE")
         self.conn.execute(f"TRUNCATE {TABLES}")
         for project in self.projects[1:]:
             migrate(project.settings)
