@@ -8,19 +8,27 @@ row, which its own value has to have.
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, closing
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import psycopg
 
 from parity_dagster.atproto.archive import check_cid
 from parity_dagster.atproto.pages import FailedEntry
-from parity_dagster.errors import ArchiveOutdated, ArchiveTooBig, ArchiveTruncated, ParityError
+from parity_dagster.errors import (
+    ArchiveOutdated,
+    ArchiveTooBig,
+    ArchiveTruncated,
+    DatabaseError,
+    DatabaseUnreachable,
+    ParityError,
+)
 from parity_dagster.identifiers import is_valid_tid
 from parity_dagster.importing.accounts import FreshAccounts
 from parity_dagster.importing.archives import Archive, Archives
@@ -31,6 +39,7 @@ from parity_dagster.models import ALL_COLLECTIONS, ImportState, ImportStatus, Ve
 from parity_dagster.settings import Settings
 from parity_dagster.store.listing import find_states
 from parity_dagster.store.live import STAND_IN_END, Newest
+from parity_dagster.store.postgres_errors import Patience
 from parity_dagster.store.records import open_snapshot
 from parity_dagster.store.verification import StoredRecord, find_excuses, stream_stored
 
@@ -112,20 +121,20 @@ def verify_signed(
     """
     mappers = Mappers(settings.mappers)
     repositories = SignedRepositories(settings)
+    loss = _Loss(settings)
     given = iter(dids)
     ahead: deque[tuple[str, Running[Archive | ParityError] | None]] = deque()
     try:
         while True:
             while len(ahead) < AHEAD and (did := next(given, None)) is not None:
-                with open_snapshot(settings) as conn:
-                    states = _states(conn, settings, did, collections)
-                is_wanted = any(state.status is ImportStatus.COMPLETED for state in states)
+                is_wanted = _is_wanted(settings, did, collections, loss)
                 ahead.append((did, loop.start(repositories.fetching(did)) if is_wanted else None))
             if not ahead:
                 return
             did, running = ahead[0]
             archive = None if running is None else running.result()
-            yield from verify_account(settings, did, collections, archive, mappers, advance)
+            compare = partial(verify_account, settings, did, collections, archive, mappers, advance)
+            yield from _each_pair(compare, loss)
             ahead.popleft()
             if running is not None:
                 loop.call(partial(repositories.forget, did))
@@ -143,16 +152,20 @@ def verify_account(
     archive: Archive | ParityError | None,
     mappers: Mappers,
     advance: Advance = lambda count: None,
+    known: Collection[str] = (),
 ) -> Iterator[Verification]:
     """Compare an account with its repository, all of it as the table is at one moment.
 
     Args:
         archive: or why there is none; None if no pair was complete when it could have been fetched.
+        known: collections that are left out.
     """
     with open_snapshot(settings) as conn:
         states = _states(conn, settings, did, collections)
         yield from _nothing(did, states)
         for state in states:
+            if state.collection in known:
+                continue
             found = _begin(state, archive)
             if isinstance(archive, Archive) and found.error is None:
                 try:
@@ -169,16 +182,88 @@ def verify_offline(
     settings: Settings, dids: Iterable[str], collections: Collection[str] | None, advance: Advance
 ) -> Iterator[Verification]:
     """Recompute the CID of every row of complete pairs from its value; no server is asked."""
+    loss = _Loss(settings)
     for did in dids:
-        with open_snapshot(settings) as conn:
-            states = _states(conn, settings, did, collections)
-            yield from _nothing(did, states)
-            for state in states:
-                found = _begin(state, None)
-                if found.error is None:
-                    for count in _recompute(conn, state, found):
-                        advance(count)
+        yield from _each_pair(partial(_recompute_account, settings, did, collections, advance), loss)
+
+
+def _recompute_account(
+    settings: Settings, did: str, collections: Collection[str] | None, advance: Advance, known: Collection[str] = ()
+) -> Iterator[Verification]:
+    with open_snapshot(settings) as conn:
+        states = _states(conn, settings, did, collections)
+        yield from _nothing(did, states)
+        for state in states:
+            if state.collection in known:
+                continue
+            found = _begin(state, None)
+            if found.error is None:
+                for count in _recompute(conn, state, found):
+                    advance(count)
+            yield found
+
+
+class _Comparing(Protocol):
+    def __call__(self, *, known: Collection[str]) -> Iterator[Verification]: ...
+
+
+def _each_pair(compare: _Comparing, loss: _Loss) -> Iterator[Verification]:
+    """One account's results; what is not there yet when the database is lost is compared anew."""
+    known: set[str] = set()
+    while True:
+        try:
+            for found in compare(known=known):
+                loss.is_over()
+                known.add(found.collection)
                 yield found
+            return
+        except DatabaseError as exc:
+            loss.wait(exc)
+
+
+def _is_wanted(settings: Settings, did: str, collections: Collection[str] | None, loss: _Loss) -> bool:
+    """Whether an account's repository is of any use."""
+    while True:
+        try:
+            with open_snapshot(settings) as conn:
+                states = _states(conn, settings, did, collections)
+            loss.is_over()
+            return any(state.status is ImportStatus.COMPLETED for state in states)
+        except DatabaseError as exc:
+            loss.wait(exc)
+
+
+class _Loss:
+    """The database, lost in the middle, is waited for as long as an import waits.
+
+    A verification of everything takes hours, and would have to begin from its start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._seconds = settings.database_patience
+        self._has_met = False
+        self._patience: Patience | None = None
+
+    def is_over(self) -> None:
+        """Note that the database answers."""
+        self._has_met, self._patience = True, None
+
+    def wait(self, exc: DatabaseError) -> None:
+        """Wait a little.
+
+        Raises:
+            DatabaseError: it was waited for long enough, or waiting is of no use.
+        """
+        cause = exc if isinstance(exc, DatabaseUnreachable) else exc.__cause__
+        self._has_met |= isinstance(cause, psycopg.Error)
+        if not self._has_met or not isinstance(cause, DatabaseUnreachable | psycopg.Error):
+            raise exc
+        self._patience = self._patience or Patience(self._seconds)
+        try:
+            delay = self._patience.pause(cause)
+        except (DatabaseError, psycopg.Error):
+            raise exc from cause  # which names the cure of somebody who only reads
+        time.sleep(delay)
 
 
 def _states(

@@ -20,6 +20,7 @@ import pytest
 from click.testing import Result
 
 from parity_dagster.atproto.archive.cbor import cid_of
+from parity_dagster.errors import DatabaseError
 from parity_dagster.importing.archives import IDLE_BYTES, PAGE_RECORDS, SMALL_BYTES
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.importing.live import LiveRecord
@@ -585,3 +586,32 @@ def test_offline_no_connection_is_opened_and_nothing_heavy_is_loaded(
     )
     assert (offline.returncode, offline.stderr) == (0, "refused\n[]\n")
     assert "5 records have the CID of their value." in offline.stdout
+
+
+def end_sessions(settings: Settings) -> None:
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    query(settings, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_database_that_is_lost_in_the_middle_is_waited_for(
+    settings: Settings, network: SampleNetwork, service: ImportService, offline: bool
+) -> None:
+    did, second = network.add_account({POST: 3 * PAGE_RECORDS, LIKE: 5}), network.add_account({POST: 5})
+    service.import_pairs([Pair(did, POST), Pair(did, LIKE), Pair(second, POST)])
+    ends = iter([True, False, True])
+
+    def end(count: int) -> None:
+        if next(ends, False):
+            end_sessions(settings)
+
+    results = list(service.verify([did, second], offline=offline, on_progress=end))
+    assert [(found.did, found.collection, found.outcome, found.equal) for found in results] == [
+        (did, LIKE, "equal", 5),
+        (did, POST, "equal", 3 * PAGE_RECORDS),
+        (second, POST, "equal", 5),
+    ]
+    assert next(ends, None) is None
+    impatient = service.settings.model_copy(update={"database_patience": 0.5})
+    with ImportService(impatient, report=False) as hurried, pytest.raises(DatabaseError, match=r"and try again$"):
+        list(hurried.verify([did], [POST], offline=offline, on_progress=lambda _: end_sessions(settings)))
