@@ -147,7 +147,7 @@ class MigrationNeeded(DatabaseError):
 
 
 class UnsupportedServer(DatabaseError):
-    """The PostgreSQL server is too old, or the database's encoding is not UTF8."""
+    """The PostgreSQL server is too old, the database's encoding is not UTF8, or a pooler gives no sessions."""
 
     code = "unsupported_server"
     retryable = False

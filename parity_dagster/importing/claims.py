@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from psycopg import AsyncConnection
 
-from parity_dagster.errors import DatabaseError
+from parity_dagster.errors import DatabaseError, UnsupportedServer
 from parity_dagster.models import Pair
 from parity_dagster.store.sessions import Database
-from parity_dagster.store.states import Claim, StateStore
+from parity_dagster.store.states import Claim, StateStore, current_backend
 
 WATCH_SECONDS = 5.0
 """Seconds between two looks at the session that holds the lock; so long a lost one may go unnoticed."""
@@ -30,6 +30,13 @@ class Claims:
     async def open(self) -> None:
         """Get a number and hold its lock."""
         self.importer_id = await self._session.run(lambda conn: self._states.register_importer(conn, self._run_id))
+        backend = await self._session.run(lambda conn: self._states.find_backend(conn, self.importer_id))
+        if backend is None or backend == await self._database.run(current_backend):
+            await self.close()
+            raise UnsupportedServer(
+                "PARITY_DATABASE_URL leads to a pooler that gives several clients one session (transaction mode), and"
+                " an import needs its own: use the server's own address, or the pooler in session mode"
+            )
 
     async def hold(self) -> None:
         """Make sure that the lock is held; a lost session is opened and takes it again."""

@@ -58,6 +58,13 @@ class Claim(NamedTuple):
     """Whether the list is to be read whatever the revision, and every row that differs from it rewritten."""
 
 
+async def current_backend(conn: AsyncConnection) -> int:
+    """The server process of a session."""
+    row = await (await conn.execute("SELECT pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 class StateStore:
     """Statements on the state table; every method takes the connection it works on."""
 
@@ -92,6 +99,16 @@ class StateStore:
     async def hold_importer(self, conn: AsyncConnection, importer_id: int) -> None:
         """Take the lock of an importer's number, again after the session was lost."""
         await conn.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, importer_id))
+
+    async def find_backend(self, conn: AsyncConnection, importer_id: int) -> int | None:
+        """The server process of a session that holds an importer's lock; None if the session does not."""
+        cursor = await conn.execute(
+            "SELECT pg_backend_pid() WHERE EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            f" AND classid = {LOCK_CLASS} AND objid::bigint = %s AND objsubid = 2 AND pid = pg_backend_pid())",
+            (importer_id,),
+        )
+        row = await cursor.fetchone()
+        return None if row is None else int(row[0])
 
     async def release_importer(self, conn: AsyncConnection, importer_id: int) -> None:
         """Give back every pair that the importer still holds, and its number."""
