@@ -23,7 +23,6 @@ import psutil
 from parity_dagster.dagster_instance.private import (
     GRPC_INFO_TAG,
     CheckRunHealthResult,
-    ConfigurableClassData,
     LaunchRunContext,
     WorkerStatus,
 )
@@ -33,16 +32,68 @@ OUR_LOCATION = "parity_dagster.definitions"
 """The module of the code location whose runs are forked."""
 
 
+class _RunServer:
+    """The process that runs are forked from. Dagster may make several launchers in a process, one per thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, str]) -> int:
+        """Have a run's process forked; returns its number."""
+        with self._lock:
+            try:
+                return self._ask(request)
+            except (OSError, ValueError):
+                # the server was killed; a new one is as good
+                self._stop()
+                return self._ask(request)
+
+    def _ask(self, request: dict[str, str]) -> int:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "parity_dagster.dagster_instance.run_server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        return int(stdout.readline())
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.kill()
+        process.wait()
+
+    def end(self) -> None:
+        """Let it end as soon as nobody asks any more."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None and process.stdin is not None and process.stdout is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+                process.stdout.close()
+                process.wait()
+
+
+_SERVER = _RunServer()
+
+
 class ForkingRunLauncher(dg.DefaultRunLauncher):
     """Gives each of our runs a process of its own, forked from a server that the daemon starts when it needs it first.
 
     Runs of other code locations, which may need another interpreter or machine, are started as Dagster starts them.
     """
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(inst_data)
-        self._lock = threading.Lock()
-        self._server: subprocess.Popen[str] | None = None
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run's process."""
@@ -53,49 +104,11 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
             "run_id": context.dagster_run.run_id,
             "instance_ref": dg.serialize_value(self._instance.get_ref()),
         }
-        with self._lock:
-            try:
-                self._ask(request)
-            except (OSError, ValueError):
-                # the server was killed; a new one is as good
-                self._stop_server()
-                self._ask(request)
-
-    def _ask(self, request: dict[str, str]) -> int:
-        if self._server is None or self._server.poll() is not None:
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "parity_dagster.dagster_instance.run_server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        stdin, stdout = self._server.stdin, self._server.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        return int(stdout.readline())
-
-    def _stop_server(self) -> None:
-        server, self._server = self._server, None
-        if server is None:
-            return
-        for stream in (server.stdin, server.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        server.kill()
-        server.wait()
+        _SERVER.ask(request)
 
     def dispose(self) -> None:
-        """Let the server end; runs that are under way go on."""
-        with self._lock:
-            server, self._server = self._server, None
-            if server is not None and server.stdin is not None and server.stdout is not None:
-                with contextlib.suppress(OSError):
-                    server.stdin.close()
-                server.stdout.close()
-                server.wait()
+        """Let the server end; runs that are under way go on, and the next launch starts another."""
+        _SERVER.end()
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt a run; it gives back its pairs and ends as canceled."""

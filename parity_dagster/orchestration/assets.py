@@ -52,7 +52,7 @@ happens before anything is imported, so many thousands per run would leave the U
 that dies loses nothing but its place: the next one resumes at the last committed cursor.
 """
 
-DESCRIPTION = """
+DESCRIPTION = """\
 Every record of an account's collection, read page by page from the account's own PDS
 (`com.atproto.repo.listRecords`) into the table `atproto_records`.
 

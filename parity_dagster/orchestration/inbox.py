@@ -81,7 +81,7 @@ SHOWN_FILES = 100
 
 did_lists = dg.AssetSpec(
     key=DID_LISTS_KEY,
-    description="""
+    description="""\
 Lists of accounts (`*.txt`, one DID or handle per line) that were dropped into the inbox, the folder `PARITY_INBOX`.
 
 Every list that was read is a materialization, every one that cannot be read an observation that says why. A list
@@ -503,7 +503,11 @@ def _refusal(name: str, problem: str) -> str:
 def _sentence(read: ReadList) -> str:
     if read.is_refused:
         return _refusal(read.found.name, read.problem)
-    invalid = f"; {read.invalid:,} invalid lines" if read.invalid else ""
+    invalid = ""
+    if read.invalid:
+        lines = "1 invalid line" if read.invalid == 1 else f"{read.invalid:,} invalid lines"
+        first = f" (line {read.problems[0][0]:,}: {read.problems[0][1]})" if read.problems else ""
+        invalid = f"; {lines}{first}"
     beyond = f"; {read.beyond:,} have no partition (PARITY_PARTITION_LIMIT)" if read.beyond else ""
     return (
         f"{printable(read.found.name)}: {read.accounts:,} accounts on {read.lines:,} lines, "

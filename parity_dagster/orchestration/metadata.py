@@ -2,7 +2,7 @@
 
 The metadata is flat and has the row's column names, so that Dagster plots each count over time and
 `rebuild_states` can restore the table from it: integers as integers, times as timestamps, the PDS as a link,
-what is NULL in the row as null. `dagster/row_count` repeats `records_synced` under the name that Dagster's
+what is NULL in the row as null. `dagster/partition_row_count` repeats `records_synced` under the name that Dagster's
 catalog shows as the number of rows.
 """
 
@@ -26,11 +26,11 @@ LATER_COLUMNS = frozenset(field.name for field in fields(ImportState) if field.d
 def state_metadata(state: ImportState) -> dict[str, dg.MetadataValue]:
     """Everything the row says, for a materialization or an observation.
 
-    One entry per column, `dagster/row_count`, `verified` (whether the account's signature vouches for the pair), and
-    links to the account and its records on the network.
+    One entry per column, `dagster/partition_row_count`, `verified` (whether the account's signature vouches for the
+    pair), and links to the account and its records on the network.
     """
     metadata = {name: _to_value(name, getattr(state, name)) for name in COLUMNS}
-    metadata["dagster/row_count"] = dg.MetadataValue.int(state.records_synced)
+    metadata["dagster/partition_row_count"] = dg.MetadataValue.int(state.records_synced)
     metadata["verified"] = dg.MetadataValue.bool(state.is_verified)
     metadata["account"] = dg.MetadataValue.url(PROFILE_URL.format(did=state.did))
     metadata["records"] = dg.MetadataValue.url(EXPLORER_URL.format(path=f"{state.did}/{state.collection}"))

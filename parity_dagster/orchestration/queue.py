@@ -40,7 +40,10 @@ OPEN_BATCHES = 8
 QUEUE_TAG = "parity/queue"
 """Run tag that dagster.yaml limits; its value is `PARITY_QUEUE`."""
 
-BATCH_TAG = "parity/batch"
+BATCH_TAG = ".dagster/parity_batch"
+"""Run tag that names the batch; the prefix hides it in the UI."""
+_BATCH_TAGS = (BATCH_TAG, "parity/batch")
+"""With what it was called before, for runs that were launched by an earlier version."""
 PAIRS_TAG = "parity/pairs"
 
 
@@ -76,15 +79,20 @@ def launch_due(instance: dg.DagsterInstance, settings: Settings) -> list[dg.RunR
 def _runs_of(instance: dg.DagsterInstance, batches: list[str]) -> dict[str, dg.DagsterRun]:
     if not batches:
         return {}
-    found = instance.get_runs(filters=dg.RunsFilter(tags={BATCH_TAG: batches}))
     runs: dict[str, dg.DagsterRun] = {}
-    for run in found:
-        batch = run.tags[BATCH_TAG]
+    for tag in _BATCH_TAGS:
+        if wanted := [batch for batch in batches if batch not in runs]:
+            _add_runs(instance, tag, wanted, runs)
+    return runs
+
+
+def _add_runs(instance: dg.DagsterInstance, tag: str, batches: list[str], runs: dict[str, dg.DagsterRun]) -> None:
+    for run in instance.get_runs(filters=dg.RunsFilter(tags={tag: batches})):
+        batch = run.tags[tag]
         # a re-execution from the UI bears the same tag; as long as any of them is under way, the batch is,
         # and else the newest says what became of it
         if batch not in runs or (runs[batch].is_finished and not run.is_finished):
             runs[batch] = run
-    return runs
 
 
 def _canceled(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:

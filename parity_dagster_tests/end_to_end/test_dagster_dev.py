@@ -329,6 +329,16 @@ def test_a_killed_daemon_leaves_its_run_to_finish_and_the_next_daemon_does_not_r
     assert all(network.network.log.cursors(did, POST).count(None) == 1 for did in dids)
 
 
+def forking(project: Project) -> list[psutil.Process]:
+    """The processes that runs are forked from; the runs themselves look the same."""
+    found = []
+    for process in project.processes("run_server"):
+        parent = process.parent()
+        if parent is not None and "run_server" not in " ".join(parent.cmdline()):
+            found.append(process)
+    return found
+
+
 def test_what_a_canceled_run_leaves_waits_until_a_person_asks_for_it(
     project: Project, network: Running, instance: dg.DagsterInstance
 ) -> None:
@@ -353,6 +363,8 @@ def test_what_a_canceled_run_leaves_waits_until_a_person_asks_for_it(
 
     project.wait_for(is_canceled)
     project.wait_for(is_held)
+    # several threads of the daemon launch runs; they are forked from one process
+    assert len(forking(project)) == 1
     assert project.parity("import", "--resume", "--queue").wait(60) == 0
     project.wait_for(lambda: project.is_complete(dids))
 

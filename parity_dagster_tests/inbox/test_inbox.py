@@ -271,6 +271,15 @@ def test_invalid_lines_are_named_in_the_ui_and_beside_the_file(inbox: Inbox) -> 
     assert inbox.partitions == [A, B]
 
 
+def test_what_is_said_of_a_list_begins_with_its_name_and_names_the_first_invalid_line(inbox: Inbox) -> None:
+    inbox.drop(f"{A}\nnonsense\ndid:plc:short\n".encode())
+    (event,) = inbox.look()
+    said = event.description or ""
+    assert said.startswith("dids.txt: 1 accounts on 3 lines")
+    assert "; 2 invalid lines (line 2: " in said
+    assert "nonsense" in said
+
+
 def test_the_report_of_a_corrected_file_disappears_and_nobody_elses_file_does(inbox: Inbox) -> None:
     inbox.drop("nonsense\n")
     inbox.look()

@@ -94,3 +94,12 @@ def test_a_run_without_a_database_says_so_and_shows_no_password(instance: dg.Dag
     assert said is not None
     assert "PARITY_DATABASE_URL" in (said.description or "")
     assert "secret" not in str(result.all_events)
+
+
+def test_every_description_begins_with_what_it_says() -> None:
+    """`dg list defs` and the UI show its first line."""
+    repository = build_defs().get_repository_def()
+    specs = [spec for spec in build_defs().resolve_all_asset_specs() if spec.description is not None]
+    assert {"atproto/records", "did_lists", "import_checks"} <= {spec.key.to_user_string() for spec in specs}
+    said = [spec.description or "" for spec in specs] + [job.description or "" for job in repository.get_all_jobs()]
+    assert [text for text in said if text != text.lstrip()] == []

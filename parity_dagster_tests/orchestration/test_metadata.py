@@ -66,3 +66,11 @@ def test_metadata_of_somebody_else_is_no_row(missing: str) -> None:
     metadata = {name: dg.MetadataValue.int(1) for name in COLUMNS if name != missing}
     with pytest.raises((KeyError, ValueError)):
         state_from_metadata(metadata)
+
+
+@given(states)
+def test_the_rows_of_a_pair_are_called_those_of_a_partition(state: ImportState) -> None:
+    """`dagster/row_count` is, in Dagster's words, the number of rows of the whole table."""
+    found = state_metadata(state)
+    assert found["dagster/partition_row_count"] == dg.IntMetadataValue(state.records_synced)
+    assert "dagster/row_count" not in found
