@@ -92,7 +92,7 @@ class IdentityResolver:
         return len(self._directory) > 1
 
     async def resolve_did(
-        self, did: str, *, doubts: Callable[[Identity], bool] = lambda identity: False, known: bytes = b""
+        self, did: str, *, doubts: Callable[[Identity], bool] = lambda identity: False, known_key: str | None = None
     ) -> Identity:
         """Find an account's PDS.
 
@@ -102,7 +102,7 @@ class IdentityResolver:
         Args:
             doubts: of what a document says that needs a second mirror, too, as when the host that it names denies the
                 account: the first one may be behind.
-            known: the document that led there; of two that are doubted, the other one counts.
+            known_key: the key of the document that led there; of two that are doubted, one with another key counts.
 
         Raises:
             DidNotFound, AccountDeleted, NoPds, BlockedEndpoint: permanent answers.
@@ -112,7 +112,7 @@ class IdentityResolver:
         """
         did = parse_did(did, allow_private=self._allow_private)
         if did.startswith("did:plc:"):
-            return await self._ask_directory(did, doubts, known)
+            return await self._ask_directory(did, doubts, known_key)
         host = did.removeprefix("did:web:")
         if self._allow_private:
             host = unquote(host)
@@ -135,7 +135,7 @@ class IdentityResolver:
             raise MalformedAnswer(f"{origin} refuses to tell about {did}: {answer}") from answer
         return parse_document(answer.body, did, allow_private=self._allow_private)
 
-    async def _ask_directory(self, did: str, doubts: Callable[[Identity], bool], known: bytes) -> Identity:
+    async def _ask_directory(self, did: str, doubts: Callable[[Identity], bool], known_key: str | None) -> Identity:
         def read(origin: str, answer: HttpResponse | XrpcError) -> Identity | PermanentError:
             try:
                 return self._read(origin, did, answer)
@@ -161,7 +161,7 @@ class IdentityResolver:
             )
         documents = [one for one in said if isinstance(one, Identity)]
         if documents:
-            return next((one for one in documents if one.document != known), documents[0])
+            return next((one for one in documents if one.key != known_key), documents[0])
         # A tombstone if all say so; else the one that denies least.
         raise min((one for one in said if isinstance(one, PermanentError)), key=_denial)
 
@@ -247,6 +247,12 @@ def parse_document(body: bytes, did: str, *, allow_private: bool) -> Identity:
     pds = parse_endpoint(endpoint, allow_private=allow_private)
     key = _find_key(document.verificationMethod, did)
     return Identity(did, find_handle(document.alsoKnownAs), pds, key, body)
+
+
+def key_document(did: str, key: str) -> bytes:
+    """A document that names an account's key and nothing else."""
+    method = {"id": f"{did}#atproto", "type": "Multikey", "controller": did, "publicKeyMultibase": key}
+    return msgspec.json.encode({"id": did, "verificationMethod": [method]})
 
 
 def _find_key(methods: msgspec.Raw, did: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from parity_dagster.atproto.identity import Identity, IdentityResolver
+from parity_dagster.atproto.identity import Identity, IdentityResolver, key_document
 from parity_dagster.atproto.repo import RepoClient
 from parity_dagster.errors import AccountUnavailable, RepoNotFound, Unconfirmed
 from parity_dagster.store.identities import CachedIdentity, find_identities, save_identities
@@ -34,7 +34,10 @@ class Account:
     is_resolved_now: bool = False
     """Its document was read in this run, not taken from the cache."""
     document: bytes = b""
-    """That document, if it is wanted: it names the key that the account signs with."""
+    """That document, if it is wanted: it names the key that the account signs with. Or one that names nothing else, if
+    the key is known from the directory's log."""
+    key: str | None = None
+    """That key, as a Multikey."""
     left: frozenset[str] = frozenset()
     """Hosts that this run has left because they denied the account, or failed."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -66,7 +69,10 @@ class Accounts:
             return
         found = await self._database.run(lambda conn: find_identities(conn, unknown))
         for identity in found.values():
-            self._accounts.setdefault(identity.did, Account(identity.did, identity.pds))
+            account = Account(identity.did, identity.pds)
+            if self._keep_documents and identity.key is not None:
+                account.document, account.key = key_document(identity.did, identity.key), identity.key
+            self._accounts.setdefault(identity.did, account)
 
     def release(self, did: str) -> bool:
         """Forget an account when its last pair is done, and say whether it was."""
@@ -86,7 +92,7 @@ class Accounts:
             return account
 
     async def document(self, account: Account) -> Account:
-        """The account as its DID document says that was read in this run; perhaps it lives elsewhere by now."""
+        """The account with a document that names its key: read in this run, unless the directory's log has it."""
         async with self._locks.setdefault(account.did, asyncio.Lock()):
             current = self._accounts.get(account.did)
             if current is None or not current.document:
@@ -169,7 +175,7 @@ class Accounts:
             account = Account(did, identity.pds, left=left)
         account.is_resolved_now = True
         if self._keep_documents:
-            account.document = identity.document
+            account.document, account.key = identity.document, identity.key
         if did in self._users:
             self._accounts[did] = account
         return account
@@ -191,20 +197,24 @@ class FreshAccounts:
     async def locate(self, did: str) -> Account:
         """The account's present host; raises what `IdentityResolver.resolve_did` does."""
         identity = await self._resolver.resolve_did(did)
-        return Account(did, identity.pds, is_resolved_now=True, document=identity.document)
+        return _fresh(identity)
 
     async def relocate(self, account: Account) -> Account | None:
         """Read an account's document once more; None if it still lives there."""
         identity = await resolve_again(self._resolver, account)
         if identity.pds != account.pds:
-            return Account(identity.did, identity.pds, is_resolved_now=True, document=identity.document)
-        account.document = identity.document
+            return _fresh(identity)
+        account.document, account.key = identity.document, identity.key
         return None
+
+
+def _fresh(identity: Identity) -> Account:
+    return Account(identity.did, identity.pds, is_resolved_now=True, document=identity.document, key=identity.key)
 
 
 async def resolve_again(resolver: IdentityResolver, account: Account) -> Identity:
     """Read the document afresh, after its host failed or denied the account, or its key did not fit: of several mirrors
     one may be behind, so that no single one is believed that nothing has changed."""
     return await resolver.resolve_did(
-        account.did, doubts=lambda identity: identity.pds == account.pds, known=account.document
+        account.did, doubts=lambda identity: identity.pds == account.pds, known_key=account.key
     )

@@ -18,6 +18,7 @@ from parity_dagster.errors import (
     AccountUnavailable,
     ArchiveOutdated,
     ArchiveUnavailable,
+    ArchiveWrong,
     CursorLoop,
     HostPaused,
     HostUnreachable,
@@ -157,6 +158,13 @@ class Walker:
                         f"{account.pds} refuses to go on: {exc.refusal}; reset the pair and import it again"
                     ) from exc.refusal
                 may_restart = False
+            except (ArchiveWrong, ArchiveOutdated) as exc:
+                # Of a host that the account may have left since the directory's log was read.
+                moved = None if account.is_resolved_now else await self._moved(account, exc)
+                if moved is None:
+                    task.return_to(place)
+                    raise
+                account, moves = moved, moves + 1
             except (HostUnreachable, RepoNotFound, AccountUnavailable, RequestRefused, ServerFailure) as exc:
                 moved = await self._moved(account, exc) if moves < MOVES else None
                 if moved is None:

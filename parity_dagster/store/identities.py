@@ -14,10 +14,10 @@ MAX_AGE: LiteralString = "24 hours"
 """How long a resolution is believed; a failure on the host makes us ask again at once."""
 CLOCK_SKEW: LiteralString = "1 minute"
 """A document is taken to be of so long before it was read: an operation of that time in the log may be newer."""
-IS_KNOWN: LiteralString = (
-    f"(i.resolved_at > now() - interval '{MAX_AGE}' OR (i.did LIKE 'did:plc:%%'"
-    f" AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}'))"
+_IS_LOGGED: LiteralString = (
+    f"(i.did LIKE 'did:plc:%%' AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}')"
 )
+IS_KNOWN: LiteralString = f"(i.resolved_at > now() - interval '{MAX_AGE}' OR {_IS_LOGGED})"
 """Whether a row `i` says where its account lived within `MAX_AGE`: what the directory's log has changed of it is in it
 up to where the log was read."""
 
@@ -57,9 +57,14 @@ class DirectoryPosition(NamedTuple):
 
 
 async def find_identities(conn: AsyncConnection, dids: Sequence[str]) -> dict[str, CachedIdentity]:
-    """The accounts of which it is known where they lived within `MAX_AGE`, by DID."""
+    """The accounts of which it is known where they lived within `MAX_AGE`, by DID.
+
+    There is a key only if the directory's log has it: a document that is remembered is good enough for where an account
+    lives, and not for what it signs with.
+    """
     cursor = await conn.execute(
-        f"SELECT did, handle, pds, signing_key FROM parity_identities i WHERE did = ANY(%s) AND {IS_KNOWN}",
+        f"SELECT did, handle, pds, CASE WHEN {_IS_LOGGED} THEN signing_key END FROM parity_identities i"
+        f" WHERE did = ANY(%s) AND {IS_KNOWN}",
         (list(dids),),
     )
     return {row[0]: CachedIdentity(*row) for row in await cursor.fetchall()}

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from parity_dagster.importing.live import LiveRecord
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.sample_network.behaviour import EXPORT_LIES
@@ -480,3 +481,43 @@ def test_whatever_happened_the_table_is_the_network(settings: Settings, seed: in
         assert found.error is None
         expected = {did: one for did, one in true(network).items() if did not in gone}
         assert identities(settings) == expected
+
+
+def test_whole_repositories_are_verified_with_the_key_of_the_log(settings: Settings) -> None:
+    network = with_accounts(6)
+    rotated, *rest = network.dids
+    with importing(settings, network, source="repo") as (service, _):
+        service.sync_directory(everything=True)
+        network.rotate_key(rotated)
+        assert all(service.import_user(did, [POST]).completed for did in rest)
+        assert network.log.count(method="did") == 0
+        assert query(settings, "SELECT DISTINCT source, commit IS NOT NULL FROM parity_import_states") == [
+            ("repo", True)
+        ]
+        assert service.import_user(rotated, [POST]).completed, "its document is read afresh"
+        assert network.log.count(method="did") == 1
+        query(settings, "UPDATE parity_identities SET signing_key = %s", network.accounts[rotated].key.multibase)
+        assert all(service.import_user(did, [POST], reread=True).completed for did in rest)
+        query(settings, "UPDATE parity_directory SET read_to = NULL")
+        network.log.clear()
+        assert all(service.import_user(did, [POST], reread=True).completed for did in rest)
+        assert network.log.count(method="did") == len(rest), "a key that was only remembered is none"
+
+
+@pytest.mark.parametrize("what", ["outdated", "bad-path", "forged"])
+def test_an_archive_of_a_host_that_was_left_since_is_not_the_last_word(settings: Settings, what: str) -> None:
+    network = with_accounts(0)
+    did = network.add_account({POST: 12}, host="pds-1")
+    with importing(settings, network, source="repo") as (service, _):
+        service.sync_directory(everything=True)
+        network.migrate(did, "pds-2", old="stale")
+        if what != "outdated":
+            network.behave(host="pds-1", archive=what)
+        else:
+            value = {"$type": POST, "text": "new", "createdAt": "2026-01-01T00:00:00Z"}
+            rkey = network.put_record(did, POST, value)
+            cid = network.records(did, POST)[rkey][0]
+            service.upsert_records([LiveRecord(f"at://{did}/{POST}/{rkey}", network.rev(did), cid, value)])
+        assert service.import_user(did, [POST]).completed
+        assert_equal(settings, network, did, POST)
+        assert network.log.count(method="did") == 1
