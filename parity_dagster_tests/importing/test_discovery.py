@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 
 from parity_dagster.errors import (
     BlockedEndpoint,
@@ -25,7 +30,7 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.database import migrate
 from parity_dagster_tests.forked import start_discovery
 from parity_dagster_tests.importing.test_crash import Tripwire
-from parity_dagster_tests.imports import OF_THIS_DATABASE, query, settings_for
+from parity_dagster_tests.imports import query, settings_for
 from parity_dagster_tests.quick import quick
 
 
@@ -329,36 +334,67 @@ def test_a_session_that_is_lost_costs_nothing(service: ImportService, settings: 
     assert {pair.did for pair in queued(settings)} == set(dids)
 
 
-def test_a_commit_whose_answer_was_lost_is_recognized(
-    service: ImportService, settings: Settings, network: Running
-) -> None:
-    """The session is ended whenever a page becomes visible, before or after its reader has heard of it."""
-    dids = add(network, 25)
+class DeafProxy:
+    """Stands before PostgreSQL, and cuts every second connection that saves a page when the commit is done, unheard."""
+
+    def __init__(self, url: str) -> None:
+        self._server = conninfo_to_dict(url)
+        self._commits = 0
+        self.cut = 0
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._door.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._door.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        host, port = str(self._server["host"]), int(self._server.get("port") or 5432)
+        is_local = host.startswith("/")
+        server = socket.socket(socket.AF_UNIX if is_local else socket.AF_INET)
+        server.connect(f"{host}/.s.PGSQL.{port}" if is_local else (host, port))
+        saves = False
+        with client, server, suppress(OSError):
+            while ready := select.select([client, server], [], [])[0]:
+                if client in ready:
+                    if not (sent := client.recv(65_536)):
+                        return
+                    server.sendall(sent)
+                    saves |= b"UPDATE parity_discoveries SET cursor" in sent
+                    if saves and b"COMMIT\0" in sent:
+                        self._commits += 1
+                        if self._commits % 2 == 0:
+                            server.recv(65_536)  # that it is done
+                            self.cut += 1
+                            return
+                if server in ready:
+                    if not (answer := server.recv(65_536)):
+                        return
+                    client.sendall(answer)
+
+
+def test_a_commit_whose_answer_was_lost_is_recognized(settings: Settings, network: Running) -> None:
+    dids = add(network, 8)
     network.network.behave(host="relay", page_cap=1)
-    done = threading.Event()
-
-    def cut() -> None:
-        seen = 0
-        while not done.is_set():
-            pages = sum(pages for (pages,) in query(settings, "SELECT pages FROM parity_discoveries"))
-            if pages > seen:
-                seen = pages
-                query(
-                    settings,
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
-                    f" AND {OF_THIS_DATABASE}",
-                )
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    proxy = DeafProxy(url)
+    given = conninfo_to_dict(url)
+    through = f"postgresql://{given['user']}:{given.get('password', '')}@127.0.0.1:{proxy.port}/{given['dbname']}"
+    here = settings_for(settings, network, collections=(POST, LIKE), database_url=SecretStr(through))
+    with ImportService(here, report=False) as service:
         found = discover(service)
-    finally:
-        done.set()
-        thread.join()
-    assert (found.accounts, found.known, found.queued, found.error) == (25, 0, 50, None)
+    proxy.close()
+    assert proxy.cut >= 4
+    assert (found.accounts, found.known, found.queued, found.error) == (8, 0, 16, None)
     assert {pair.did for pair in queued(settings)} == set(dids)
-    assert row(settings, "accounts", "queued", "pages") == (25, 50, 26)
+    assert row(settings, "accounts", "queued", "pages") == (8, 16, 9)
 
 
 # Lies.
