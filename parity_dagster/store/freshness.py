@@ -126,7 +126,7 @@ async def queue_gone(
     cursor = await conn.execute(
         sql.SQL(
             f"UPDATE {{table}} s SET {AGAIN} WHERE s.id IN (SELECT s.id FROM {{table}} s"
-            " WHERE s.status = 'failed' AND s.error_code = ANY(%(gone)s) AND s.next_attempt_at IS NULL"
+            " WHERE s.status = 'failed' AND s.error_code = ANY(%(gone)s)"
             " AND s.collection = ANY(%(collections)s) AND s.updated_at < now() - %(every)s"
             " ORDER BY s.updated_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)"
         ).format(table=sql.Identifier(table)),
@@ -325,7 +325,7 @@ async def take_page(
                 # confirmed by an earlier page of the list, which contradicts itself
                 " OR (s.confirmed_at >= %(began)s AND (NOT u.is_active OR u.rev IS DISTINCT FROM s.rev)))"
                 # it was gone, and is back
-                " OR s.status = 'failed' AND s.error_code = ANY(%(gone)s) AND s.next_attempt_at IS NULL"
+                " OR s.status = 'failed' AND s.error_code = ANY(%(gone)s)"
                 " AND u.is_active AND coalesce(s.pds, i.pds) = %(host)s AND s.updated_at < %(began)s - %(every)s / 2)"
                 " ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)"
             ).format(**parts),

@@ -230,18 +230,19 @@ def test_a_list_that_shows_two_revisions_of_an_account_has_shown_none(service: I
 
 
 class Between:
-    """A transport that does something before some page of a host's list is asked for."""
+    """A transport that does something before some page of a host's list is asked for, perhaps before all later ones."""
 
-    def __init__(self, number: int, action: Callable[[], None]) -> None:
+    def __init__(self, number: int, action: Callable[[], None], *, again: bool = False) -> None:
         self._left = number
         self._action = action
+        self._again = again
 
     def __call__(self, ours: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
         return _Watching(ours, self)
 
     def pass_page(self) -> None:
         self._left -= 1
-        if not self._left:
+        if not self._left or (self._left < 0 and self._again):
             self._action()
 
 
@@ -270,6 +271,26 @@ def test_an_account_that_a_later_page_shows_otherwise_is_asked(service: ImportSe
         assert watched.refresh_stale()[:2] == (12, 2)
     expected = {did: {"confirmed"} for did in dids} | {dids[2]: {"pending"}}
     assert statuses(service) == expected
+
+
+def test_of_two_that_read_a_list_at_the_same_time_one_takes_each_page(service: ImportService, network: Running) -> None:
+    imported(service, network, 8)
+    network.network.behave(host="pds-1", page_cap=3)
+    others: list[Refreshing] = []
+
+    def look_as_well() -> None:
+        # its second page does not come, so that the list is still under way
+        def fail() -> None:
+            raise httpx.UnsupportedProtocol("not now")
+
+        with ImportService(service.settings, report=False, transport=Between(2, fail, again=True)) as other:
+            others.append(other.refresh_stale())
+
+    with ImportService(service.settings, report=False, transport=Between(2, look_as_well)) as watched:
+        assert watched.refresh_stale()[:3] == (6, 0, 1)
+    assert [done[:3] for done in others] == [(6, 0, 1)]
+    assert query(service.settings, "SELECT pages FROM parity_host_lists") == [(2,)]
+    assert service.refresh_stale()[:3] == (4, 0, 1)
 
 
 def test_whoever_is_killed_goes_on_behind_the_last_page(service: ImportService, network: Running) -> None:
