@@ -173,7 +173,8 @@ def build_typed_asset(view: TypedView, freshness: dg.FreshnessPolicy | None = No
         tags={"parity/collection": view.collection},
         description=(
             f"{view.comment or view.collection}\n\nA view over `atproto_records`, always up to date: materializing it "
-            "brings its definition up to date and counts what it shows. A field of the wrong type is null, never an "
+            "brings its definition up to date and counts what it shows; of a large table it looks at a part, and says "
+            "so in `looked_at`. A field of the wrong type is null, never an "
             "error."
         ),
         metadata={
@@ -188,7 +189,7 @@ def build_typed_asset(view: TypedView, freshness: dg.FreshnessPolicy | None = No
         with plain_failures(), closing(connect(import_service.settings)) as conn:
             is_new = make_view(conn, view)
             conn.commit()
-            summary = summarize_view(conn, view)
+            summary = summarize_view(conn, view, import_service.settings.state_table)
             samples = find_samples(conn, view)
         shown = [column.name for column in view.columns][:SHOWN_COLUMNS]
         rows = [
@@ -211,8 +212,10 @@ def build_typed_asset(view: TypedView, freshness: dg.FreshnessPolicy | None = No
 
 
 def _numbers(summary: ViewSummary) -> dict[str, dg.MetadataValue]:
+    seen = "every record" if summary.sampled is None else f"{summary.sampled:,} records drawn by chance"
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(summary.rows),
+        "looked_at": dg.MetadataValue.text(seen),
         "accounts": dg.MetadataValue.int(summary.accounts),
         "inactive_rows": dg.MetadataValue.int(summary.inactive),
         "nulls_by_column": dg.MetadataValue.md(table(["column", "#missing or malformed"], list(summary.nulls.items()))),

@@ -69,10 +69,31 @@ def test_a_view_holds_every_odd_record_of_its_collection(
     assert row[0] == row[1] == result.records_synced
     storable = sum(kind.storable is True for kind in ODD_KINDS.values())
     assert row[0] >= storable
-    summary = summarize_view(conn, view)
+    summary = summarize_view(conn, view, settings.state_table)
     assert summary.rows == result.records_synced
     assert summary.nulls["created_at"] >= 4, "malformed, missing, number and ancient createdAt"
     assert len(find_samples(conn, view)) == 5
+
+
+def test_of_a_large_table_a_part_is_looked_at_and_the_rows_are_those_that_the_imports_counted(
+    settings: Settings, network: Running, conn: psycopg.Connection[Any]
+) -> None:
+    here = settings.model_copy(update={"plc_url": network.plc_url})
+    dids = [network.network.add_account({POST: 900}) for _ in range(2)]
+    with ImportService(here, report=False) as service:
+        for did in dids:
+            service.import_user_collection(did, POST)
+    (view,) = (view for view in BLUESKY_VIEWS if view.collection == POST)
+    conn.execute("UPDATE atproto_records SET value = value - 'text'")
+    few = conn.execute("SELECT pg_relation_size('atproto_records') / 4").fetchall()[0][0]
+    summary = summarize_view(conn, view, settings.state_table, counted_bytes=few)
+    assert (summary.rows, summary.accounts) == (1800, 2)
+    assert summary.sampled is not None
+    assert 0 < summary.sampled < 1500
+    assert summary.nulls["text"] == 1800, "of a part all, so of the whole all"
+    assert summary.nulls["created_at"] == 0
+    assert len(find_samples(conn, view, counted_bytes=few)) == 5
+    assert summarize_view(conn, view, settings.state_table).sampled is None
 
 
 def test_a_post_has_its_fields_as_columns(conn: psycopg.Connection[Any]) -> None:

@@ -40,6 +40,12 @@ class ViewSummary(NamedTuple):
     first: datetime | None
     """Earliest `created_at`, if the view has that column."""
     last: datetime | None
+    sampled: int | None = None
+    """Rows that were looked at, if not all were."""
+
+
+COUNTED_BYTES = 64 * 2**20
+"""Of the table of records, at most: what is read of it for each view."""
 
 
 def make_view(conn: psycopg.Connection[Any], view: View) -> bool:
@@ -99,28 +105,70 @@ def _make(conn: psycopg.Connection[Any], view: View) -> None:
         conn.execute(statement.encode())
 
 
-def summarize_view(conn: psycopg.Connection[Any], view: TypedView) -> ViewSummary:
-    """Count what a view shows; reads every row once."""
+def summarize_view(
+    conn: psycopg.Connection[Any], view: TypedView, table: str, *, counted_bytes: int = COUNTED_BYTES
+) -> ViewSummary:
+    """Count what a view shows.
+
+    Of a table of records that is larger than `counted_bytes`, so many of them are looked at, anywhere in it, and rows
+    and accounts are what the imports have counted: there are several views, and each would read the whole table.
+
+    Args:
+        table: name of the state table.
+    """
     _show_utc(conn)
     has_time = any(column.name == "created_at" for column in view.columns)
     span = "min(created_at), max(created_at)" if has_time else "NULL, NULL"
     filled = "".join(f", count({column.name})" for column in view.columns)
+    source, is_sampled = _source(conn, view, counted_bytes)
     row = conn.execute(
         f"SELECT count(*), count(DISTINCT did), count(*) FILTER (WHERE NOT active), {span}{filled}"
-        f" FROM {view.name}".encode()
+        f" FROM {source}".encode()
     ).fetchone()
     assert row is not None
     rows, accounts, inactive, first, last, *counts = row
     nulls = {column.name: rows - count for column, count in zip(view.columns, counts, strict=True)}
-    return ViewSummary(rows, accounts, inactive, nulls, first, last)
+    if not is_sampled:
+        return ViewSummary(rows, accounts, inactive, nulls, first, last)
+    known = conn.execute(
+        sql.SQL(
+            "SELECT coalesce(sum(records_synced), 0)::bigint, count(*) FILTER (WHERE records_synced > 0) FROM {}"
+            " WHERE collection = %s"
+        ).format(sql.Identifier(table)),
+        (view.collection,),
+    ).fetchone()
+    assert known is not None
+    share = known[0] / rows if rows else 0.0
+    return ViewSummary(
+        known[0],
+        known[1],
+        round(inactive * share),
+        {name: round(count * share) for name, count in nulls.items()},
+        first,
+        last,
+        sampled=rows,
+    )
 
 
-def find_samples(conn: psycopg.Connection[Any], view: TypedView, limit: int = 5) -> list[dict[str, Any]]:
-    """A few rows, those stored last first."""
+def _source(conn: psycopg.Connection[Any], view: TypedView, counted_bytes: int) -> tuple[str, bool]:
+    """What is looked at of a view: the view, or as if it were over a part of the records."""
+    row = conn.execute("SELECT pg_relation_size('atproto_records')").fetchone()
+    assert row is not None
+    if row[0] <= counted_bytes:
+        return view.name, False
+    percent = 100 * counted_bytes / row[0]
+    return f"({view.select(f'TABLESAMPLE SYSTEM ({percent:.6f})')}) AS sampled", True
+
+
+def find_samples(
+    conn: psycopg.Connection[Any], view: TypedView, limit: int = 5, *, counted_bytes: int = COUNTED_BYTES
+) -> list[dict[str, Any]]:
+    """A few rows, those stored last first, of what is looked at."""
     _show_utc(conn)
+    source, _ = _source(conn, view, counted_bytes)
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            f"SELECT * FROM {view.name} WHERE active ORDER BY updated_at DESC, rkey DESC LIMIT {limit:d}".encode()
+            f"SELECT * FROM {source} WHERE active ORDER BY updated_at DESC, rkey DESC LIMIT {limit:d}".encode()
         )
         return cursor.fetchall()
 

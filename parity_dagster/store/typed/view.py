@@ -71,11 +71,12 @@ class TypedView:
         """Which column of `atproto_records` a column of this view is made from."""
         return "value" if any(column.name == name for column in self.columns) else name
 
-    def select(self) -> str:
-        """The view's query."""
+    def select(self, part: str = "") -> str:
+        """The view's query, or one over a part of the records."""
         typed = (f"{column.expression} AS {column.name}" for column in self.columns)
         wanted = ",\n       ".join([*COMMON, *typed, *TRACKING])
-        return f"SELECT {wanted}\n  FROM atproto_records\n WHERE collection = '{self.collection}'"
+        source = f"atproto_records {part}".rstrip()
+        return f"SELECT {wanted}\n  FROM {source}\n WHERE collection = '{self.collection}'"
 
     def statements(self) -> Iterator[str]:
         """What makes the view, with its comments."""
