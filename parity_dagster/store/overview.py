@@ -199,7 +199,11 @@ def read_holdings(conn: psycopg.Connection[Any], table: str, collections: Sequen
         "SELECT reason, count(*), (array_agg(detail ORDER BY last_seen_at DESC, id DESC))[1]"
         " FROM parity_failed_records GROUP BY reason ORDER BY count(*) DESC, reason"
     ).fetchall()
-    size = conn.execute("SELECT pg_total_relation_size('atproto_records')").fetchone()
+    # a table that somebody has partitioned has nothing itself
+    size = conn.execute(
+        "SELECT coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('atproto_records')),"
+        " pg_total_relation_size('atproto_records'))::bigint"
+    ).fetchone()
     assert size is not None
     return Holdings(
         [CollectionCounts(*row) for row in ask(_COLLECTIONS)],

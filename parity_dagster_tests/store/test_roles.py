@@ -19,6 +19,7 @@ from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate, plan_migration
+from parity_dagster.store.overview import read_holdings
 from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.dagster_runs import run
 from parity_dagster_tests.imports import assert_equal
@@ -30,7 +31,7 @@ ROLES = ("parity_owner", "parity_import", "parity_read")
 @pytest.fixture
 def roles(empty_database_url: str, tmp_path: Path, network: Running) -> Iterator[dict[str, Settings]]:
     """Settings of each role of the page, in a database that the page's statements have prepared."""
-    (statements,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    statements, _ = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     settings = Settings(
         database_url=empty_database_url, home=tmp_path, plc_url=network.plc_url, allow_private_hosts=True,
         page_delay=0, collections=(POST, LIKE),
@@ -132,3 +133,45 @@ def test_what_a_migration_would_execute_is_all_that_it_executes(
     with psycopg.connect(empty_database_url) as conn:
         conn.execute(";".join(statements).encode())
     connect(other).close()
+
+
+@pytest.mark.long
+def test_records_divided_by_hash_of_did_are_imported_as_before(
+    empty_database_url: str, network: Running, tmp_path: Path
+) -> None:
+    settings = Settings(
+        database_url=empty_database_url, home=tmp_path, plc_url=network.plc_url, allow_private_hosts=True,
+        page_delay=0, collections=(POST, LIKE),
+    )  # fmt: skip
+    migrate(settings)
+    _, divide = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+        conn.execute(divide.encode())
+    assert call("migrate", "--dagster", env=variables(settings)).exit_code == 0
+    dids = [network.network.add_account({POST: 60, LIKE: 4}) for _ in range(8)]
+    with ImportService(settings) as service:
+        assert all(service.import_user(did).is_success for did in dids[:4])
+        pairs = [Pair(did, nsid) for did in dids[4:] for nsid in (POST, LIKE)]
+        assert all(result.completed for result in service.import_pairs(pairs, source="repo"))
+        for did in dids:
+            gone, changed, *_ = network.network.records(did, POST)
+            network.network.delete_record(did, POST, gone)
+            network.network.put_record(did, POST, rkey=changed)
+        assert all(result.completed for result in service.import_pairs([Pair(did, POST) for did in dids], refresh=True))
+        rkey = next(iter(network.network.records(dids[0], LIKE)))
+        network.network.delete_record(dids[0], LIKE, rkey)
+        assert service.delete_record(f"at://{dids[0]}/{LIKE}/{rkey}", network.network.rev(dids[0]))
+        assert service.import_pairs([Pair(dids[0], LIKE)], refresh=True)[0].completed
+        assert {found.outcome for found in service.verify(dids)} == {"equal"}
+    for did in dids:
+        for nsid in (POST, LIKE):
+            assert_equal(settings, network.network, did, nsid)
+    with parity_instance(settings) as instance:
+        assert run(settings, instance, "refresh_overview").success
+    with connect(settings) as conn:
+        assert read_holdings(conn, settings.state_table).table_bytes > 16 * 8192
+        (parts,) = conn.execute("SELECT count(DISTINCT tableoid) FROM atproto_records").fetchone() or (0,)
+        assert parts > 1
+    exported = call("export", "posts", "--csv", "-", env=variables(settings))
+    assert exported.exit_code == 0
+    assert len(exported.stdout.splitlines()) == 8 * 59 + 1
