@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AsyncExitStack, closing
 from decimal import Decimal
 from functools import partial
@@ -132,9 +132,21 @@ def verify_signed(
             if not ahead:
                 return
             did, running = ahead[0]
-            archive = None if running is None else running.result()
-            compare = partial(verify_account, settings, did, collections, archive, mappers, advance)
-            yield from _each_pair(compare, loss)
+            known: set[str] = set()
+            for is_last in (False, True):
+                archive = None if running is None else running.result()
+                compare = partial(verify_account, settings, did, collections, archive, mappers, advance)
+                with closing(_each_pair(compare, loss, known)) as results:
+                    for found in results:
+                        if found.error_code == ArchiveOutdated.code and not is_last:
+                            break
+                        yield found
+                    else:
+                        break
+                # It may have been imported anew while its repository waited for others to be compared.
+                loop.call(partial(repositories.forget, did))
+                running = loop.start(repositories.fetching(did))
+                ahead[0] = did, running
             ahead.popleft()
             if running is not None:
                 loop.call(partial(repositories.forget, did))
@@ -184,7 +196,7 @@ def verify_offline(
     """Recompute the CID of every row of complete pairs from its value; no server is asked."""
     loss = _Loss(settings)
     for did in dids:
-        yield from _each_pair(partial(_recompute_account, settings, did, collections, advance), loss)
+        yield from _each_pair(partial(_recompute_account, settings, did, collections, advance), loss, set())
 
 
 def _recompute_account(
@@ -207,15 +219,18 @@ class _Comparing(Protocol):
     def __call__(self, *, known: Collection[str]) -> Iterator[Verification]: ...
 
 
-def _each_pair(compare: _Comparing, loss: _Loss) -> Iterator[Verification]:
-    """One account's results; what is not there yet when the database is lost is compared anew."""
-    known: set[str] = set()
+def _each_pair(compare: _Comparing, loss: _Loss, known: set[str]) -> Generator[Verification]:
+    """One account's results; what is not there yet when the database is lost is compared anew.
+
+    Args:
+        known: collections whose results have been taken.
+    """
     while True:
         try:
             for found in compare(known=known):
                 loss.is_over()
-                known.add(found.collection)
                 yield found
+                known.add(found.collection)
             return
         except DatabaseError as exc:
             loss.wait(exc)

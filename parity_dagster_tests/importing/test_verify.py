@@ -334,6 +334,24 @@ def test_an_older_repository_than_the_imported_one_proves_nothing(
     assert (found.outcome, found.error_code) == ("unread", "archive_outdated")
 
 
+def test_a_pair_that_is_imported_anew_while_its_repository_waits_is_compared_with_the_one_of_now(
+    network: SampleNetwork, service: ImportService
+) -> None:
+    first, did = network.add_account({POST: 5}), network.add_account({LIKE: 5, POST: 5})
+    service.import_pairs([Pair(first, POST), Pair(did, LIKE), Pair(did, POST)])
+    network.log.clear()
+    results = service.verify([first, did])
+    assert next(results).did == first
+    while network.log.count(method="getRepo") < 2:
+        time.sleep(0.01)
+    network.put_record(did, POST)
+    service.import_pairs([Pair(did, POST)], refresh=True)
+    assert [(found.collection, found.outcome, found.equal) for found in results] == [
+        (LIKE, "equal", 5),
+        (POST, "equal", 6),
+    ]
+
+
 def test_what_is_not_imported_to_its_end_is_said(
     settings: Settings, network: SampleNetwork, service: ImportService
 ) -> None:
