@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
+from parity_dagster.dagster_instance.celery_launcher import CeleryRunLauncher
 from parity_dagster.dagster_instance.private import InstanceRef
 from parity_dagster.errors import SettingsError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_parity_dev_uses_the_same_files_and_leaves_what_a_person_changed(
 # Dagster's own opinion, where the engines are installed.
 
 CLASSES = {
-    Launcher.CELERY: "dagster_celery.launcher.CeleryRunLauncher",
+    Launcher.CELERY: "parity_dagster.dagster_instance.celery_launcher.CeleryRunLauncher",
     Launcher.DOCKER: "dagster_docker.DockerRunLauncher",
     Launcher.K8S: "dagster_k8s.K8sRunLauncher",
 }
@@ -128,7 +129,8 @@ def test_dagster_reads_it_and_the_engine_takes_its_configuration(
     from dagster._core.instance.config import dagster_instance_config
 
     module, _, name = CLASSES[launcher].rpartition(".")
-    found = getattr(pytest.importorskip(module, reason=f"the extra {launcher} is not installed"), name)
+    pytest.importorskip(f"dagster_{launcher}", reason=f"the extra {launcher} is not installed")
+    found = getattr(import_module(module), name)
     home = tmp_path / "home"
     variables = json.loads(call("dagster-home", str(home), "--launcher", launcher.value, "--json").stdout)["variables"]
     for variable in variables.keys() - os.environ.keys():
