@@ -134,7 +134,7 @@ def verify(
                 dids = [known_did(conn, account, settings) for account in accounts]
             else:
                 seed = random.SystemRandom().randrange(1, 2**31)
-                dids = ConsistencyQueries(conn, settings.state_table).random_accounts(sample, seed)
+                dids = ConsistencyQueries(conn, settings.state_table).random_accounts(sample, seed, nsids)
     if progress is None:
         progress = sys.stderr.isatty()
     totals = _Totals()

@@ -174,7 +174,7 @@ def verify_account(
     """
     with open_snapshot(settings) as conn:
         states = _states(conn, settings, did, collections)
-        yield from _nothing(did, states)
+        yield from _nothing(did, collections, states)
         for state in states:
             if state.collection in known:
                 continue
@@ -204,7 +204,7 @@ def _recompute_account(
 ) -> Iterator[Verification]:
     with open_snapshot(settings) as conn:
         states = _states(conn, settings, did, collections)
-        yield from _nothing(did, states)
+        yield from _nothing(did, collections, states)
         for state in states:
             if state.collection in known:
                 continue
@@ -288,9 +288,12 @@ def _states(
     return [state for state in states if collections is None or state.collection in collections]
 
 
-def _nothing(did: str, states: list[ImportState]) -> Iterator[Verification]:
+def _nothing(did: str, collections: Collection[str] | None, states: list[ImportState]) -> Iterator[Verification]:
     if not states:
-        error = f"nothing of {did} was imported; `parity import {did}` does"
+        what, only = "nothing", ""
+        if collections is not None:
+            what, only = f"no {' and no '.join(collections)}", "".join(f" --collection {nsid}" for nsid in collections)
+        error = f"{what} of {did} was imported; `parity import {did}{only}` does"
         yield Verification(did, ALL_COLLECTIONS, error=error, error_code="not_imported")
 
 

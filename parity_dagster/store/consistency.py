@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, NamedTuple
 
@@ -142,14 +142,19 @@ class ConsistencyQueries:
         """Seconds since the stalest complete copy was read or confirmed; None if there is none."""
         return age_of_stalest(self._conn, self._name, collections)
 
-    def random_accounts(self, number: int, seed: int) -> list[str]:
-        """Accounts that have complete pairs, drawn by chance; the same seed draws the same ones."""
+    def random_accounts(self, number: int, seed: int, collections: Collection[str] | None = None) -> list[str]:
+        """Accounts that have complete pairs, drawn by chance; the same seed draws the same ones.
+
+        Args:
+            collections: only complete pairs of these count; None for all.
+        """
         rows = self._conn.execute(
             self._sql(
-                "SELECT did FROM {table} s WHERE status = 'completed' GROUP BY did"
+                "SELECT did FROM {table} s WHERE status = 'completed'"
+                " AND (%(only)s::text[] IS NULL OR collection = ANY(%(only)s)) GROUP BY did"
                 " ORDER BY md5(did || %(seed)s::text), did LIMIT %(number)s"
             ),
-            {"number": number, "seed": seed},
+            {"number": number, "seed": seed, "only": None if collections is None else list(collections)},
         )
         return [did for (did,) in rows]
 

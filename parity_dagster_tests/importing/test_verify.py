@@ -406,6 +406,14 @@ def test_all_accounts_or_a_sample_of_them_are_verified(network: SampleNetwork, s
     assert len({each["did"] for each in json.loads(said.stdout)} & set(dids)) == 3
     assert "9 records" in said.stderr
     assert [found.did for found in service.verify(collections=[LIKE])] == dids
+    service.reset_user(dids[0])
+    service.import_user_collection(dids[0], POST)
+    for each in dids[1:]:
+        service.reset(each, POST)
+    said = parity(service, "verify", "--sample", "3", "--collection", POST, "--json")
+    assert [each["did"] for each in json.loads(said.stdout)] == dids[:1], "drawn from those that have the collection"
+    (found,) = service.verify([dids[1]], [POST])
+    assert found.error == f"no {POST} of {dids[1]} was imported; `parity import {dids[1]} --collection {POST}` does"
 
 
 @pytest.mark.parametrize(
