@@ -277,6 +277,25 @@ def test_more_digits_than_a_float_has_are_no_fault_of_a_row_that_was_read_from_a
     assert (found.outcome, found.equal) == ("equal", 3), "the repository has its own digits"
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_row_without_a_cid_is_compared_by_its_value_if_it_is_of_a_list(
+    settings: Settings, network: SampleNetwork, service: ImportService, source: Source
+) -> None:
+    did = network.add_account({POST: 5})
+    odd = network.add_odd(did, POST, ["null-cid", "missing-cid"])
+    service.import_pairs([Pair(did, POST)], source=source)
+    if source == "list":
+        assert query(settings, "SELECT count(*) FROM atproto_records WHERE cid IS NULL") == [(len(odd),)]
+        assert [found.outcome for found in service.verify([did])] == ["equal"]
+    rkey = min(network.records(did, POST))
+    query(settings, "UPDATE atproto_records SET cid = NULL WHERE rkey = %s", rkey)
+    (found,) = service.verify([did])
+    assert differences(found) == ({} if source == "list" else {"different": 1})
+    query(settings, """UPDATE atproto_records SET value = '{"text": "forged"}' WHERE cid IS NULL AND rkey = %s""", rkey)
+    (found,) = service.verify([did])
+    assert (differences(found), found.examples) == ({"different": 1}, [f"different {rkey}"])
+
+
 @pytest.mark.parametrize(
     ("left", "right", "is_same"),
     [
