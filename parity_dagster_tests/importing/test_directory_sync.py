@@ -225,14 +225,42 @@ def test_a_directory_that_lies_costs_nothing_that_was_stored(settings: Settings,
 def test_a_line_that_is_broken_makes_its_account_unknown(settings: Settings) -> None:
     """Whatever it said, the row from before it is not to be trusted."""
     network = with_accounts(12)
+    spread(network)
     with importing(settings, network) as (service, _):
         service.sync_directory(everything=True)
         for did in network.dids:
             network.rotate_key(did)
+        # each in a moment of its own: the last one comes again, and whole
+        log = network.operations._log
+        log[12:] = [one._replace(at=log[11].at + number) for number, one in enumerate(log[12:], 1)]
         network.behave(host="plc", export="broken")
         found = service.sync_directory()
         assert found.broken
-        assert identities(settings).items() <= true(network).items()
+        shown = identities(settings)
+        assert shown.items() <= true(network).items()
+        assert 8 < len(shown) < 12
+
+
+def test_a_log_that_is_cut_in_the_middle_of_a_moment_is_not_at_its_end(settings: Settings) -> None:
+    network = with_accounts(30)
+    log = network.operations._log
+    log[:] = [one._replace(at=log[0].at) for one in log]
+    network.behave(host="plc", export="cut")
+    with importing(settings, network) as (service, _):
+        found = service.sync_directory(everything=True)
+        assert (found.error_code, found.is_caught_up) == ("malformed_answer", False)
+
+
+def test_an_operation_that_was_nullified_is_never_believed(settings: Settings) -> None:
+    """Not even between it and the one that nullified it, where a call may end."""
+    network = with_accounts(1)
+    (did,) = network.dids
+    network.change_handle(did, "stolen.sample.test")
+    network.recover(did)
+    spread(network)
+    with importing(settings, network) as (service, _):
+        assert service.sync_directory(everything=True, limit=2).operations == 2
+        assert identities(settings) == true(network)
 
 
 @pytest.mark.parametrize(
