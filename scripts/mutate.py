@@ -47,6 +47,7 @@ WALK, TASK, BATCH = "importing/walk.py", "importing/pair_task.py", "importing/ba
 WRITER, CLAIMS, RETRY_POLICY = "importing/writer.py", "importing/claims.py", "importing/retry_policy.py"
 PAGES, WALK_PAGES, LIVE, STATES = "store/pages.py", "store/walk_pages.py", "store/live.py", "store/states.py"
 QUEUE, DISCOVERIES, DISCOVERY = "store/queue.py", "store/discoveries.py", "importing/discovery.py"
+FRESHNESS = "store/freshness.py"
 
 MUTANTS = (
     Mutant("unchanged-with-failed", "condition left out: a pair with failed records is taken as unchanged", WALK,
@@ -223,6 +224,23 @@ MUTANTS = (
     Mutant("nobody-new-for-ever", "counter never grows: a list without an end is read for ever", DISCOVERY,
            "        self._barren = 0 if fresh else self._barren + 1\n", "        self._barren = 0\n",
            ("test_discovery",)),
+    Mutant("old-host-confirms", "condition left out: the host that an account has left says that it is unchanged",
+           FRESHNESS, "AND i.pds = %(host)s AND {IS_KNOWN}", "AND {IS_KNOWN}", ("test_freshness",)),
+    Mutant("confirmed-by-any-host", "condition left out: a copy of one host is confirmed by the list of another",
+           FRESHNESS, "s.status = 'completed' AND s.pds = %(host)s AND s.rev = u.rev",
+           "s.status = 'completed' AND s.rev = u.rev", ("test_freshness",)),
+    Mutant("confirmed-by-the-past", "equal or less: a revision that went back confirms a copy", FRESHNESS,
+           "AND s.rev = u.rev AND", "AND s.rev >= u.rev AND", ("test_freshness",)),
+    Mutant("confirmed-with-failed", "condition left out: a copy that failed in part is confirmed", FRESHNESS,
+           " AND s.records_failed = 0\"", "\"", ("test_freshness",)),
+    Mutant("gone-confirmed", "condition left out: an account that its host calls deactivated is confirmed", FRESHNESS,
+           "u.is_active AND s.status = 'completed'", "s.status = 'completed'", ("test_freshness",)),
+    Mutant("contradiction-passes", "case forgotten: a later page that shows another revision changes nothing",
+           FRESHNESS,
+           "\" OR (s.confirmed_at >= %(began)s AND (NOT u.is_active OR u.rev IS DISTINCT FROM s.rev)))\"", "\")\"",
+           ("test_freshness",)),
+    Mutant("endless-list-of-a-host", "condition left out: a host's list may cost more than its accounts",
+           "importing/freshness.py", "if reading.pages >= reading.most_pages:", "if False:", ("test_freshness",)),
 )  # fmt: skip
 
 REASONS: dict[str, str] = {

@@ -32,7 +32,7 @@ from parity_dagster.store.freshness import (
     find_due_hosts,
     find_readings,
     find_unresolved,
-    queue_gone,
+    queue_failed,
     queue_stalest,
     take_page,
 )
@@ -137,7 +137,7 @@ class Refresher:
         )
         if queued < most:
             queued += await self._database.run(
-                lambda conn: queue_gone(conn, table, collections, every, most=most - queued)
+                lambda conn: queue_failed(conn, table, collections, every, most=most - queued)
             )
         self._note(queued=queued)
 

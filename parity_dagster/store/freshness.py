@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, sql
 
 from parity_dagster.errors import GONE
 from parity_dagster.store.identities import IS_KNOWN
-from parity_dagster.store.queue import AGAIN
+from parity_dagster.store.queue import AGAIN, IS_HELD
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.text import storable
 
@@ -119,28 +119,29 @@ async def queue_stalest(
     return cursor.rowcount
 
 
-async def queue_gone(
+async def queue_failed(
     conn: AsyncConnection, table: str, collections: Sequence[str], every: timedelta, *, most: int
 ) -> int:
-    """Queue pairs of accounts that were gone when they were last looked at, an interval ago: some come back."""
+    """Queue pairs that failed for good an interval ago: accounts that were gone come back, and so do hosts."""
     cursor = await conn.execute(
         sql.SQL(
             f"UPDATE {{table}} s SET {AGAIN} WHERE s.id IN (SELECT s.id FROM {{table}} s"
-            " WHERE s.status = 'failed' AND s.error_code = ANY(%(gone)s)"
+            " WHERE s.status = 'failed' AND s.next_attempt_at IS NULL AND s.batch IS NULL"
             " AND s.collection = ANY(%(collections)s) AND s.updated_at < now() - %(every)s"
             " ORDER BY s.updated_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)"
         ).format(table=sql.Identifier(table)),
-        {"collections": list(collections), "every": every, "gone": sorted(GONE), "most": most, **_AGAIN},
+        {"collections": list(collections), "every": every, "most": most, **_AGAIN},
     )
     return cursor.rowcount
 
 
 async def count_waiting(conn: AsyncConnection, table: str, most: int) -> int:
-    """How many pairs wait to be read again; counted no further than up to a number."""
+    """How many pairs wait to be read again, without those that a person holds; counted no further than to a number."""
     cursor = await conn.execute(
-        sql.SQL("SELECT count(*) FROM (SELECT FROM {} WHERE status = 'pending' AND refresh LIMIT %s) waiting").format(
-            sql.Identifier(table)
-        ),
+        sql.SQL(
+            "SELECT count(*) FROM (SELECT FROM {} WHERE status = 'pending' AND refresh"
+            f" AND NOT {IS_HELD} LIMIT %s) waiting"
+        ).format(sql.Identifier(table)),
         (most,),
     )
     row = await cursor.fetchone()
@@ -325,7 +326,7 @@ async def take_page(
                 # confirmed by an earlier page of the list, which contradicts itself
                 " OR (s.confirmed_at >= %(began)s AND (NOT u.is_active OR u.rev IS DISTINCT FROM s.rev)))"
                 # it was gone, and is back
-                " OR s.status = 'failed' AND s.error_code = ANY(%(gone)s)"
+                " OR s.status = 'failed' AND s.batch IS NULL AND s.error_code = ANY(%(gone)s)"
                 " AND u.is_active AND coalesce(s.pds, i.pds) = %(host)s AND s.updated_at < %(began)s - %(every)s / 2)"
                 " ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)"
             ).format(**parts),

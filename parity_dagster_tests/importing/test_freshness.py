@@ -368,6 +368,39 @@ def test_accounts_that_are_gone_are_looked_at_again_where_no_list_names_them(
     assert len(stored(service.settings, gone, POST)) == 3
 
 
+def test_what_failed_for_good_is_tried_again_after_as_long_and_what_is_tried_again_anyway_is_left(
+    service: ImportService, network: Running
+) -> None:
+    lost, waiting = imported(service, network, 2)
+    query(
+        service.settings,
+        "UPDATE parity_import_states SET status = 'failed', error_code = 'unreachable', completed_at = NULL,"
+        " next_attempt_at = CASE WHEN did = %s THEN now() + interval '1 hour' END",
+        waiting,
+    )
+    assert service.refresh_stale(timedelta(days=9))[:2] == (0, 0)
+    assert service.refresh_stale()[:2] == (0, 2)
+    assert statuses(service) == {lost: {"pending"}, waiting: {"failed"}}
+
+
+def test_what_a_person_has_stopped_stays_so_and_takes_nobodys_room(service: ImportService, network: Running) -> None:
+    (stopped,) = imported(service, network, 1)
+    query(
+        service.settings,
+        "UPDATE parity_import_states SET status = 'failed', error_code = 'deactivated', batch = 'held:some-run'",
+    )
+    invent(service, MOST_WAITING)
+    query(
+        service.settings,
+        "UPDATE parity_import_states SET status = 'pending', refresh = true, batch = 'held:some-run'"
+        " WHERE status = 'completed'",
+    )
+    due = imported(service, network, 1, host="pds-2")
+    assert service.refresh_stale()[:2] == (0, 2)
+    assert statuses(service)[stopped] == {"failed"}
+    assert statuses(service)[due[0]] == {"pending"}
+
+
 def test_what_failed_in_part_or_became_empty_is_not_passed_over_as_unchanged(
     service: ImportService, network: Running
 ) -> None:
