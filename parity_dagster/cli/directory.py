@@ -51,8 +51,8 @@ def sync(everything: bool, again: bool, limit: int | None, progress: bool | None
 
     \b
     Examples:
-      parity import --file dids.txt --queue && parity directory sync
       parity directory sync --progress
+      parity import --file dids.txt --queue && parity directory sync
       parity directory sync --limit 1000000 --json
 
     \b

@@ -29,7 +29,8 @@ def migrate(only_print: bool, dagster: bool) -> None:
       parity migrate --dagster
 
     \b
-    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE, PARITY_TYPED_VIEWS.
+    Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_STATE_TABLE,
+      PARITY_TYPED_VIEWS.
     Exit code: 0; 1 if the database cannot be reached or refuses; 2 if a setting
       is wrong.
     """
