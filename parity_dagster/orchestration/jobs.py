@@ -25,10 +25,17 @@ IMPORT_PARTITIONS = "import_partitions"
 RUN_CHECKS = "run_all_checks"
 
 
+DIDS_HELP = (
+    "accounts to import: DIDs, or handles, as in\n\ndids: [did:plc:z72i7hdynmk6r22z27h6tvur, bsky.app]\n\n"
+    "collections: [app.bsky.feed.post]"
+)
+"""What the launchpad shows beside its editor: an example that can be launched as it is."""
+
+
 class ImportRecordsConfig(dg.Config):
     """Run config of the job `import_records`."""
 
-    dids: list[str] = Field([], description="accounts to import: DIDs, or handles")
+    dids: list[str] = Field([], description=DIDS_HELP)
     collections: list[str] = Field([], description="collections of each; without any, all registered ones")
     partitions: list[str] = Field([], description="further single pairs, each as COLLECTION|DID")
     batch: str = Field("", description="batch of queued pairs; the queue's sensor fills this in")
@@ -122,7 +129,7 @@ def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[l
 
 
 _FLAT_CONFIG = {
-    "dids": dg.Field([str], is_required=False, description="accounts to import: DIDs, or handles"),
+    "dids": dg.Field([str], is_required=False, description=DIDS_HELP),
     "collections": dg.Field(
         [str], is_required=False, description="collections of each; without any, all registered ones"
     ),
@@ -153,7 +160,9 @@ def run_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     name=IMPORT_RECORDS,
     config=run_config,
     executor_def=dg.in_process_executor,
-    description="Imports the accounts of its run config: `{dids: [did:plc:…], collections: [app.bsky.feed.post]}`.",
+    description="Imports the accounts of its run config. In the launchpad, for example:\n\n"
+    "```yaml\ndids: [did:plc:z72i7hdynmk6r22z27h6tvur, bsky.app]\ncollections: [app.bsky.feed.post]\n```\n\n"
+    "Without `collections` it is all of `PARITY_COLLECTIONS`.",
 )
 def import_records() -> None:
     """One step, in which all pairs are walked concurrently."""

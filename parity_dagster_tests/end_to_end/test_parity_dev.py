@@ -15,7 +15,17 @@ from playwright.sync_api import Locator, Page, expect
 from parity_dagster.dagster_instance.run_server import WORKER_TAG
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.embedded_postgres import sharing as embedded
-from parity_dagster.sample_network import FOLLOW, LIKE, POST, PROFILE, REPOST, Running, SampleNetwork, run_in_thread
+from parity_dagster.sample_network import (
+    FOLLOW,
+    LIKE,
+    POST,
+    PROFILE,
+    REPOST,
+    Fault,
+    Running,
+    SampleNetwork,
+    run_in_thread,
+)
 from parity_dagster.settings import load_settings
 from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui, eventually
 
@@ -154,6 +164,74 @@ def test_what_was_imported_is_seen_in_the_browser(page: Page, ui: DagsterUI, dro
     expect_numbers(page, ui, did, {POST: 7})
     page.goto(f"{ui.url}/assets/atproto/records?view=partitions")
     expect(page.get_by_text("Missing (0)")).to_be_visible()
+
+
+FAILURES = """{
+    assetNodeOrError(assetKey: {path: ["atproto", "records"]}) {
+        ... on AssetNode { partitionStats { numFailed numMaterializing } }
+    }
+    runsOrError(filter: {pipelineName: "import_records"}) { ... on Runs { results { runId status parentRunId } } }
+}"""
+REEXECUTE = """mutation($run: String!) {
+    launchRunReexecution(reexecutionParams: {parentRunId: $run, strategy: ALL_STEPS}) {
+        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+    }
+}"""
+MATERIALIZE = """mutation($repository: String!, $location: String!, $partition: String!) {
+    launchRun(executionParams: {
+        selector: {jobName: "__ASSET_JOB", repositoryName: $repository, repositoryLocationName: $location,
+            assetSelection: [{path: ["atproto", "records"]}], assetCheckSelection: null},
+        runConfigData: {}, executionMetadata: {tags: [{key: "dagster/partition", value: $partition}]}
+    }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}"""
+
+
+@pytest.mark.browser
+def test_what_failed_is_red_with_its_reason_and_tried_again_and_a_green_cell_changes_no_verdict(
+    page: Page, ui: DagsterUI, network: Running, dropped: list[str]
+) -> None:
+    bad = network.network.add_account({POST: 3})
+    gone = network.network.add_account({POST: 3}, status="deactivated")
+    network.network.behave(did=bad, faults=(Fault(kind="400", method="listRecords"),))
+    path = ui.folder / "inbox" / "failing.txt"
+    path.write_text(f"{bad}\n{gone}\n")
+    os.utime(path, (1, 1))
+
+    def failed_run() -> str | None:
+        runs = ui.ask(FAILURES)["runsOrError"]["results"]
+        return next((str(run["runId"]) for run in runs if run["status"] == "FAILURE"), None)
+
+    def number_of_red() -> int:
+        stats = ui.ask(FAILURES)["assetNodeOrError"]["partitionStats"]
+        assert not stats["numMaterializing"]
+        return int(stats["numFailed"])
+
+    run_id = eventually(failed_run, "the run of the list fails", 180)
+    assert number_of_red() == 5, "of the account that is gone none"
+    page.goto(f"{ui.url}/assets/atproto/records?view=partitions&partition={POST}%7C{bad}")
+    expect(page.get_by_text("Failed (5)")).to_be_visible()
+    expect(page.get_by_text(f"Run {run_id[:8]} failed, and did not materialize this asset.")).to_be_visible()
+    page.get_by_text(re.compile("View all historical events")).click()
+    page.get_by_role("dialog").get_by_role("button").first.click()  # unfolds the observation
+    expect(page.get_by_text("request_refused").first).to_be_visible()
+
+    # The verdict of the whole, and what materializing a green cell by hand makes of it: nothing.
+    assert ui.run_job("refresh_overview", 240) == "SUCCESS"
+    launched = ui.ask(MATERIALIZE, partition=f"{POST}|{dropped[0]}", **ui._location())["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    eventually(lambda: ui._ended(launched["run"]["runId"]), "the green cell is materialized", 180)
+    page.goto(f"{ui.url}/assets/import_checks?view=checks&checkDetail=no_failed_imports")
+    expect(page.get_by_text("5 of ").first).to_contain_text("pairs failed: request_refused (5)")
+    expect(page.get_by_text("Not Evaluated")).to_have_count(3)
+
+    # Executed again, it tries its failed pairs.
+    network.network.behave(did=bad, faults=())
+    again = ui.ask(REEXECUTE, run=run_id)["launchRunReexecution"]
+    assert again["__typename"] == "LaunchRunSuccess", again
+    assert eventually(lambda: ui._ended(again["run"]["runId"]), "it is executed again", 180) == "SUCCESS"
+    assert number_of_red() == 0
+    page.goto(f"{ui.url}/assets/atproto/records?view=partitions&partition={POST}%7C{bad}")
+    expect(page.get_by_text("Failed (0)")).to_be_visible()
 
 
 def test_ctrl_c_ends_everything(ui: DagsterUI) -> None:

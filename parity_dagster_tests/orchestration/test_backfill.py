@@ -98,8 +98,9 @@ def test_every_cell_of_a_backfill_is_as_its_row_says(ui: Ui, settings: Settings,
     good = [network.network.add_account({POST: 120 + number, LIKE: 7}) for number in range(2)]
     bad = network.network.add_account({POST: 3})
     network.network.behave(did=bad, faults=(Fault(kind="400", method="listRecords"),))
+    gone = network.network.add_account({POST: 3}, status="takendown")
     with parity_instance() as instance:
-        register_dids(instance, [*good, bad])
+        register_dids(instance, [*good, bad, gone])
 
     def backfill(dids: list[str]) -> str:
         pairs = [Pair(did, collection) for did in dids for collection in settings.collections]
@@ -117,21 +118,21 @@ def test_every_cell_of_a_backfill_is_as_its_row_says(ui: Ui, settings: Settings,
         assert found["error"] is None
         return "" if found["status"] in ("REQUESTED", "IN_PROGRESS") else str(found["status"])
 
-    first, second = backfill(good), backfill([bad])
+    first, second = backfill(good), backfill([bad, gone])
     assert wait(120, lambda: ended(first)) == "COMPLETED_SUCCESS"
     assert wait(120, lambda: ended(second)) == "COMPLETED_FAILED"
 
     width = len(settings.collections)
     cells = ui.ask(CELLS)["assetNodeOrError"]
     assert cells["partitionStats"] == {
-        "numPartitions": 3 * width, "numMaterialized": 2 * width, "numFailed": width, "numMaterializing": 0,
+        "numPartitions": 4 * width, "numMaterialized": 2 * width, "numFailed": width, "numMaterializing": 0,
     }  # fmt: skip
     for cell in cells["assetPartitionStatuses"]["ranges"]:
         assert cell["secondaryDim"]["failedPartitions"] == [bad]
 
     with ImportService(settings, report=False) as service:
         states = service.find_states()
-    assert {state.did for state in states if state.status is ImportStatus.FAILED} == {bad}
+    assert {state.did for state in states if state.status is ImportStatus.FAILED} == {bad, gone}
     for state in states:
         key = str(to_partition_key(state.pair))
         events = ui.ask(METADATA, partition=key)["assetNodeOrError"]["assetMaterializations"]
