@@ -129,7 +129,7 @@ class _Reader:
             CursorLoop: the list does not end.
             ParityError: the server does not go on.
         """
-        is_old = cursor is not None
+        is_old, is_again = cursor is not None, False
         running: Running[AccountPage] | None = self._ask(cursor)
         try:
             while running is not None:
@@ -139,11 +139,12 @@ class _Reader:
                     # 500 is what the reference directory answers to a cursor that it cannot read
                     if not is_old or (isinstance(exc, ServerFailure) and exc.status != 500):
                         raise
-                    logger.warning("%s is read from its start again: %s", self._listed, exc)
-                    restart()
-                    is_old, cursor, running = False, None, self._ask(None)
+                    logger.warning("%s is asked for from its start: %s", self._listed, exc)
+                    is_old, is_again, cursor, running = False, True, None, self._ask(None)
                     continue
-                is_old = False
+                if is_again:  # who refuses everything has not said that the cursor is old
+                    restart()
+                is_old = is_again = False
                 is_loop = page.cursor is not None and page.cursor == cursor
                 cursor = page.cursor
                 is_last = cursor is None or is_loop

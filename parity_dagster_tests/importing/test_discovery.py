@@ -294,6 +294,22 @@ def test_a_cursor_that_is_not_known_any_more_starts_the_list_over(
     assert {pair.did for pair in queued(settings)} == set(dids)
 
 
+@pytest.mark.parametrize("fault", ["400", "500"])
+# I18
+def test_a_server_that_refuses_everything_for_a_while_costs_no_place(
+    service: ImportService, settings: Settings, network: Running, fault: Any
+) -> None:
+    dids = add(network, 6)
+    network.network.behave(host="relay", page_cap=2)
+    discover(service, limit=4)
+    network.network.behave(host="relay", faults=(Fault(kind=fault, method="listReposByCollection"),))
+    assert discover(service).error
+    network.network.behave(host="relay", faults=())
+    found = discover(service)
+    assert (found.is_resumed, found.accounts, found.known) == (True, 2, 0)
+    assert {pair.did for pair in queued(settings)} == set(dids)
+
+
 def test_one_call_at_a_time_reads_a_list(service: ImportService, settings: Settings, network: Running) -> None:
     add(network, 4)
     network.network.behave(host="relay", page_cap=2)
