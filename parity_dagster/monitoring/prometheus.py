@@ -6,6 +6,7 @@ No label holds a DID: a label's values must stay few.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -23,6 +24,7 @@ from parity_dagster.store.database import connect
 from parity_dagster.store.freshness import age_of_stalest
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import LIVE_IMPORTERS
+from parity_dagster.store.summary import Summary, read_summary
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ class StateCollector(Collector):
             assert row is not None
             for (name, text), value in zip(_WAITING, row, strict=True):
                 yield GaugeMetricFamily(name, text, value=float(value))
+            yield from _pace(read_summary(connection, self._settings.state_table, self._settings.collections))
             reasons = connection.execute("SELECT reason, count(*) FROM parity_failed_records GROUP BY 1")
             yield _family(
                 "parity_failed_records",
@@ -187,6 +190,19 @@ class StateCollector(Collector):
                 row = connection.execute(sql.SQL(query).format(**parts)).fetchone()
                 assert row is not None
                 yield GaugeMetricFamily(name, text, value=float(row[0]))
+
+
+def _pace(summary: Summary) -> Iterator[Metric]:
+    """What `parity import-status --summary` says of the pace."""
+    yield GaugeMetricFamily("parity_pairs_left", "Pairs that will be imported without being asked for", summary.left)
+    yield GaugeMetricFamily("parity_pairs_running", "Pairs that somebody imports now", summary.running)
+    yield GaugeMetricFamily("parity_pairs_held", "Pairs of canceled runs, which wait for a person", summary.held)
+    pairs = summary.recent_pairs / summary.recent_seconds
+    yield GaugeMetricFamily("parity_recent_pairs_per_second", "Pairs completed within the last minutes", pairs)
+    records = summary.records_per_second
+    yield GaugeMetricFamily("parity_recent_records_per_second", "Their records", records)
+    left = math.nan if summary.seconds_left is None else summary.seconds_left
+    yield GaugeMetricFamily("parity_left_seconds", "Time left at this pace; NaN if there is none", left)
 
 
 _WAITING = (

@@ -105,7 +105,10 @@ def read_summary(connection: psycopg.Connection[Any], table: str, collections: S
     with connection.transaction():
         # PostgreSQL cannot know that what ended within the last minutes is little of a table
         connection.execute("SET LOCAL enable_seqscan = off")
-        return _read(connection, sql.Identifier(table), collections)
+        found = _read(connection, sql.Identifier(table), collections)
+        # the transaction may be a part of a longer one, for which it would go on to hold
+        connection.execute("SET LOCAL enable_seqscan TO DEFAULT")
+        return found
 
 
 def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections: Sequence[str]) -> Summary:
