@@ -32,8 +32,8 @@ from parity_dagster.orchestration.queue import BATCH_TAG
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import DEFAULT_COLLECTIONS, Settings, load_settings
+from parity_dagster.store.database import connect
 from parity_dagster_tests.command_line import PROGRAM, variables
-from parity_dagster_tests.imports import query
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
@@ -358,7 +358,9 @@ def test_what_a_canceled_run_leaves_waits_until_a_person_asks_for_it(
         return run is not None and run.status is dg.DagsterRunStatus.CANCELED
 
     def is_held() -> bool:
-        rows = query(project.settings, f"SELECT batch FROM {project.settings.state_table} WHERE status <> 'completed'")
+        table = project.settings.state_table
+        with closing(connect(project.settings, autocommit=True)) as connection:
+            rows = connection.execute(f"SELECT batch FROM {table} WHERE status <> 'completed'").fetchall()
         return bool(rows) and {batch for (batch,) in rows} == {f"held:{run_id}"}
 
     project.wait_for(is_canceled)
