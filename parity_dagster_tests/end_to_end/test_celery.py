@@ -1,9 +1,13 @@
-"""Two workers of Celery, one of which is killed with all that is in it: everything ends complete, counted once."""
+"""Two workers of Celery, one of which is killed with all that is in it: everything ends complete, counted once.
+
+The commands are those of deploy/compose.yaml, started as processes.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +21,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from parity_dagster.dagster_instance.home import Launcher, write_home
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
@@ -35,6 +40,7 @@ COLLECTIONS = (POST, LIKE, REPOST)
 ACCOUNTS = 40
 RUNS = 6
 REDIS = shutil.which("redis-server")
+SERVICES = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "compose.yaml").read_text())["services"]
 
 
 def free_port() -> int:
@@ -79,14 +85,24 @@ class Cluster:
         options = {"port": str(self._port), "bind": "127.0.0.1", "save": "", "requirepass": self._password}
         self._start("redis", REDIS, *(part for name, value in options.items() for part in (f"--{name}", value)))
 
+    def _here(self, command: list[str]) -> list[str]:
+        """A command of compose.yaml as it is outside of a container."""
+        program, *arguments = (part.replace("/srv/parity", str(self.home)) for part in command)
+        return [str(Path(sys.executable).parent / program), *arguments]
+
     def start_daemon(self) -> None:
-        self._start("daemon", sys.executable, "-m", "dagster._daemon", "run", "-w", str(self.home / "workspace.yaml"))
+        self._start("daemon", *self._here(SERVICES["daemon"]["command"]))
 
     def start_worker(self, name: str) -> subprocess.Popen[bytes]:
-        app = "parity_dagster.dagster_instance.celery_app"
-        return self._start(
-            name, sys.executable, "-m", "celery", "-A", app, "worker", "--concurrency", "1", "-n", f"{name}@%h"
-        )
+        # containers have names of their own, and so have their workers
+        return self._start(name, *self._here(SERVICES["worker"]["command"]), "-n", f"{name}@%h")
+
+    def is_healthy(self, service: str, worker: str = "") -> bool:
+        """What the health check of a service says."""
+        _, *check = SERVICES[service]["healthcheck"]["test"]
+        command = shlex.split(" ".join(check).replace("celery@$$HOSTNAME", f"{worker}@{socket.gethostname()}"))
+        environment = {**os.environ, **self.variables}
+        return subprocess.run(self._here(command), env=environment, capture_output=True).returncode == 0
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """As if its machine were gone."""
@@ -152,7 +168,8 @@ def queue(cluster: Cluster, dids: list[str], runs: int) -> None:
 
 
 def started(instance: dg.DagsterInstance) -> list[str]:
-    return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))]
+    filters = dg.RunsFilter(job_name="import_records", statuses=[dg.DagsterRunStatus.STARTED])
+    return [run.run_id for run in instance.get_runs(filters)]
 
 
 def test_a_worker_is_killed_and_every_pair_ends_complete_and_counted_once(
@@ -168,7 +185,7 @@ def test_a_worker_is_killed_and_every_pair_ends_complete_and_counted_once(
     def both_are_in_the_middle() -> bool:
         at_work = Counter(state.run_id for state in states(cluster) if state.status is ImportStatus.IN_PROGRESS)
         done = any(state.status is ImportStatus.COMPLETED for state in states(cluster))
-        return len(at_work.keys() & set(started(instance))) == 2 and done
+        return len(at_work.keys() & set(started(instance))) > 2 and done  # a worker executes two at most
 
     wait_for(cluster, both_are_in_the_middle)
     cluster.kill(victim)
@@ -188,8 +205,8 @@ def test_a_worker_is_killed_and_every_pair_ends_complete_and_counted_once(
     # the run that was killed is noticed, and nothing waits for it
     wait_for(cluster, lambda: all(run.is_finished for run in instance.get_runs()))
     statuses = Counter(run.status for run in instance.get_runs(dg.RunsFilter(job_name="import_records")))
-    assert statuses[dg.DagsterRunStatus.FAILURE] == 1
-    assert statuses[dg.DagsterRunStatus.SUCCESS] >= RUNS
+    assert statuses[dg.DagsterRunStatus.FAILURE] in (1, 2)
+    assert statuses[dg.DagsterRunStatus.SUCCESS] >= RUNS - statuses[dg.DagsterRunStatus.FAILURE] + 1
 
     wanted = {Pair(did, nsid): 1 for did in dids for nsid in COLLECTIONS}
 
@@ -220,7 +237,10 @@ def test_a_run_that_is_terminated_ends_and_its_worker_takes_the_next(
     assert run is not None
     assert run.status is dg.DagsterRunStatus.CANCELED
     network.network.behave(did=slow, latency=0.0)
-    queue(cluster, [quick], 1)
+    with closing(ImportService(cluster.settings, report=False)) as service:
+        service.enqueue([Pair(quick, nsid) for nsid in COLLECTIONS])
     wanted = [Pair(quick, nsid) for nsid in COLLECTIONS]
     wait_for(cluster, lambda: {s.pair for s in states(cluster) if s.status is ImportStatus.COMPLETED} >= {*wanted})
     assert [state.run_id for state in states(cluster) if state.pair == Pair(slow, POST)] == [run_id], "it waits"
+    assert cluster.is_healthy("daemon")
+    assert (cluster.is_healthy("worker", "one"), cluster.is_healthy("worker", "two")) == (True, False)
