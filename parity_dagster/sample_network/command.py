@@ -21,6 +21,12 @@ from parity_dagster.sample_network.shapes import SHAPES, Shape, benchmark_networ
 @click.option("--plc-port", type=click.IntRange(0, 65535), default=0, help="Port of the PLC directory; 0: any.")
 @click.option("--pds-port", type=click.IntRange(0, 65535), default=0, help="Port of the first PDS; 0: any.")
 @click.option("--control-port", type=click.IntRange(0, 65535), default=0, help="Port of the control endpoint.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where hosts listen; elsewhere in namespaces.",
+)
 @click.option("--dids-file", type=click.Path(dir_okay=False, path_type=Path), help="Write all DIDs here.")
 @click.option("--latency", type=click.FloatRange(min=0), help="Seconds before each answer.")
 @click.option("--rate-limit", type=click.IntRange(min=1), help="Requests per 5 minutes and host.")
@@ -32,12 +38,13 @@ def main(
     plc_port: int,
     pds_port: int,
     control_port: int,
+    address: str,
     dids_file: Path | None,
     latency: float | None,
     rate_limit: int | None,
     keep_pages: int,
 ) -> None:
-    """Serve a sample AT Protocol network on loopback until interrupted.
+    """Serve a sample AT Protocol network, on loopback unless --address says more, until interrupted.
 
     The first line of output is JSON: plc_url (for PARITY_PLC_URL), pds_urls, control_url, accounts, dids
     (the first 1,000).
@@ -45,6 +52,8 @@ def main(
     network = benchmark_network(shape, scale=scale, seed=seed)
     if keep_pages:
         network.kept_pages = KeptPages(keep_pages * 10**6)
+    for host in (network.relay, *network.mirrors.values(), *network.hosts.values()):
+        host.address = address
     changes = {"latency": latency, "rate_limit": rate_limit}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     for name in network.hosts if given else ():

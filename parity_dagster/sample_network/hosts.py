@@ -17,7 +17,8 @@ class Host:
     Attributes:
         name: how tests and the log call it.
         repos: repositories it serves.
-        port: loopback port while (and after) the network is served; 0 before.
+        port: where it listens while (and after) the network is served; 0 before.
+        address: where it listens; nobody else's but the machine's own reaches the loopback's.
         is_up: whether it accepts connections.
         documents: what a mirror of the directory answers for a DID in the place of what all answer.
     """
@@ -25,13 +26,14 @@ class Host:
     name: str
     repos: dict[str, Repo]
     port: int = 0
+    address: str = "127.0.0.1"
     is_up: bool = True
     documents: dict[str, FixedDocument] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """Origin of the host, as DID documents name it."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
 
 @dataclass(slots=True)

@@ -78,7 +78,7 @@ class _Doors:
         host.is_up = True
         if host.name in self._servers or host.name in self._starting:
             return
-        door = self._reserved.pop(host.name, None) or _bind(host.port)
+        door = self._reserved.pop(host.name, None) or _bind(host.address, host.port)
         door.listen(1024)  # from here on the kernel accepts connections; nobody has to wait for the server
         host.port = door.getsockname()[1]
         self._starting[host.name] = self._loop.create_task(self._serve(host, door))
@@ -98,7 +98,7 @@ class _Doors:
         if server is not None:
             server.close()
             # A bound socket that does not listen refuses connections and keeps the port ours.
-            self._reserved[host.name] = _bind(host.port)
+            self._reserved[host.name] = _bind(host.address, host.port)
         for connection in list(self._connections.get(host.name, ())):
             connection.transport.abort()
 
@@ -115,12 +115,12 @@ class _Doors:
         await asyncio.sleep(0)
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(address: str, port: int) -> socket.socket:
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.setblocking(False)
     try:
-        door.bind(("127.0.0.1", port))
+        door.bind((address, port))
     except OSError:
         door.close()
         raise

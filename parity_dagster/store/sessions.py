@@ -34,6 +34,10 @@ _PIPELINE_SETTINGS = (
     " SET enable_seqscan = off"
 )
 
+# What the server has sent to a machine that vanished is sent again for a quarter of an hour, and no keepalive is sent
+# meanwhile: so long it would keep the machine's claims and locks. Only on the loop, which always reads what comes.
+_UNACKNOWLEDGED = "; SET tcp_user_timeout = '30s'"
+
 SEND_BUFFER = 2 * 2**20
 """Bytes; the system's own limit (Linux: net.core.wmem_max) may make it less."""
 
@@ -269,7 +273,7 @@ async def open_session(settings: Settings) -> AsyncConnection:
         raise DatabaseUnreachable(str(exc)) from exc
     try:
         conn = await open_async_connection(url)
-        await conn.execute(_PIPELINE_SETTINGS)
+        await conn.execute((_PIPELINE_SETTINGS + _UNACKNOWLEDGED).encode())
     except (psycopg.Error, OSError) as exc:
         raise unreachable(settings, url, exc) from exc
     return conn
