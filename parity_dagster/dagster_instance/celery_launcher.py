@@ -29,7 +29,7 @@ class CeleryRunLauncher(DagstersCeleryRunLauncher):
             killed and could not say so, or the run is no task of its, `run_health_sensor` knows.
         """
         if DAGSTER_CELERY_TASK_ID_TAG in run.tags:
-            found = super().check_run_worker_health(run)
+            found: CheckRunHealthResult = super().check_run_worker_health(run)
             if found.status is WorkerStatus.FAILED:
                 return found
         return CheckRunHealthResult(WorkerStatus.RUNNING)
