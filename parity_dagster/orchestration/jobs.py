@@ -26,8 +26,8 @@ RUN_CHECKS = "run_all_checks"
 
 
 DIDS_HELP = (
-    "accounts to import: DIDs, or handles, as in\n\ndids: [did:plc:z72i7hdynmk6r22z27h6tvur, bsky.app]\n\n"
-    "collections: [app.bsky.feed.post]"
+    "accounts to import: DIDs, or handles, as in"
+    " {dids: [did:plc:z72i7hdynmk6r22z27h6tvur, bsky.app], collections: [app.bsky.feed.post]}"
 )
 """What the launchpad shows beside its editor: an example that can be launched as it is."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
+from parity_dagster.definitions import build_defs
 from parity_dagster.models import Pair
+from parity_dagster.orchestration.jobs import DIDS_HELP
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
@@ -171,3 +175,13 @@ def test_dagster_job_execute_imports_single_partitions_of_registered_accounts(
             str(to_partition_key(Pair(accounts[0], nsid))) for nsid in (POST, LIKE)
         }
         assert remembered(instance, pair) == row(settings, pair)
+
+
+def test_the_example_that_the_launchpad_shows_can_be_launched_as_it_is() -> None:
+    job = build_defs().resolve_job_def("import_records")
+    for text in (DIDS_HELP, job.description or ""):
+        found = re.search(r"\{dids.*\}|dids: .*\n.*(?=\n```)", text)
+        assert found is not None, text
+        example = yaml.safe_load(found[0])
+        assert example["dids"]
+        assert dg.validate_run_config(job, example)
