@@ -97,7 +97,7 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run's process."""
-        if not _is_ours(context.dagster_run):
+        if not is_ours(context.dagster_run):
             super().launch_run(context)
             return
         request = {
@@ -151,7 +151,8 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
 
-def _is_ours(run: dg.DagsterRun) -> bool:
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Whether a fork of our process would execute the same code as a process of the run's own location."""
     if run.job_code_origin is None:
         return False
     place = run.job_code_origin.repository_origin
