@@ -100,8 +100,28 @@ class Share(NamedTuple):
         """How many of the places are its own; none if there are more processes than places."""
         return places // self.parts + (self.rank < places % self.parts)
 
+    def at(self, places: int, seconds: float) -> Share:
+        """The part at a moment: where there are more processes than places, they take turns.
+
+        Else somebody who has nearly nothing to ask for would wait for all that the others have, and for ever if one of
+        these is stopped and not dead. Between two turns, a place that goes to another process is nobody's for a while.
+
+        Args:
+            seconds: on a clock that is the same for all of them.
+        """
+        if self.parts <= places:
+            return self
+        turn, passed = divmod(seconds, TURN_SECONDS)
+        ranks = [(self.rank - int(number) * places) % self.parts for number in (turn, turn + 1)]
+        has_place = ranks[0] < places and (ranks[1] < places or passed < TURN_SECONDS - CHANGING_SECONDS)
+        return Share(ranks[0], places) if has_place else Share(places, places + 1)
+
 
 WHOLE = Share(0, 1)
+TURN_SECONDS = 10.0
+"""How long a process has a place of a host that has not one for each."""
+CHANGING_SECONDS = 2.5
+"""Seconds in which all of them notice that their shares are others: each looks once a second."""
 
 
 class HostLimiter:
@@ -265,7 +285,7 @@ class HostLimiters:
     """The limiters of every host met so far: one, and one more for routes that the host counts by themselves."""
 
     def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
-        self._max_concurrency = max_concurrency
+        self.max_concurrency = max_concurrency
         self.longest_wait = longest_wait
         self._limiters: dict[tuple[str, str], HostLimiter] = {}
         self._shares: dict[str, Share] = {}
@@ -287,14 +307,10 @@ class HostLimiters:
                 # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
                 self._limiters = {key: old for key, old in self._limiters.items() if old.in_flight or old.is_resting}
                 self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
-            limiter = HostLimiter(origin, self._max_concurrency, self.longest_wait)
+            limiter = HostLimiter(origin, self.max_concurrency, self.longest_wait)
             limiter.share = self._shares.get(origin, WHOLE)
             self._limiters[origin, bucket] = limiter
         return limiter
-
-    def share_of(self, origin: str) -> Share:
-        """The share that was set last."""
-        return self._shares.get(origin, WHOLE)
 
     def enter(self, origin: str) -> None:
         """Note that somebody here shares a host with others from now on."""
@@ -308,7 +324,10 @@ class HostLimiters:
             self.share(origin, WHOLE)
 
     def share(self, origin: str, share: Share) -> None:
-        """Ask a host no more than a share of what it bears, because others ask it, too."""
+        """Ask a host no more than a share of what it bears, because others ask it, too; as long as somebody here shares
+        it, whose leaving may have been quicker than the news."""
+        if not self._readers[origin]:
+            share = WHOLE
         if share == WHOLE:
             self._shares.pop(origin, None)
         else:

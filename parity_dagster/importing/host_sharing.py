@@ -11,16 +11,14 @@ from functools import partial
 
 from psycopg import AsyncConnection
 
-from parity_dagster.atproto.ratelimit import WHOLE, HostLimiters, Share
+from parity_dagster.atproto.ratelimit import CHANGING_SECONDS, HostLimiters, Share
 from parity_dagster.errors import DatabaseError
 from parity_dagster.importing.claims import Claims
-from parity_dagster.store.hosts import enter_host, find_readers, leave_hosts
+from parity_dagster.store.hosts import Readers, enter_host, find_readers, leave_hosts
 from parity_dagster.store.sessions import Database
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks at who else reads our hosts."""
-SETTLING_SECONDS = 2.5 * LOOK_SECONDS
-"""Seconds that who comes later waits, so that those who are there have taken back what is now his."""
 LINGER_SECONDS = 5.0
 """Seconds that a host stays ours after the last walk; the next pair of it often follows at once."""
 
@@ -71,9 +69,9 @@ class HostSharing:
 
     async def _enter(self, host: str) -> None:
         await self._database.run(partial(self._note, host))
-        await self._look(host)
-        if self._limiters.share_of(host) != WHOLE:
-            await asyncio.sleep(SETTLING_SECONDS)
+        readers = await self._look(host)
+        if any(reader.every > 1 for reader in readers):
+            await asyncio.sleep(CHANGING_SECONDS)  # those who are there take back what is now ours
 
     async def _note(self, host: str, conn: AsyncConnection) -> None:
         await enter_host(conn, self._claims.importer_id, self._limiters.name, host)
@@ -83,16 +81,17 @@ class HostSharing:
             del self._entered[host]  # the next walk tries again
             self._limiters.leave(host)
 
-    async def _look(self, only: str | None = None) -> None:
+    async def _look(self, only: str | None = None) -> list[Readers]:
         readers = await self._database.run(lambda conn: find_readers(conn, self._limiters.name, only))
-        for host, before, every in readers:
-            self._limiters.share(host, Share(before, every))
+        for host, before, every, seconds in readers:
+            self._limiters.share(host, Share(before, every).at(self._limiters.max_concurrency, seconds))
         if only is not None:
-            return
+            return readers
         noted = {reader.host for reader in readers}
         for host, entering in list(self._entered.items()):
             if entering.done() and host not in noted:  # the claims' session was lost for a while
                 await self._database.run(partial(self._note, host))
+        return readers
 
     async def _leave_quiet_ones(self) -> None:
         until = time.monotonic() - LINGER_SECONDS

@@ -16,6 +16,8 @@ class Readers(NamedTuple):
     before: int
     """Those that come before it."""
     every: int
+    seconds: float
+    """The time, on a clock that is the same for all."""
 
 
 async def enter_host(conn: AsyncConnection, importer_id: int, service: str, host: str) -> None:
@@ -37,8 +39,9 @@ async def find_readers(conn: AsyncConnection, service: str, host: str | None = N
     """How many services read each host that one of them reads, or a single one."""
     cursor = await conn.execute(
         sql.SQL(
-            "SELECT host, count(DISTINCT service) FILTER (WHERE service < %(own)s), count(DISTINCT service)"
-            " FROM parity_host_importers WHERE importer_id IN ({live}) AND (%(host)s::text IS NULL OR host = %(host)s)"
+            "SELECT host, count(DISTINCT service) FILTER (WHERE service < %(own)s), count(DISTINCT service),"
+            " extract(epoch FROM clock_timestamp())::float8 FROM parity_host_importers"
+            " WHERE importer_id IN ({live}) AND (%(host)s::text IS NULL OR host = %(host)s)"
             " GROUP BY host HAVING bool_or(service = %(own)s)"
         ).format(live=LIVE_IMPORTERS),
         {"own": service, "host": host},

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parity_dagster.atproto.ratelimit import WHOLE, HostLimiters, Share
+from parity_dagster.atproto.ratelimit import TURN_SECONDS, WHOLE, HostLimiters, Share
+from parity_dagster.importing.host_sharing import LOOK_SECONDS
 from parity_dagster.models import Pair
 from parity_dagster.sample_network import POST, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
+from parity_dagster_tests.forked import start_import
 from parity_dagster_tests.imports import assert_equal, query, settings_for
 
 RUNS = 4
@@ -24,6 +28,32 @@ def test_shares_are_all_there_is_and_no_more(places: int, parts: int) -> None:
     shares = [Share(rank, parts).of(places) for rank in range(parts)]
     assert sum(shares) == places
     assert max(shares) - min(shares) <= 1
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+@pytest.mark.parametrize("parts", [4, 5, 7])
+def test_where_there_are_more_processes_than_places_they_take_turns(places: int, parts: int) -> None:
+    turns = parts * 2
+    held: Counter[int] = Counter()
+    before: set[int] = set()
+    for tick in range(int(turns * TURN_SECONDS)):  # as each sees it, up to a second late
+        now, later = (
+            {rank for rank in range(parts) if Share(rank, parts).at(places, 1e9 + seconds).of(places)}
+            for seconds in (tick, tick + LOOK_SECONDS)
+        )
+        assert len(now | later | before) <= places
+        before = now
+        held.update(now)
+    assert set(held) == set(range(parts))
+    assert min(held.values()) >= 0.6 * places / parts * turns * TURN_SECONDS
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_who_has_a_place_for_each_needs_no_turns(parts: int) -> None:
+    shares = [Share(rank, parts) for rank in range(parts)]
+    assert [share.at(4, 1e9 + seconds) for share in shares for seconds in (0, 19)] == [
+        share for share in shares for _ in range(2)
+    ]
 
 
 def test_a_share_is_of_all_of_a_hosts_limiters_and_goes_with_the_last_who_has_one() -> None:
@@ -38,6 +68,8 @@ def test_a_share_is_of_all_of_a_hosts_limiters_and_goes_with_the_last_who_has_on
     assert before.share == Share(1, 3)
     limiters.leave("https://pds.test")
     assert before.share == WHOLE
+    limiters.share("https://pds.test", Share(0, 2))  # an answer that was under way
+    assert before.share == limiters.of("https://pds.test", "another").share == WHOLE
 
 
 def test_imports_at_the_same_time_have_no_more_in_flight_than_one_may(settings: Settings) -> None:
@@ -82,6 +114,32 @@ def test_threads_of_one_service_share_with_nobody(settings: Settings) -> None:
     assert seen <= {(0,), (1,)}
     assert (1,) in seen
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["list", "repo"])
+def test_nobody_waits_until_others_are_done_and_be_it_one_that_is_stopped(settings: Settings, source: str) -> None:
+    network = SampleNetwork()
+    dids = [network.add_account({POST: 5}) for _ in range(33)]
+    network.behave(host="pds-1", latency=0.3)
+    with run_in_thread(network) as running, ThreadPoolExecutor(2) as threads:
+        here = settings_for(settings, running, host_concurrency=1, source=source)
+        stopped, begun = start_import(here, [Pair(did, POST) for did in dids[2:]])
+        assert begun.wait(60)
+        assert stopped.pid is not None
+        os.kill(stopped.pid, signal.SIGSTOP)
+        try:
+            services = [ImportService(here, report=False) for _ in range(2)]
+            calls = [
+                threads.submit(service.import_user_collection, did, POST)
+                for service, did in zip(services, dids, strict=False)
+            ]
+            assert all(call.result(120).completed for call in calls)
+            for service in services:
+                service.close()
+        finally:
+            stopped.kill()
+            stopped.join()
 
 
 @pytest.mark.long
