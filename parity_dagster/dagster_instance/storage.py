@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,14 @@ class ParityStorage(DagsterPostgresStorage):
         self._run_storage._engine = engine
         self._event_log_storage._engine = engine
         self._schedule_storage._engine = engine
+        _ask_once(
+            self._schedule_storage, "has_instigators_table", "_has_instigators_table", "has_secondary_index_table",
+            "has_built_index",
+        )  # fmt: skip
+        _ask_once(
+            self._run_storage, "has_run_stats_index_cols", "has_bulk_actions_selector_cols", "has_backfill_id_column",
+            "has_bulk_action_job_name_column", "has_backfill_tags_table", "has_built_index",
+        )  # fmt: skip
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -77,6 +86,27 @@ class ParityStorage(DagsterPostgresStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ParityStorage:
         """Make the storage when Dagster loads dagster.yaml: the embedded server runs then, and the tables exist."""
         return cls(_settings.get() or load_settings(), inst_data)
+
+
+def _ask_once(storage: object, *questions: str) -> None:
+    """Ask whether tables, columns and indexes are there until they are.
+
+    Dagster asks with each look at a sensor, which was half of what an idle installation asked of the server.
+    """
+    for name in questions:
+        setattr(storage, name, _once(getattr(storage, name)))
+
+
+def _once(question: Callable[..., bool]) -> Callable[..., bool]:
+    known: set[tuple[str, ...]] = set()
+
+    def answer(*arguments: object) -> bool:
+        about = tuple(each for each in arguments if isinstance(each, str))  # and not the connection
+        if about not in known and question(*arguments):
+            known.add(about)
+        return about in known
+
+    return answer
 
 
 def storage_url(settings: Settings) -> str:

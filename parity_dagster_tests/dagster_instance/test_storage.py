@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -221,3 +222,23 @@ def test_endings_are_written_whole_or_not_at_all(instance: dg.DagsterInstance, d
         assert connection.execute("SELECT count(*) FROM dagster.event_logs").fetchone() == (count,)
     assert instance.get_materialized_partitions(RECORDS_KEY) == {str(to_partition_key(pair)) for pair in pairs}
     assert instance.has_asset_key(RECORDS_KEY)
+
+
+def test_whether_dagsters_tables_are_there_is_asked_once(instance: dg.DagsterInstance) -> None:
+    asked: list[str] = []
+    storage = instance.schedule_storage
+    assert storage is not None
+
+    def look() -> None:
+        assert storage is not None
+        assert storage.supports_batch_queries
+        storage.all_instigator_state()
+        instance.get_run_records(limit=1)
+        instance.get_backfills()
+
+    look()
+    engine = storage._engine  # type: ignore[attr-defined]
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    look()
+    assert asked
+    assert [statement for statement in asked if "pg_catalog" in statement or "secondary_indexes" in statement] == []
