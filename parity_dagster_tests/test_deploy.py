@@ -106,6 +106,10 @@ def test_secrets_are_named_and_not_written() -> None:
             assert password == "PASSWORD" or password.startswith("${"), path
 
 
+def test_what_holds_passwords_is_not_committed() -> None:
+    assert {"/deploy/.env", "/deploy/htpasswd"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
 def test_images_are_pinned_and_nobody_is_root() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     images = [line.split()[1] for line in lines if line.startswith("FROM ")]
