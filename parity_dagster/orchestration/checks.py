@@ -271,9 +271,9 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
     return check_result(
         passed=not differing,
         said=(
-            f"{len(differing):,} pairs differ between the state table and Dagster: {some_of(differing)}. Importing"
-            " them again reports them anew (complete ones are not read again); `parity rebuild-states` restores missing"
-            " rows."
+            f"{len(differing):,} pairs differ between the state table and Dagster: {some_of(differing)}. `parity report"
+            " --all` tells Dagster what it lacks, also when PARITY_PARTITION_LIMIT was raised; `parity rebuild-states`"
+            " restores missing rows."
             if differing
             else f"State table and metadata agree for {ended - unshown:,} pairs{without}."
         ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
@@ -30,6 +31,7 @@ from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed
 from parity_dagster.importing.listeners import RunListener
 from parity_dagster.models import ImportResult, ImportState, ImportStatus, Pair, Source
 from parity_dagster.orchestration.metadata import state_metadata
+from parity_dagster.orchestration.partitions import unregistered_dids
 from parity_dagster.orchestration.run_progress import RunProgress, saying
 from parity_dagster.service import ImportService
 
@@ -207,6 +209,8 @@ def import_in_step(
             context.log.info(STOPPED)
         # also when the run is canceled: what is committed shows
         recorder.flush()
+        if beyond:
+            _show_named_since(context.instance, service, beyond)
     # before the run ends, so that they are never seen as failed
     withdraw_gone(context.instance, recorder.gone, context.run_id)
     yield from recorder.written
@@ -216,6 +220,13 @@ def import_in_step(
     if report.failed:
         raise dg.Failure(report.failure(), metadata=report.metadata(), allow_retries=False)
     yield dg.Output(None, metadata={**report.metadata(), ALREADY_RECORDED: True})
+
+
+def _show_named_since(instance: dg.DagsterInstance, service: ImportService, beyond: Collection[str]) -> None:
+    """Accounts that became partitions while the run wrote nothing of them, because somebody has named them."""
+    without = set(unregistered_dids(instance, beyond))
+    with suppress(ParityError):  # the check `state_equals_metadata` names them then
+        service.show_in_dagster(did for did in beyond if did not in without)
 
 
 STOPPED = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,7 @@ import pytest
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.dagster_instance.storage import parity_instance
-from parity_dagster.models import Pair
+from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.orchestration.inbox import READ_DID_LIST, look_into_inbox
 from parity_dagster.orchestration.partitions import DIDS, count_accounts, register_dids
 from parity_dagster.orchestration.queue import launch_due
@@ -136,6 +137,28 @@ def test_who_names_an_account_gives_it_its_partition(
     assert did in partitions(instance)
     assert materialized_dids(instance) == [did]
     assert query(settings, "SELECT count(*) FROM parity_named_accounts") == [(0,)]
+
+
+def test_an_account_that_is_named_while_a_run_imports_it_has_its_partition_and_its_events(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, dids: list[str]
+) -> None:
+    with ImportService(settings) as service, ThreadPoolExecutor(1) as threads:
+        service.enqueue(Pair(did, POST) for did in dids)
+        (request,) = launch_due(instance, settings)
+        for host in network.network.hosts:
+            network.network.behave(host=host, latency=0.5)
+        importing = threads.submit(
+            run, settings, instance, "import_records", config=request.run_config, tags=request.tags
+        )
+        while not service.find_states(statuses=[ImportStatus.IN_PROGRESS]):
+            assert not importing.done()
+            time.sleep(0.02)
+        (named, other) = set(dids) - set(partitions(instance))
+        service.show_in_dagster([named])
+        assert report_pending(instance, settings) == Report()
+        assert importing.result().success
+    assert report_pending(instance, settings) == Report(written=1)
+    assert set(materialized_dids(instance)) == set(partitions(instance)) == set(dids) - {other}
 
 
 def test_a_job_that_names_accounts_makes_them_partitions(
