@@ -95,7 +95,7 @@ class Refresher:
             DatabaseError: there is no database to work with; what was committed stays.
         """
         table, collections, every = self._table, self._collections, self._every
-        waiting = await self._database.run(lambda conn: count_waiting(conn, table, MOST_WAITING))
+        waiting = await self._database.run(lambda conn: count_waiting(conn, table, collections, MOST_WAITING))
         self._room = MOST_WAITING - waiting
         due = await self._database.run(lambda conn: find_due_hosts(conn, table, collections, every))
         hosts = [host.host for host in due]

@@ -193,7 +193,7 @@ def look_for_lists(
         )
         if not due:
             return Look(None, "Every list was read to its end, or rests after a failure.")
-        if wait_more_than(connection, settings.state_table, most_waiting):
+        if wait_more_than(connection, settings.state_table, settings.collections, most_waiting):
             return Look(None, f"More than {most_waiting:,} imports wait; the lists are gone on with when fewer do.")
     config = {"nsids": due, "limit": accounts}
     return Look(

@@ -135,14 +135,15 @@ async def queue_failed(
     return cursor.rowcount
 
 
-async def count_waiting(conn: AsyncConnection, table: str, most: int) -> int:
-    """How many pairs wait to be read again, without those that a person holds; counted no further than to a number."""
+async def count_waiting(conn: AsyncConnection, table: str, collections: Sequence[str], most: int) -> int:
+    """How many pairs of some collections wait to be read again, without those that a person holds; counted no further
+    than to a number."""
     cursor = await conn.execute(
         sql.SQL(
             "SELECT count(*) FROM (SELECT FROM {} WHERE status = 'pending' AND refresh"
-            f" AND NOT {IS_HELD} LIMIT %s) waiting"
+            f" AND NOT {IS_HELD} AND collection = ANY(%s) LIMIT %s) waiting"
         ).format(sql.Identifier(table)),
-        (most,),
+        (list(collections), most),
     )
     row = await cursor.fetchone()
     assert row is not None

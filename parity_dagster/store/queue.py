@@ -217,13 +217,14 @@ def enqueue(
     return [Pair(*row) for row in rows]
 
 
-def wait_more_than(connection: psycopg.Connection, table: str, most: int) -> bool:
-    """Whether more pairs than that are pending; costs no more the more there are."""
+def wait_more_than(connection: psycopg.Connection, table: str, collections: Collection[str], most: int) -> bool:
+    """Whether more pairs of some collections than that wait for a run; costs no more the more there are."""
     row = connection.execute(
-        sql.SQL("SELECT count(*) FROM (SELECT FROM {table} WHERE status = 'pending' LIMIT %s) some_of_them").format(
-            table=sql.Identifier(table)
-        ),
-        (most + 1,),
+        sql.SQL(
+            f"SELECT count(*) FROM (SELECT FROM {{table}} WHERE status = 'pending' AND NOT {IS_HELD}"
+            " AND collection = ANY(%s) LIMIT %s) some_of_them"
+        ).format(table=sql.Identifier(table)),
+        (list(collections), most + 1),
     ).fetchone()
     return row is not None and row[0] > most
 

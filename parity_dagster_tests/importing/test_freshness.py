@@ -538,6 +538,14 @@ def test_the_stalest_are_queued_first_and_no_more_than_one_run_imports(service: 
     assert service.refresh_stale().queued == 100
 
 
+def test_what_no_run_will_take_up_does_not_wait(service: ImportService) -> None:
+    invent(service, MOST_WAITING)
+    assert service.refresh_stale().queued == MOST_WAITING
+    query(service.settings, "UPDATE parity_import_states SET collection = 'com.example.former'")
+    invent(service, 10)
+    assert service.refresh_stale().queued == 10
+
+
 def test_what_nobody_has_said_how_old_it_may_become_is_left(settings: Settings) -> None:
     with (
         ImportService(settings.model_copy(update={"refresh_every": None}), report=False) as service,

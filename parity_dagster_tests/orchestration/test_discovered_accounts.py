@@ -182,8 +182,16 @@ def test_the_sensor_waits_while_a_run_or_a_command_reads_or_too_much_is_queued(
     assert look_for_lists(instance, settings).reason == "A run is reading."
     instance.delete_run(waiting.run_id)
     assert "More than 7 imports wait" in look_for_lists(instance, settings, most_waiting=7).reason
-    query(settings, "UPDATE parity_import_states SET status = 'completed' WHERE id = 1")
-    assert tick(settings, instance, most_waiting=7) is not None
+    ((nsid,),) = query(settings, "SELECT collection FROM parity_import_states WHERE id = 1")
+    for change in ("status = 'completed'", "batch = 'held:run'", "collection = 'com.example.former'"):
+        query(settings, f"UPDATE parity_import_states SET {change} WHERE id = 1")
+        assert tick(settings, instance, most_waiting=7) is not None
+        query(
+            settings,
+            "UPDATE parity_import_states SET status = 'pending', batch = NULL, collection = %s WHERE id = 1",
+            nsid,
+        )
+        assert tick(settings, instance, most_waiting=7) is None
 
 
 def test_it_is_off_until_collections_are_named(settings: Settings, instance: dg.DagsterInstance) -> None:
