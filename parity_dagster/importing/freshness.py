@@ -232,7 +232,7 @@ class Refresher:
                 except ParityError as exc:
                     logger.info("%s is not confirmed: %s", did, exc)
                 else:
-                    found.append(CachedIdentity(identity.did, identity.handle, identity.pds))
+                    found.append(CachedIdentity(identity.did, identity.handle, identity.pds, identity.key))
 
         tasks = [asyncio.create_task(look_up(did)) for did in dids]
         try:

@@ -15,14 +15,17 @@ MAX_AGE: LiteralString = "24 hours"
 CLOCK_SKEW: LiteralString = "1 minute"
 """A document is taken to be of so long before it was read: an operation of that time in the log may be newer."""
 _IS_LOGGED: LiteralString = (
-    f"(i.did LIKE 'did:plc:%%' AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}')"
+    "(i.is_logged AND i.did LIKE 'did:plc:%%'"
+    f" AND (SELECT read_to FROM parity_directory) > now() - interval '{MAX_AGE}')"
 )
 IS_KNOWN: LiteralString = f"(i.resolved_at > now() - interval '{MAX_AGE}' OR {_IS_LOGGED})"
-"""Whether a row `i` says where its account lived within `MAX_AGE`: what the directory's log has changed of it is in it
-up to where the log was read."""
+"""Whether a row `i` says where its account lived within `MAX_AGE`. The log vouches for what it says itself, up to where
+it was read; what a mirror of the directory has said otherwise is no truer for being old."""
 
 _UPDATE: LiteralString = (
     "handle = EXCLUDED.handle, pds = EXCLUDED.pds, signing_key = EXCLUDED.signing_key,"
+    " is_logged = EXCLUDED.is_logged OR (i.is_logged"
+    " AND (i.pds, i.signing_key) IS NOT DISTINCT FROM (EXCLUDED.pds, EXCLUDED.signing_key)),"
     " resolved_at = EXCLUDED.resolved_at, handle_verified_at = coalesce(EXCLUDED.handle_verified_at,"
     " CASE WHEN i.handle = EXCLUDED.handle THEN i.handle_verified_at END)"
 )
@@ -127,7 +130,8 @@ async def save_log(
 ) -> LogCounts:
     """Store what a page of the log says, each DID once, and how far it goes, in one transaction.
 
-    A row that is known to be newer stays as it is, so that a page may come twice and pages in any order.
+    A row that is known to be newer stays as it is, so that a page may come twice and pages in any order. Whether the
+    log says the same is noted.
 
     Args:
         read_from: how far the log was read before, as this reader knows.
@@ -157,8 +161,8 @@ async def save_log(
         )
         there = [identity for identity in identities if identity.pds is not None]
         stored = await conn.execute(
-            "INSERT INTO parity_identities AS i (did, handle, pds, signing_key, resolved_at)"
-            " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) ORDER BY 1"
+            "INSERT INTO parity_identities AS i (did, handle, pds, signing_key, resolved_at, is_logged)"
+            " SELECT *, true FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) ORDER BY 1"
             f" ON CONFLICT (did) DO UPDATE SET {_UPDATE}"
             " WHERE i.resolved_at < EXCLUDED.resolved_at OR (i.resolved_at = EXCLUDED.resolved_at"
             " AND (i.handle, i.pds, i.signing_key)"
@@ -170,6 +174,13 @@ async def save_log(
                 [i.key for i in there],
                 [i.at for i in there],
             ),
+        )
+        await conn.execute(
+            "UPDATE parity_identities i SET is_logged = g.says FROM (SELECT i.did, (i.pds, i.signing_key)"
+            " IS NOT DISTINCT FROM (g.pds, g.key) AS says FROM unnest(%s::text[], %s::text[], %s::text[],"
+            " %s::timestamptz[]) AS g (did, pds, key, at) JOIN parity_identities i ON i.did = g.did"
+            " AND i.resolved_at > g.at) g WHERE i.did = g.did AND i.is_logged <> g.says",
+            ([i.did for i in there], [i.pds for i in there], [i.key for i in there], [i.at for i in there]),
         )
     return LogCounts(stored.rowcount, removed.rowcount)
 

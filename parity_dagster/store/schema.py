@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # The newest revision in store/migrations/versions; a test compares the two. Here, so that the check of a
 # database does not cost the import of Alembic (0.7 s).
-SCHEMA_REVISION: Final = "0016"
+SCHEMA_REVISION: Final = "0017"
 VERSION_TABLE: Final = "parity_alembic_version"
 # Any fixed number that other users of the database are unlikely to lock ("parity" in hexadecimal ASCII).
 MIGRATION_LOCK: Final = 0x706172697479

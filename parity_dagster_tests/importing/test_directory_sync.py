@@ -169,6 +169,31 @@ def test_a_look_up_is_newer_than_the_operations_before_it(settings: Settings) ->
         assert identities(settings)[did][1] == network.accounts[did].host.url
 
 
+def test_the_log_vouches_for_a_look_up_only_if_it_says_the_same(settings: Settings) -> None:
+    """A mirror that lies, or is behind, is believed for a day, and not for as long as the log is read."""
+    network = with_accounts(3)
+    set_back(network, seconds=3600)
+    _, lied, rotated = network.dids
+    with importing(settings, network) as (service, _):
+        for did in network.dids:
+            assert service.import_user(did, [POST]).completed
+        query(settings, "UPDATE parity_identities SET pds = 'https://liar.example' WHERE did = %s", lied)
+        query(settings, "UPDATE parity_identities SET signing_key = 'zLiar' WHERE did = %s", rotated)
+        service.sync_directory()
+        query(settings, "UPDATE parity_identities SET resolved_at = now() - interval '25 hours'")
+        network.log.clear()
+        assert all(service.import_user(did, [LIKE]).completed for did in network.dids)
+        assert network.log.count(method="did") == 2
+        assert identities(settings) == true(network)
+        # a look-up that says what the log has said takes nothing from it
+        query(settings, "UPDATE parity_identities SET is_logged = true, resolved_at = now() - interval '25 hours'")
+        query(settings, "UPDATE parity_identities SET pds = 'https://liar.example' WHERE did = %s", lied)
+        query(settings, "UPDATE parity_directory SET read_to = now() - interval '25 hours'")
+        assert all(service.import_user(did, [POST], refresh=True).completed for did in network.dids)
+        assert network.log.count(method="did") == 5
+        assert query(settings, "SELECT did FROM parity_identities WHERE NOT is_logged") == [(lied,)]
+
+
 @pytest.mark.parametrize("page", [7, 0])
 def test_operations_of_one_moment_are_not_lost_at_the_edge_of_a_page(settings: Settings, page: int) -> None:
     network = with_accounts(100)

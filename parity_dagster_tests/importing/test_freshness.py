@@ -176,8 +176,8 @@ def test_an_account_that_has_moved_is_not_confirmed_by_its_old_host(
 
 def test_what_the_directorys_log_was_read_for_is_not_looked_up_again(service: ImportService, network: Running) -> None:
     dids = imported(service, network, 4)
+    service.sync_directory()
     query(service.settings, "UPDATE parity_identities SET resolved_at = now() - interval '2 days'")
-    query(service.settings, "INSERT INTO parity_directory (is_whole, read_to) VALUES (true, now() - interval '1 hour')")
     before = len(network.network.log.entries(method="did"))
     assert service.refresh_stale()[:3] == (8, 0, 1)
     assert len(network.network.log.entries(method="did")) == before
