@@ -208,6 +208,7 @@ def test_what_a_callback_or_an_iterable_raises_comes_out_and_the_service_goes_on
     assert script.run(use) == "callback\nclosed iterable\ncallback\nclosed iterable\nclosed iterable\n5"
 
 
+@pytest.mark.long
 def test_the_script_ends_although_a_daemon_thread_imports(script: Script) -> None:
     use = """
     service = ImportService()
@@ -234,6 +235,7 @@ def test_the_script_waits_for_an_import_in_a_thread_that_is_no_daemon(script: Sc
     assert script.run(use, code=4) == "5"
 
 
+@pytest.mark.long
 def test_closing_a_service_stops_an_import_of_another_thread(script: Script) -> None:
     use = """
     from parity_dagster import Interrupted
@@ -255,6 +257,7 @@ def test_closing_a_service_stops_an_import_of_another_thread(script: Script) -> 
     assert script.run(use) == "stopped before its end; what was committed stays, and it can be resumed\n['MainThread']"
 
 
+@pytest.mark.long
 def test_an_iterable_that_blocks_for_ever_holds_up_neither_what_it_gave_nor_the_end(script: Script) -> None:
     use = """
     service = ImportService()

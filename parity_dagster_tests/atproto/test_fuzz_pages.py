@@ -130,6 +130,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 
 @profile(max_examples=50, deadline=None, suppress_health_check=SLOW)
 @given(pages())
+@pytest.mark.long
 def test_of_any_page_every_sound_record_is_taken_and_every_other_kept(
     page: Drawn,
 ) -> None:

@@ -177,6 +177,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(
     assert pending(settings) == {(did, nsid) for did in dids for nsid in (POST, LIKE)}
 
 
+@pytest.mark.long
 def test_progress_tells_accounts_a_second(env: dict[str, str], network: Running) -> None:
     add(network, 12)
     for way in ([], ["--dry-run"], ["--output", "-"]):
@@ -184,6 +185,7 @@ def test_progress_tells_accounts_a_second(env: dict[str, str], network: Running)
         assert re.search(r"12 accounts, [\d,]+ accounts/s", result.stderr), result.stderr
 
 
+@pytest.mark.long
 def test_a_terminal_shows_a_bar_without_being_asked_to(env: dict[str, str], network: Running) -> None:
     add(network, 12)
     terminal, its_end = pty.openpty()

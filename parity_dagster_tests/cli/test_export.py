@@ -204,7 +204,7 @@ def test_parquet_is_what_frames_are(
     assert row["starts_at"].year == 9999
 
 
-@pytest.mark.parametrize(("rows", "parts"), quick(2, [(0, [0]), (200_001, [200_000, 1]), (200_000, [200_000])]))
+@pytest.mark.parametrize(("rows", "parts"), quick(1, [(0, [0]), (200_001, [200_000, 1]), (200_000, [200_000])]))
 def test_parquet_comes_in_parts_of_a_known_number_of_rows(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, rows: int, parts: list[int]
 ) -> None:
@@ -766,6 +766,7 @@ def test_a_device_that_is_full_is_one_line(settings: Settings, conn: psycopg.Con
     assert call("export", "posts", "--csv", "/dev/null", env=variables(settings)).exit_code == 0
 
 
+@pytest.mark.long
 def test_a_fifo_gets_the_rows_and_a_reader_that_leaves_is_one_line(
     settings: Settings, conn: psycopg.Connection[Any], out: Path
 ) -> None:

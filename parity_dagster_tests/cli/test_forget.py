@@ -119,6 +119,7 @@ def test_an_account_that_is_being_imported_is_not_forgotten(
     assert tables_with(connection, other) == []
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_says_what_is_held_and_asks(
     settings: Settings, connection: psycopg.Connection, network: Running
 ) -> None:

@@ -404,6 +404,7 @@ def test_a_handle_from_an_open_pipe_is_looked_up_before_its_end(env, network, na
     assert "nobody.sample.test" in result.output
 
 
+@pytest.mark.long
 def test_a_look_up_that_takes_its_time_does_not_hold_up_the_end_of_the_process(env):
     """Nobody answers at that address, and the name server is asked for seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:

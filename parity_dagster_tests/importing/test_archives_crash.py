@@ -65,11 +65,10 @@ def test_killed_at_a_wire_call(settings: Settings, network: Running, number: int
 
 
 # I3
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("source", ["repo", pytest.param("list", marks=pytest.mark.long)])
-@pytest.mark.parametrize(
-    ("step", "refresh"), [(25, False), *(pytest.param(3, again, marks=pytest.mark.long) for again in (False, True))]
-)
+@pytest.mark.parametrize("source", ["repo", "list"])
+@pytest.mark.parametrize(("step", "refresh"), [(3, False), (3, True)])
 def test_killed_at_a_change_of_the_database(
     settings: Settings, network: Running, step: int, source: Source, refresh: bool
 ) -> None:

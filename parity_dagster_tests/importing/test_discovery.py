@@ -279,7 +279,7 @@ def test_a_server_that_is_away_is_a_failed_reading_and_counted(
     assert row(settings, "failures", "pages") == (2, 0)
 
 
-@pytest.mark.parametrize("fault", ["400", "500"])
+@pytest.mark.parametrize("fault", quick(1, ["400", "500"]))
 def test_a_cursor_that_is_not_known_any_more_starts_the_list_over(
     service: ImportService, settings: Settings, network: Running, fault: Any
 ) -> None:

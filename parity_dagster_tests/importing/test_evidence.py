@@ -125,7 +125,10 @@ def by_a_backfill(settings: Settings, pair: Pair) -> None:
 # I1
 @pytest.mark.parametrize(
     ("take_up", "records"),
-    [(by_resume, 3), (by_resume, RECORDS), (by_the_queue, RECORDS), (by_a_job, RECORDS), (by_a_backfill, RECORDS)],
+    quick(
+        2,
+        [(by_resume, 3), (by_the_queue, RECORDS), (by_resume, RECORDS), (by_a_job, RECORDS), (by_a_backfill, RECORDS)],
+    ),
 )
 def test_a_queued_refresh_leaves_the_table_as_the_network_is(
     take_up: Callable[[Settings, Pair], None],
@@ -510,7 +513,7 @@ def test_a_host_without_revisions_does_not_bring_back_what_is_deleted_while_its_
     assert stored(settings, second, POST) == listed(sample, second, POST)
 
 
-@pytest.mark.parametrize("forget", quick(2, ["nothing", "interrupted", "reset", "other project"]))
+@pytest.mark.parametrize("forget", quick(1, ["nothing", "interrupted", "reset", "other project"]))
 def test_a_host_whose_clock_was_ahead_once_is_still_read_right(
     forget: str, settings: Settings, other: Settings, network: Running, service: ImportService
 ) -> None:

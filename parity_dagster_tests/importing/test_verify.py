@@ -567,7 +567,7 @@ def test_a_database_that_ends_the_session_is_one_line(
         ],
     ),
 )
-@pytest.mark.parametrize("where", ["fetching", "comparing"])
+@pytest.mark.parametrize("where", quick(1, ["comparing", "fetching"]))
 def test_a_signal_in_the_middle_ends_it_at_once(
     settings: Settings,
     network: SampleNetwork,

@@ -89,6 +89,7 @@ def _register_one_by_one(folder: str, together: Any) -> None:
             register_dids(instance, [did(number)])
 
 
+@pytest.mark.long
 def test_processes_that_race_to_register_the_same_accounts_all_succeed(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -178,6 +178,7 @@ fields = st.sampled_from(
 records = st.dictionaries(fields, st.recursive(values, lambda inner: st.dictionaries(fields, inner, max_size=3)))
 
 
+@pytest.mark.long
 def test_no_value_whatever_makes_a_view_fail(conn: psycopg.Connection[Any]) -> None:
     everything = TypedView(
         "everything",
