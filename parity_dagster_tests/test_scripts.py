@@ -181,6 +181,7 @@ def test_a_fork_that_ends_like_any_script_leaves_its_parent_in_peace(script: Scr
     assert script.run(use) == "2\n3\n5"
 
 
+@pytest.mark.long
 def test_what_a_callback_or_an_iterable_raises_comes_out_and_the_service_goes_on(script: Script) -> None:
     use = """
     service = ImportService()
@@ -280,6 +281,7 @@ def test_an_iterable_that_blocks_for_ever_holds_up_neither_what_it_gave_nor_the_
     assert script.run(use) == "[2, 3]"
 
 
+@pytest.mark.long
 def test_a_listener_may_use_its_service_and_a_mapper_is_told_that_it_must_not(script: Script, tmp_path: Path) -> None:
     mapper = """
     from parity_dagster import RecordMapper

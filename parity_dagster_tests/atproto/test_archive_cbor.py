@@ -167,6 +167,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), VALUES, max_size=5))
+@pytest.mark.long
 def test_both_ways_of_reading_agree_on_any_value(value):
     block = to_block(value)
     found = msgspec.json.decode(record_json(block))

@@ -139,6 +139,7 @@ def test_of_any_page_every_sound_record_is_taken_and_every_other_kept(
 
 @profile(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(st.one_of(bent(), st.binary(max_size=300)))
+@pytest.mark.long
 def test_damaged_bodies_crash_nothing(body: bytes) -> None:
     survive(body)
 

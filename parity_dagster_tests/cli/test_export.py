@@ -793,6 +793,7 @@ def test_a_fifo_gets_the_rows_and_a_reader_that_leaves_is_one_line(
 
 
 @pytest.mark.parametrize("name", quick(1, ["/dev/stdout", "-"]))
+@pytest.mark.long
 def test_standard_output_gets_rows_and_nothing_else_whatever_it_is_called(
     settings: Settings, conn: psycopg.Connection[Any], out: Path, name: str
 ) -> None:

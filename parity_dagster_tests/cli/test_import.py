@@ -332,6 +332,7 @@ def test_a_signal_ends_an_import_with_its_exit_code_and_resume_goes_on(env, netw
 
 
 @pytest.mark.parametrize("number", quick(1, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+@pytest.mark.long
 def test_what_an_open_pipe_named_is_imported_before_its_end_and_no_signal_waits_for_it(env, network, settings, number):
     dids = [network.network.add_account({POST: 2}) for _ in range(3)]
     with start("import", "--file", "-", "--collection", POST, env=env, stdin=subprocess.PIPE) as process:
@@ -366,6 +367,7 @@ def wait_for(what):
     return found
 
 
+@pytest.mark.long
 def test_what_is_typed_into_an_open_pipe_is_queued_before_its_end_and_a_signal_loses_nothing(env, settings):
     dids = [f"did:plc:{letter * 24}" for letter in "abc"]
     with start("import", "--file", "-", "--collection", POST, "--queue", env=env, stdin=subprocess.PIPE) as process:
@@ -432,6 +434,7 @@ def test_a_look_up_that_takes_its_time_does_not_hold_up_the_end_of_the_process(e
                 process.kill()
 
 
+@pytest.mark.long
 def test_a_closed_standard_input_is_wrong_usage(env):
     command = f"{shlex.join([*PROGRAM, 'import', '--file', '-'])} <&-"
     result = subprocess.run(
@@ -443,6 +446,7 @@ def test_a_closed_standard_input_is_wrong_usage(env):
 
 
 @pytest.mark.parametrize("closed", quick(1, [">&- 2>&-", ">&-", "2>&-"]))
+@pytest.mark.long
 def test_an_import_works_with_its_output_closed(env, network, settings, closed):
     did = network.network.add_account({POST: 2})
     command = f"{shlex.join([*PROGRAM, 'import', did, '--progress'])} {closed}"

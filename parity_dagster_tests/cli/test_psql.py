@@ -34,12 +34,14 @@ def test_psql_starts_the_embedded_server_if_it_has_to(tmp_path):
     assert done.stdout.strip()
 
 
+@pytest.mark.long
 def test_psql_ends_with_the_exit_code_of_psql(database_url):
     done = _psql("-v", "ON_ERROR_STOP=1", "-c", "SELECT nonsense", PARITY_DATABASE_URL=database_url)
     assert done.returncode == 1
     assert "nonsense" in done.stderr
 
 
+@pytest.mark.long
 def test_psql_gets_every_option_of_the_url_that_libpq_has_a_variable_for(database_url):
     url = f"{database_url}{'&' if '?' in database_url else '?'}application_name=asked-for"
     done = _psql("-Atc", "SHOW application_name", PARITY_DATABASE_URL=url, PGAPPNAME="another")

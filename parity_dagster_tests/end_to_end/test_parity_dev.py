@@ -187,6 +187,7 @@ MATERIALIZE = """mutation($repository: String!, $location: String!, $partition: 
 
 
 @pytest.mark.browser
+@pytest.mark.long
 def test_what_failed_is_red_with_its_reason_and_tried_again_and_a_green_cell_changes_no_verdict(
     page: Page, ui: DagsterUI, network: Running, dropped: list[str]
 ) -> None:

@@ -203,6 +203,7 @@ def test_trouble_that_does_not_pass_says_what_to_do_and_leaves_the_pair_resumabl
         assert_equal(settings, network, did, POST)
 
 
+@pytest.mark.long
 def test_a_deadlock_with_somebody_elses_transaction_is_survived(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 40})

@@ -458,6 +458,7 @@ def syncing(settings: Settings, running: Running, *options: str) -> Iterator[sub
         process.communicate()
 
 
+@pytest.mark.long
 def test_the_command_goes_on_where_it_was_killed(settings: Settings) -> None:
     network = with_accounts(5000)
     spread(network)

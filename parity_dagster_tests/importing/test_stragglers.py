@@ -36,6 +36,7 @@ def row(settings: Settings, pair: Pair) -> dict[str, object]:
     return dict(zip(names, found, strict=True))
 
 
+@pytest.mark.long
 def test_a_long_walk_makes_room_and_is_complete_after_several_runs(settings: Settings) -> None:
     network = SampleNetwork()
     long, short = network.add_account({POST: 90}), network.add_account({POST: 30})

@@ -123,6 +123,7 @@ def test_several_lists_take_turns(settings: Settings, instance: dg.DagsterInstan
     assert query(settings, "SELECT DISTINCT collection FROM parity_import_states ORDER BY 1") == [(LIKE,), (POST,)]
 
 
+@pytest.mark.long
 def test_a_server_that_is_away_fails_the_run_and_is_asked_less_and_less_often(
     settings: Settings, instance: dg.DagsterInstance, network: Running
 ) -> None:

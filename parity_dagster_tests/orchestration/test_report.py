@@ -172,6 +172,7 @@ def test_three_thousand_pairs_are_shown_in_order_with_a_few_statements_each_batc
     assert newest_first == sorted(newest_first, reverse=True), "batches come in the order of the endings"
 
 
+@pytest.mark.long
 def test_a_report_that_has_no_more_time_goes_on_the_next_time(instance: dg.DagsterInstance, settings: Settings) -> None:
     insert(settings, BATCH_SIZE + 20)
     assert report_pending(instance, settings, seconds=0) == Report(written=BATCH_SIZE, is_whole=False)
