@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from parity_dagster.models import DirectorySync, Discovery, DiscoveryPlan
-
-if TYPE_CHECKING:
-    pass
-
 from parity_dagster.service.base import ServiceBase
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from parity_dagster.errors import DatabaseError, ParityError
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress, Listener
 from parity_dagster.importing.listeners import Listeners, RunListener
 from parity_dagster.importing.outbox import Delivery, EventQueue, deliver_pending
 from parity_dagster.models import ImportResult, ImportState, Pair, Source
+from parity_dagster.service.base import ServiceBase
 from parity_dagster.store.outbox import Recipients
 from parity_dagster.store.queue import find_resumable
-
-if TYPE_CHECKING:
-    pass
-
-from parity_dagster.service.base import ServiceBase
 
 Progress = Callable[[ImportProgress], None]
 

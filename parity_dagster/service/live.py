@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from parity_dagster.service.base import ServiceBase
+
 if TYPE_CHECKING:
     from parity_dagster.importing.live import LiveRecord
-
-from parity_dagster.service.base import ServiceBase
 
 
 class Live(ServiceBase):

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from parity_dagster.identifiers import parse_nsid
 from parity_dagster.models import FailedRecord, ImportState, ImportStatus, RetryResult, Verification
+from parity_dagster.service.base import ServiceBase
 from parity_dagster.store.listing import find_states, stream_failed_records
 from parity_dagster.store.verification import completed_accounts
-
-if TYPE_CHECKING:
-    pass
-
-from parity_dagster.service.base import ServiceBase
 
 
 class Looking(ServiceBase):

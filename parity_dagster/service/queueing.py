@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
 from parity_dagster.errors import SettingsError
 from parity_dagster.identifiers import parse_did
 from parity_dagster.models import Pair, Refreshing
+from parity_dagster.service.base import ServiceBase
 from parity_dagster.store.freshness import age_of_stalest
 from parity_dagster.store.known import enqueue_known, pairs_after
 from parity_dagster.store.outbox import name_accounts
 from parity_dagster.store.queue import enqueue
 from parity_dagster.store.restore import reset_states
-
-if TYPE_CHECKING:
-    pass
-
-from parity_dagster.service.base import ServiceBase
 
 
 class Queueing(ServiceBase):
