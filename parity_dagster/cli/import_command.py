@@ -70,6 +70,7 @@ class Request:
     def resumable(self, service: ImportService) -> list[Pair]:
         """The pairs that are not complete."""
         dids = {service.resolve(account) for account in self.accounts}
+        self.named |= dids
         incomplete = [status for status in ImportStatus if status is not ImportStatus.COMPLETED]
         return [
             state.pair
@@ -264,8 +265,10 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
             pairs = request.pairs(dids, service)
         with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:
             tally = Tally(display)
+            named = set(request.named)  # whatever interrupts the import; handles are looked up in its course
+            service.show_in_dagster(named)
             results = service.import_pairs(pairs, refresh=request.refresh, reread=request.reread, on_event=tally)
-        service.show_in_dagster(request.named)
+        service.show_in_dagster(request.named - named)
         results += dids.lost if dids else ()
     elsewhere = 0
     if request.resume:
@@ -299,8 +302,10 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
         with ImportService(settings) as service:
             if request.resume:
                 queued += service.enqueue(request.resumable(service))
+                service.show_in_dagster(request.named)
             elif request.chosen:
                 queued += service.enqueue(request.chosen_pairs(service), refresh=request.refresh, reread=request.reread)
+                service.show_in_dagster(request.named)
             elif request.known and not as_json:
                 count = service.enqueue_known(
                     request.collections or None, refresh=request.refresh, reread=request.reread

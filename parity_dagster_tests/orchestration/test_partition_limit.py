@@ -111,7 +111,7 @@ def test_what_was_imported_outside_of_dagster_is_shown_as_far_as_it_goes(
     )
 
 
-@pytest.mark.parametrize("way", ["import", "queue", "handle", "complete", "python"])
+@pytest.mark.parametrize("way", ["import", "queue", "handle", "complete", "python", "resume"])
 def test_who_names_an_account_gives_it_its_partition(
     settings: Settings, instance: dg.DagsterInstance, network: Running, names: Names, way: str
 ) -> None:
@@ -123,11 +123,13 @@ def test_who_names_an_account_gives_it_its_partition(
         if way in ("complete", "python"):
             assert service.import_user(did).completed
             assert report_pending(instance, settings) == Report(unshown=2)
+        if way == "resume":
+            service.enqueue([Pair(did, POST), Pair(did, LIKE)])
         if way == "python":
             service.show_in_dagster([did])
     if way != "python":
         name = "ada.sample.test" if way == "handle" else did
-        result = call("import", name, *(["--queue"] if way == "queue" else []), env=env)
+        result = call("import", name, *([f"--{way}"] if way in ("queue", "resume") else []), env=env)
         assert result.exit_code == 0, result.output
     if way == "queue":
         (request,) = launch_due(instance, settings)
