@@ -111,7 +111,7 @@ def test_connections_dropped_again_and_again_cost_nothing(settings: Settings, wh
         "writers": "pid IN (SELECT pid FROM pg_stat_activity WHERE query ILIKE '%parity_incoming%' OR query ILIKE"
         " '%parity_walk_pages%' OR query ILIKE '%COPY%' OR query ILIKE '%unnest%' OR query = 'COMMIT')",
         "claim": "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885434489)",
-        "questions": "query ILIKE '%parity_identities%'",
+        "questions": "(query ILIKE '%parity_identities%' OR query ILIKE '%parity_host_importers%')",
         "all": "true",
     }[which]
     done = threading.Event()
