@@ -15,7 +15,6 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY, from_partition_key
 from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import beta_parts, plain_failures
-from parity_dagster.orchestration.discovery import DISCOVERED_ACCOUNTS_KEY
 from parity_dagster.orchestration.markdown import account_link, link, record_url, table
 from parity_dagster.orchestration.partitions import unregistered_dids
 from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
@@ -80,7 +79,8 @@ def build_records_asset(partitions: dg.MultiPartitionsDefinition) -> dg.AssetsDe
 
         @dg.asset(
             key=RECORDS_KEY,
-            deps=["did_lists", DISCOVERED_ACCOUNTS_KEY],
+            # not discovered_accounts: until somebody discovers some, the UI would ask "Are you sure?" at each import
+            deps=["did_lists"],
             metadata=RECORDS_METADATA,
             partitions_def=cast("dg.PartitionsDefinition[str]", partitions),
             backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=PAIRS_PER_RUN),

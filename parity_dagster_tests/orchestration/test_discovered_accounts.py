@@ -216,9 +216,10 @@ def test_a_tick_of_the_sensor_asks_for_the_run(
     assert isinstance(asked, dg.RunRequest)
 
 
-def test_records_are_downstream_of_it_in_the_lineage(settings: Settings) -> None:
+def test_nobody_who_discovers_nothing_is_asked_whether_he_is_sure(settings: Settings) -> None:
     graph = build_defs(settings).resolve_asset_graph()
-    assert DISCOVERED_ACCOUNTS_KEY in graph.get(RECORDS_KEY).parent_keys
+    # Dagster asks so before each import by hand while an asset upstream has never been materialized
+    assert DISCOVERED_ACCOUNTS_KEY not in graph.get(RECORDS_KEY).parent_keys
     (spec,) = build_defs(settings).resolve_assets_def(DISCOVERED_ACCOUNTS_KEY).specs
     assert (spec.group_name, list(spec.owners)) == ("atproto", ["team:parity"])
 
