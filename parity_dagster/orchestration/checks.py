@@ -20,7 +20,7 @@ from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.errors import GONE
 from parity_dagster.importing.audit import PairAudit, audit
 from parity_dagster.models import ImportStatus, Pair
-from parity_dagster.orchestration.dagster_compat import plain_failures
+from parity_dagster.orchestration.dagster_compat import UNDER_WAY, plain_failures
 from parity_dagster.orchestration.markdown import account_link, link, partition_link, record_url, table
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.rebuild import emptied_pairs, remembered_states
@@ -123,10 +123,6 @@ COMPARED_FIELDS = (
     "error_code", "pds", "rev", "walk", "pages",
 )  # fmt: skip
 """What a row and its metadata must agree on; the others change without an import."""
-
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
-"""Of runs that may still write events."""
 
 Service = dg.ResourceParam[ImportService]
 

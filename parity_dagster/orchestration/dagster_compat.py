@@ -1,4 +1,5 @@
-"""Our failures as Dagster's, and its notices that a part is "beta" unsaid: an operator can do nothing about them."""
+"""Our failures as Dagster's, which of its runs are under way, and its notices that a part is "beta" unsaid: an operator
+can do nothing about them."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ from contextlib import contextmanager
 import dagster as dg
 
 from parity_dagster.errors import ParityError
+
+_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+"""Of runs that may still write events."""
 
 
 @contextmanager

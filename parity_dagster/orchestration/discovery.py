@@ -14,7 +14,7 @@ from pydantic import Field
 
 from parity_dagster.errors import ListBusy
 from parity_dagster.models import Discovery
-from parity_dagster.orchestration.dagster_compat import plain_failures
+from parity_dagster.orchestration.dagster_compat import UNDER_WAY, plain_failures
 from parity_dagster.orchestration.inbox import PRIORITY_TAG
 from parity_dagster.orchestration.markdown import table
 from parity_dagster.service import ImportService
@@ -179,7 +179,7 @@ def look_for_lists(
     """
     if not settings.discover:
         return Look(None, OFF)
-    under_way = dg.RunsFilter(job_name=DISCOVER_ACCOUNTS, statuses=_UNDER_WAY)
+    under_way = dg.RunsFilter(job_name=DISCOVER_ACCOUNTS, statuses=UNDER_WAY)
     if instance.get_runs_count(under_way):
         return Look(None, "A run is reading.")
     with closing(connect(settings, autocommit=True)) as connection:
@@ -201,10 +201,3 @@ def look_for_lists(
             run_config={"ops": {DISCOVERED_ACCOUNTS_KEY.path[-1]: {"config": config}}}, tags={PRIORITY_TAG: "1"}
         )
     )
-
-
-_UNDER_WAY = [
-    status
-    for status in dg.DagsterRunStatus
-    if status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-]

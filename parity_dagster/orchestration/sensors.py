@@ -17,10 +17,7 @@ from parity_dagster.orchestration.overview import REFRESH_OVERVIEW, SECONDS_BETW
 from parity_dagster.orchestration.queue import launch_due
 from parity_dagster.orchestration.refreshing import refresh_stale
 from parity_dagster.orchestration.report import report_pending
-from parity_dagster.orchestration.run_health import (
-    SECONDS_BETWEEN_HEALTH_LOOKS,
-    fail_lost_runs,
-)
+from parity_dagster.orchestration.run_health import SECONDS_BETWEEN_HEALTH_LOOKS, fail_lost_runs
 from parity_dagster.settings import Settings, load_settings
 
 # Dagster warns about its own copy of a sensor; an operator can do nothing about it.
