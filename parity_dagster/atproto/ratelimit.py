@@ -268,6 +268,11 @@ class HostLimiter:
             self._rest(BREAKER_REST)
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether somebody asks the host or waits for his turn, which he may do while all of its places are others'."""
+        return self.in_flight > 0 or bool(self._waiting)
+
+    @property
     def is_resting(self) -> bool:
         """Whether the host is not to be asked for a while, whatever the reason."""
         return self._not_before > time.monotonic()
@@ -305,7 +310,7 @@ class HostLimiters:
         if limiter is None:
             if len(self._limiters) >= self._tidy_at:
                 # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
-                self._limiters = {key: old for key, old in self._limiters.items() if old.in_flight or old.is_resting}
+                self._limiters = {key: old for key, old in self._limiters.items() if old.is_in_use or old.is_resting}
                 self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
             limiter = HostLimiter(origin, self.max_concurrency, self.longest_wait)
             limiter.share = self._shares.get(origin, WHOLE)
@@ -328,6 +333,8 @@ class HostLimiters:
         it, whose leaving may have been quicker than the news."""
         if not self._readers[origin]:
             share = WHOLE
+        if share == self._shares.get(origin, WHOLE):
+            return  # as nearly always, and an importer of thousands of hosts looks at each of them every second
         if share == WHOLE:
             self._shares.pop(origin, None)
         else:

@@ -108,11 +108,11 @@ class XrpcClient:
             FileFailed: the file does not take it.
             BlockedEndpoint: the host must not be contacted.
         """
-        limiter = self.limiters.of(origin, bucket)
         longest = self.limiters.longest_wait if longest_wait is None else longest_wait
         attempt = 0
         limited_since: float | None = None
         while True:
+            limiter = self.limiters.of(origin, bucket)  # the one of before may be forgotten between two tries
             async with limiter.slot(longest):
                 try:
                     if file is None:

@@ -16,7 +16,16 @@ import pytest
 from hypothesis import given, settings as settings_of_hypothesis, strategies as st
 
 from parity_dagster.atproto.network import open_network
-from parity_dagster.atproto.ratelimit import BREAKER_FAILURES, LONGEST_ASKED, HostLimiter, HostLimiters, retry_after
+from parity_dagster.atproto.ratelimit import (
+    BREAKER_FAILURES,
+    LONGEST_ASKED,
+    MOST_QUIET,
+    WHOLE,
+    HostLimiter,
+    HostLimiters,
+    Share,
+    retry_after,
+)
 from parity_dagster.errors import HostPaused, HostUnreachable, RateLimited
 from parity_dagster.events import ImportCompleted, ImportFailed
 from parity_dagster.models import Pair
@@ -110,6 +119,28 @@ def drive(work: Callable[[], Awaitable[Any]]) -> Any:
             return await work()
 
     return asyncio.run(bounded())
+
+
+def test_who_waits_for_a_place_of_a_host_gets_it_however_many_others_are_met_meanwhile() -> None:
+    origin = "https://host.test"
+
+    async def body() -> None:
+        limiters = HostLimiters(4)
+        limiters.enter(origin)
+        limiters.share(origin, Share(4, 5))  # all of its places are others'
+        waiting = asyncio.create_task(_pass(limiters.of(origin)))
+        await asyncio.sleep(0)
+        for number in range(MOST_QUIET + 1):
+            limiters.of(f"https://other-{number}.test")
+        limiters.share(origin, WHOLE)
+        await asyncio.wait_for(waiting, 10)
+
+    drive(body)
+
+
+async def _pass(limiter: HostLimiter) -> None:
+    async with limiter.slot():
+        pass
 
 
 def test_places_are_given_in_the_order_of_asking_and_never_more_than_allowed() -> None:
