@@ -18,11 +18,11 @@ class RunProgress:
     """Counts events of a run, and makes a line of them.
 
     Args:
-        pairs: how many are to be imported; None if nobody knows.
+        pairs: how many are to be imported.
         clock: seconds, from any start.
     """
 
-    def __init__(self, pairs: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pairs: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._pairs = pairs
         self._clock = clock
         self._began = self._at = clock()
@@ -62,14 +62,13 @@ class RunProgress:
             now = self._clock()
             rate = (self._records - self._records_at) / max(now - self._at, 1e-3)
             self._at, self._records_at = now, self._records
-            of = "" if self._pairs is None else f" of {self._pairs:,}"
             besides = "".join(
                 f", {count:,} {word}"
                 for count, word in ((self._failed, "failed"), (self._gone, "of accounts that are gone"))
                 if count
             )
-            said = f"{self._ended:,}{of} pairs{besides}, {self._records:,} records, {rate:,.0f}/s"
-            if self._pairs is not None and self._ended:
+            said = f"{self._ended:,} of {self._pairs:,} pairs{besides}, {self._records:,} records, {rate:,.0f}/s"
+            if self._ended:
                 left = max(0.0, (self._pairs - self._ended) * (now - self._began) / self._ended)
                 said += f", about {age_text(left) if left >= 120 else f'{left:.0f} s'} left"
             if self._hosts:

@@ -39,9 +39,11 @@ REFRESH_TAG = "parity/refresh"
 """Run tag that asks for completed pairs to be read again, if its value is `true`."""
 
 REREAD_TAG = "parity/reread"
+"""Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
+
 SOURCE_TAG = "parity/source"
 SOURCE_HELP = "what to read: list or repo (the signed repository in one request); PARITY_SOURCE if not given"
-"""Run tag that asks for pairs to be read from their start whatever their revision, if its value is `true`."""
+"""Of the run tag, and of the field in run configs."""
 
 
 def materialization(state: ImportState) -> dg.AssetMaterialization:
@@ -83,32 +85,31 @@ class StepRecorder(RunListener):
     """A listener that writes asset events of the running step, batch by batch.
 
     Args:
+        progress: counts what is done.
         beyond: accounts that are no partitions, of which nothing is written.
 
     Attributes:
-        progress: counts what is done, if somebody wants to know.
         gone: rows of the pairs whose accounts are gone.
         written: what was written, for the step to yield so that callers in the same process see it too.
         seconds: wall-clock time from start to end of each pair that was walked.
         unread: pairs that were complete without reading anything.
     """
 
-    def __init__(self, context: dg.OpExecutionContext, beyond: Collection[str] = ()) -> None:
+    def __init__(self, context: dg.OpExecutionContext, progress: RunProgress, beyond: Collection[str]) -> None:
         batch_by_default()
+        self._progress = progress
         self._beyond = beyond
         self._step = context.get_step_execution_context()
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
         self.written: list[dg.DagsterEvent] = []
-        self.progress: RunProgress | None = None
         self.gone: list[ImportState] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
 
     def __call__(self, event: ImportEvent) -> None:
         """Take note of an event; write what has piled up when it is a full batch."""
-        if self.progress is not None:
-            self.progress(event)
+        self._progress(event)
         pair = Pair(event.did, event.collection)
         is_shown = event.did not in self._beyond
         if isinstance(event, ImportCompleted):
@@ -180,7 +181,6 @@ def import_in_step(
     source = source or context.run.tags.get(SOURCE_TAG, "")
     if source not in ("", *get_args(Source)):
         raise dg.Failure(description=f"source is {source!r}; give list or repo", allow_retries=False)
-    recorder = StepRecorder(context, beyond)
     pairs = list(pairs)
     if not is_planned:
         shown = [pair for pair in pairs if pair.collection in service.settings.collections and pair.did not in beyond]
@@ -188,7 +188,7 @@ def import_in_step(
         plan_partitions(context.instance, context.run, context.get_step_execution_context().step.key, RECORDS_KEY, keys)
     began = time.monotonic()
     progress = RunProgress(len(pairs))
-    recorder.progress = progress
+    recorder = StepRecorder(context, progress, beyond)
     results: list[ImportResult] | None = None
     is_refused = False
     try:

@@ -48,8 +48,8 @@ def test_it_says_how_far_it_is_how_fast_when_it_is_done_and_who_is_slow(settings
 
 def test_it_goes_on_saying_so_while_nothing_happens_and_ends_with_the_run() -> None:
     said: queue.Queue[str] = queue.Queue()
-    with saying(said.put, RunProgress(None), seconds=0.01):
-        assert [said.get(timeout=30) for _ in range(3)] == ["0 pairs, 0 records, 0/s"] * 3
+    with saying(said.put, RunProgress(10), seconds=0.01):
+        assert [said.get(timeout=30) for _ in range(3)] == ["0 of 10 pairs, 0 records, 0/s"] * 3
     while not said.empty():
         said.get()
     assert said.empty(), "nothing is said after its end"
