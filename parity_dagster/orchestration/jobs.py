@@ -129,17 +129,14 @@ def wanted_pairs(config: ImportRecordsConfig, service: ImportService) -> tuple[l
 
 
 _FLAT_CONFIG = {
-    "dids": dg.Field([str], is_required=False, description=DIDS_HELP),
-    "collections": dg.Field(
-        [str], is_required=False, description="collections of each; without any, all registered ones"
-    ),
-    "partitions": dg.Field([str], is_required=False, description="further single pairs, each as COLLECTION|DID"),
-    "batch": dg.Field(str, is_required=False, description="batch of queued pairs; the queue's sensor fills this in"),
-    "refresh": dg.Field(bool, is_required=False, description="read completed pairs again from their start"),
-    "reread": dg.Field(
-        bool, is_required=False, description="read them even if nothing has changed, and correct what differs"
-    ),
-    "source": dg.Field(str, is_required=False, description=SOURCE_HELP),
+    **{
+        name: dg.Field(
+            [str] if field.annotation == list[str] else field.annotation,
+            is_required=False,
+            description=field.description,
+        )
+        for name, field in ImportRecordsConfig.model_fields.items()
+    },
     "ops": dg.Field(dict, is_required=False, description="the same in Dagster's own nested form"),
     "resources": dg.Field(dict, is_required=False, description="settings of this run only"),
 }
