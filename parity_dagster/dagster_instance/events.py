@@ -39,6 +39,7 @@ def batch_by_default() -> None:
 
 def batched(events: Sequence[T]) -> Iterator[tuple[T, DagsterEventBatchMetadata]]:
     """Mark events, of a single kind, as one batch; Dagster writes it when it has seen the last."""
+    batch_by_default()
     batch_id = str(uuid4())
     for index, event in enumerate(events):
         yield event, DagsterEventBatchMetadata(batch_id, index == len(events) - 1)
@@ -51,7 +52,6 @@ def plan_partitions(
 
     So the UI shows them as materializing, and as failed if the run fails and has not materialized them.
     """
-    batch_by_default()
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     for start in range(0, len(partitions), BATCH_SIZE):
         for key, mark in batched(partitions[start : start + BATCH_SIZE]):
@@ -71,7 +71,6 @@ def write_without_run(
     observations: Sequence[dg.AssetObservation],
 ) -> None:
     """Write asset events that belong to no run; their partitions must be registered."""
-    batch_by_default()
     for materialization, mark in batched(materializations):
         _write(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(materialization), mark)
     for observation, mark in batched(observations):

@@ -20,7 +20,6 @@ from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
 from parity_dagster.dagster_instance.events import (
     ALREADY_RECORDED,
     BATCH_SIZE,
-    batch_by_default,
     batched,
     plan_partitions,
     write_without_run,
@@ -96,7 +95,6 @@ class StepRecorder(RunListener):
     """
 
     def __init__(self, context: dg.OpExecutionContext, progress: RunProgress, beyond: Collection[str]) -> None:
-        batch_by_default()
         self._progress = progress
         self._beyond = beyond
         self._step = context.get_step_execution_context()
