@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 from psycopg import AsyncConnection
@@ -16,6 +16,9 @@ from parity_dagster.errors import DatabaseError
 from parity_dagster.importing.claims import Claims
 from parity_dagster.store.hosts import Readers, enter_host, find_readers, leave_hosts
 from parity_dagster.store.sessions import Database
+
+Enter = Callable[[str], Awaitable[None]]
+"""Has to be called with a host before it is asked; a host that was entered already costs nothing."""
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks at who else reads our hosts."""
@@ -35,8 +38,21 @@ class HostSharing:
         self._left_at: dict[str, float] = {}
 
     @asynccontextmanager
-    async def reading(self, host: str) -> AsyncIterator[None]:
-        """Be one of those who read a host; the first walk of it waits until the others know."""
+    async def reading(self) -> AsyncIterator[Enter]:
+        """Be one of those who read the hosts that are entered, of which an account that has moved needs two."""
+        entered: set[str] = set()
+        async with AsyncExitStack() as stack:
+
+            async def enter(host: str) -> None:
+                if host not in entered:
+                    await stack.enter_async_context(self._reading(host))
+                    entered.add(host)
+
+            yield enter
+
+    @asynccontextmanager
+    async def _reading(self, host: str) -> AsyncIterator[None]:
+        """Read one host; the first walk of it waits until the others know."""
         self._walks[host] += 1
         self._left_at.pop(host, None)
         try:

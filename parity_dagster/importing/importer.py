@@ -192,12 +192,13 @@ class Importer:
     async def _walk(self, task: PairTask) -> bool:
         """Read a pair to its end; False if there was nothing new to read."""
         account = await self._accounts.locate(task.did)
-        async with self._hosts[account.pds], self._sharing.reading(account.pds):
+        async with self._hosts[account.pds], self._sharing.reading() as enter:
+            await enter(account.pds)
             with self._stragglers.walking(task):
                 cursor = task.here.cursor if task.can_continue(account.pds) else None
                 task.started_at = time.monotonic()
                 self._emit(ImportStarted(task.did, task.collection, account.pds, cursor))
-                return await self._walker.walk(task, account)
+                return await self._walker.walk(task, account, enter)
 
     async def _put(self, page: FetchedPage) -> None:
         """Take a page from a walk."""

@@ -32,6 +32,7 @@ from parity_dagster.errors import (
     TransientError,
 )
 from parity_dagster.importing.accounts import Account, Accounts
+from parity_dagster.importing.host_sharing import Enter
 from parity_dagster.importing.pair_task import FetchedPage, PairTask, tid_of
 from parity_dagster.importing.stragglers import GOES_ON, Stragglers
 from parity_dagster.models import Pair
@@ -92,8 +93,11 @@ class Walker:
         self._archives = archives
         self._large_pages = asyncio.Semaphore(LARGE_PAGES)
 
-    async def walk(self, task: PairTask, account: Account) -> bool:
+    async def walk(self, task: PairTask, account: Account, enter: Enter) -> bool:
         """Read a pair to its end.
+
+        Args:
+            enter: called with each host that the account turns out to live on.
 
         Returns:
             False if nothing was read because the repository has not changed since the last complete walk.
@@ -115,9 +119,11 @@ class Walker:
         archives = None if self._stragglers.would_interrupt_again(task) else self._archives
         while True:
             try:
+                await enter(account.pds)
                 if archives is not None:
                     pds = account.pds
                     account = await self._accounts.document(account)
+                    await enter(account.pds)
                     is_resumed = is_resumed and account.pds == pds
                     try:
                         return await self._walk_archive(archives, task, account)

@@ -95,6 +95,29 @@ def test_imports_at_the_same_time_have_no_more_in_flight_than_one_may(settings: 
         assert query(settings, "SELECT * FROM parity_host_importers") == []
 
 
+@pytest.mark.parametrize("source", ["list", "repo"])
+def test_an_account_that_moves_in_the_middle_is_read_on_its_new_host_as_any_other(
+    settings: Settings, source: str
+) -> None:
+    network = SampleNetwork(hosts=2)
+    did = network.add_account({POST: 150}, host="pds-1")
+    with run_in_thread(network) as running, ThreadPoolExecutor(1) as threads:
+        here = settings_for(settings, running, source=source)
+        with ImportService(here, report=False) as service:
+            assert service.import_user_collection(did, POST).completed
+            network.migrate(did, "pds-2")
+            network.put_record(did, POST)
+            network.behave(host="pds-2", latency=0.5)
+            call = threads.submit(service.import_user_collection, did, POST, refresh=True)
+            seen: set[tuple[str, ...]] = set()
+            while not call.done():
+                seen.update(query(settings, "SELECT host FROM parity_host_importers"))
+                time.sleep(0.02)
+            assert call.result().completed
+        assert seen == {(host.url,) for host in network.hosts.values()}
+        assert_equal(settings, network, did, POST)
+
+
 def test_threads_of_one_service_share_with_nobody(settings: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 5}) for _ in range(4)]
