@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import dict_row
 
 from parity_dagster.models import ImportState, ImportStatus, Pair
@@ -143,7 +143,6 @@ class StateStore:
             reread: whether they are all to be read from their start, whatever their revision; noted on the rows until
                 a walk completes, so that one that is interrupted keeps its meaning.
         """
-        keys = ([pair.did for pair in pairs], [pair.collection for pair in pairs])
         async with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
             # Claims are short and take turns, so that "is its importer alive?" and taking it are one step.
             await cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_CLASS,))
@@ -156,32 +155,14 @@ class StateStore:
                 )
                 for other in await other_tables(conn, self._name)
             ]
-            await cursor.execute(
-                self._sql(
-                    "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
-                    " ON CONFLICT DO NOTHING"
-                ),
-                keys,
-            )
-            await cursor.execute(
-                self._sql(
-                    "SELECT {columns}, refresh AS wants_refresh, reread AS wants_reread, held_by,"
-                    " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
-                    "  FROM parity_importers i WHERE i.id = held_by) AS holder,"
-                    # not EXISTS, which may be planned as a scan of the whole table: one look into the index each
-                    " (SELECT true FROM atproto_records r"
-                    "  WHERE r.did = s.did AND r.collection = s.collection LIMIT 1) IS NULL AND (SELECT true"
-                    "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection LIMIT 1)"
-                    "  IS NULL AND (SELECT true FROM parity_tombstones t WHERE t.did = s.did"
-                    "  AND t.collection = s.collection LIMIT 1) IS NULL AS is_fresh"
-                    " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
-                    " USING (did, collection) CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN importer_id IN ({live})"
-                    " THEN importer_id END, {held_elsewhere}) AS held_by) h FOR UPDATE OF s",
-                    held_elsewhere=sql.SQL(", ").join(held_elsewhere),
-                ),
-                keys,
-            )
-            claims = [_claim(row, refresh or reread, reread) for row in await cursor.fetchall()]
+            rows: list[dict[str, Any]] = []
+            missing = list(pairs)
+            while missing:
+                rows += await self._lock(cursor, missing, held_elsewhere)
+                # a reset may have taken a row away while we waited for it; then the pair gets a new one
+                found = {Pair(row["did"], row["collection"]) for row in rows}
+                missing = [pair for pair in missing if pair not in found]
+            claims = [_claim(row, refresh or reread, reread) for row in rows]
             await cursor.execute(
                 self._sql(
                     "UPDATE {table} s SET status = 'in_progress', importer_id = %(importer)s, run_id = %(run)s,"
@@ -198,6 +179,38 @@ class StateStore:
                 },
             )
         return claims
+
+    async def _lock(
+        self, cursor: AsyncCursor[dict[str, Any]], pairs: Sequence[Pair], held_elsewhere: Sequence[sql.Composable]
+    ) -> list[dict[str, Any]]:
+        """Lock the rows of pairs, made if need be, and look who holds them."""
+        keys = ([pair.did for pair in pairs], [pair.collection for pair in pairs])
+        await cursor.execute(
+            self._sql(
+                "INSERT INTO {table} (did, collection) SELECT * FROM unnest(%s::text[], %s::text[])"
+                " ON CONFLICT DO NOTHING"
+            ),
+            keys,
+        )
+        await cursor.execute(
+            self._sql(
+                "SELECT {columns}, refresh AS wants_refresh, reread AS wants_reread, held_by,"
+                " (SELECT 'process ' || i.pid || ' on ' || i.hostname || coalesce(', run ' || i.run_id, '')"
+                "  FROM parity_importers i WHERE i.id = held_by) AS holder,"
+                # not EXISTS, which may be planned as a scan of the whole table: one look into the index each
+                " (SELECT true FROM atproto_records r"
+                "  WHERE r.did = s.did AND r.collection = s.collection LIMIT 1) IS NULL AND (SELECT true"
+                "  FROM parity_failed_records f WHERE f.did = s.did AND f.collection = s.collection LIMIT 1)"
+                "  IS NULL AND (SELECT true FROM parity_tombstones t WHERE t.did = s.did"
+                "  AND t.collection = s.collection LIMIT 1) IS NULL AS is_fresh"
+                " FROM {table} s JOIN unnest(%s::text[], %s::text[]) AS wanted(did, collection)"
+                " USING (did, collection) CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN importer_id IN ({live})"
+                " THEN importer_id END, {held_elsewhere}) AS held_by) h FOR UPDATE OF s",
+                held_elsewhere=sql.SQL(", ").join(held_elsewhere),
+            ),
+            keys,
+        )
+        return await cursor.fetchall()
 
 
 # A walk that was begun without the mark has passed over rows that looked the same, so it starts again.

@@ -11,14 +11,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from parity_dagster.events import ImportProgress
-from parity_dagster.models import ImportResult, ImportStatus
+from parity_dagster.models import ImportResult, ImportStatus, Pair
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, importing, query, settings_for
+
+OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
 
 PROGRAM = """
 import sys
@@ -182,6 +185,27 @@ def test_a_reset_during_an_import_ends_that_import_and_breaks_nothing(settings: 
         assert network.log.count(method="listRecords") < 300, "the host is asked for nothing that nobody wants"
         with ImportService(settings, report=False) as another:
             assert another.import_user_collection(did, POST).completed
+        assert_equal(settings, network, did, POST)
+
+
+# I12
+def test_a_pair_that_is_reset_in_the_moment_it_is_claimed_is_imported_all_the_same(settings: Settings) -> None:
+    network = SampleNetwork()
+    dids = [network.add_account({POST: 3}) for _ in range(2)]
+    with importing(settings, network) as (service, _), ThreadPoolExecutor() as threads:
+        service.enqueue([Pair(did, POST) for did in dids])
+        assert settings.database_url is not None
+        with psycopg.connect(settings.database_url.get_secret_value()) as conn:
+            conn.execute(f"SELECT FROM {settings.state_table} WHERE did = %s FOR UPDATE", (dids[0],))
+            importing_them = threads.submit(service.import_pairs, [Pair(did, POST) for did in dids])
+            deadline = time.monotonic() + 30
+            while not query(settings, f"SELECT pid FROM pg_locks WHERE NOT granted AND pid IN ({OTHERS})"):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            conn.execute(f"DELETE FROM {settings.state_table} WHERE did = %s", (dids[0],))
+        results = importing_them.result(60)
+    assert [(result.did, result.is_success) for result in results] == [(did, True) for did in dids]
+    for did in dids:
         assert_equal(settings, network, did, POST)
 
 
