@@ -168,7 +168,7 @@ class StateStore:
                     "UPDATE {table} s SET status = 'in_progress', importer_id = %(importer)s, run_id = %(run)s,"
                     " updated_at = now(),"
                     " started_at = CASE WHEN status = 'completed' THEN now() ELSE coalesce(started_at, now()) END,"
-                    f" completed_at = NULL, next_attempt_at = NULL, batch = NULL, {FROM_THE_START}"
+                    f" completed_at = NULL, confirmed_at = NULL, next_attempt_at = NULL, batch = NULL, {FROM_THE_START}"
                     " WHERE id = ANY(%(ids)s)"
                 ),
                 {

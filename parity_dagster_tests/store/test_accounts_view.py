@@ -12,7 +12,7 @@ import pytest
 from parity_dagster.definitions import build_defs
 from parity_dagster.errors import GONE
 from parity_dagster.models import Pair
-from parity_dagster.sample_network import LIKE, POST, SampleNetwork
+from parity_dagster.sample_network import LIKE, POST, Fault, SampleNetwork
 from parity_dagster.settings import Settings
 from parity_dagster.store.accounts_view import COLUMNS, AccountsView
 from parity_dagster.store.database import connect, migrate
@@ -57,6 +57,24 @@ def test_an_account_is_one_row_with_what_is_known_of_it(settings: Settings) -> N
         assert row(settings, did)["stalest_at"] == found["last_seen_at"], "confirmed is as good as read"
         joined = query(settings, "SELECT DISTINCT handle FROM posts JOIN accounts USING (did)")
         assert joined == [("alice.sample.test",)]
+
+
+def test_a_copy_that_was_confirmed_counts_no_more_once_reading_it_again_has_failed(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 3, LIKE: 2})
+    with importing(settings, network) as (service, _):
+        assert service.import_user(did, [POST, LIKE]).completed
+        query(
+            settings,
+            "UPDATE parity_import_states SET confirmed_at = now() - '1 day'::interval WHERE collection = %s",
+            POST,
+        )
+        network.put_record(did, POST)
+        network.behave(collection=POST, did=did, faults=(Fault(kind="503", method="listRecords"),))
+        assert not service.import_user(did, [POST], refresh=True).completed
+        found = row(settings, did)
+        (liked,) = query(settings, "SELECT completed_at FROM parity_import_states WHERE collection = %s", LIKE)
+        assert (found["last_seen_at"], found["stalest_at"], found["status"]) == (*liked, *liked, "active")
 
 
 @pytest.mark.parametrize("status", ["deactivated", "takendown", "suspended"])
