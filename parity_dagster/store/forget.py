@@ -13,11 +13,10 @@ from parity_dagster.errors import DatabaseError, PairBusy
 from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS
 from parity_dagster.store.states import LIVE_IMPORTERS
 
-OF_ACCOUNTS = (
-    "atproto_records", "parity_failed_records", "parity_tombstones", "parity_announcements", "parity_named_accounts",
-    "parity_identities",
-)  # fmt: skip
-"""Tables that have a row, or rows, of an account. State tables and pages of walks are besides."""
+OF_PAIRS = ("atproto_records", "parity_failed_records", "parity_tombstones", "parity_announcements")
+"""Tables that have rows of a pair. State tables and pages of walks are besides."""
+OF_ACCOUNTS = ("parity_named_accounts", "parity_identities")
+"""Tables that have a row, or rows, of an account."""
 
 
 class Forgotten(NamedTuple):
@@ -47,7 +46,12 @@ def count_account(connection: psycopg.Connection, did: str) -> Forgotten:
     failed = connection.execute(
         "SELECT collection, count(*) FROM parity_failed_records WHERE did = %s GROUP BY 1", (did,)
     ).fetchall()
-    known = {collection for collection, _ in (*imports, *records, *failed)}
+    others = connection.execute(
+        "SELECT collection, 0 FROM parity_tombstones WHERE did = %(did)s"
+        " UNION SELECT collection, 0 FROM parity_announcements WHERE did = %(did)s",
+        {"did": did},
+    ).fetchall()
+    known = {collection for collection, _ in (*imports, *records, *failed, *others)}
     sums = (sum(count for _, count in counts) for counts in (imports, records, failed))
     return Forgotten(did, next(sums), next(sums), next(sums), sorted(known))
 
@@ -81,6 +85,16 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
         found = count_account(connection, did)
         _keep_events_away(connection, did, found.collections)
         for table, state_ids in ids:
+            # Of a pair that somebody began to import since, pages may be committed: neither they nor its row are taken.
+            begun = connection.execute(
+                sql.SQL("SELECT collection FROM {} WHERE did = %s AND id <> ALL(%s)").format(table), (did, state_ids)
+            ).fetchall()
+            if begun:
+                raise PairBusy(
+                    f"the import of {did} began at this moment ({', '.join(nsid for (nsid,) in begun)}); cancel that"
+                    " first, or wait"
+                )
+        for table, state_ids in ids:
             connection.execute(
                 sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
                     sql.SQL("{}::regclass").format(sql.Literal(table.as_string()))
@@ -88,6 +102,11 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
                 (state_ids,),
             )
             connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table), (state_ids,))
+        for name in OF_PAIRS:
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE did = %s AND collection = ANY(%s)").format(sql.Identifier(name)),
+                (did, found.collections),
+            )
         for name in OF_ACCOUNTS:
             connection.execute(sql.SQL("DELETE FROM {} WHERE did = %s").format(sql.Identifier(name)), (did,))
     return found

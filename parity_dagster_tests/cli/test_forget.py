@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from zlib import crc32
 
 import dagster as dg
 import psycopg
@@ -15,6 +18,7 @@ from psycopg import sql
 
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.dagster_instance.storage import parity_instance
+from parity_dagster.errors import PairBusy
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.report import report_pending
@@ -22,9 +26,12 @@ from parity_dagster.sample_network import LIKE, POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
+from parity_dagster.store.forget import Forgotten, forget_account
+from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS as EVENTS_LOCK
 from parity_dagster.store.states import LOCK_CLASS
 from parity_dagster_tests.command_line import call, start
 from parity_dagster_tests.dagster_runs import run
+from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, query
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +124,37 @@ def test_an_account_that_is_being_imported_is_not_forgotten(
     assert "is being imported at this moment" in result.output
     assert "atproto_records" in tables_with(connection, did)
     assert tables_with(connection, other) == []
+
+
+def test_what_another_import_brings_while_an_account_is_being_forgotten_stays_whole(
+    settings: Settings, connection: psycopg.Connection, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3, LIKE: 3})
+    with ImportService(settings) as service, ThreadPoolExecutor() as threads:
+        service.import_user_collection(did, POST)
+        with connection.transaction():
+            bucket = crc32(f"{did}/{POST}".encode()) % LOCK_BUCKETS
+            connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (EVENTS_LOCK, bucket))
+            forgetting = threads.submit(forget, settings, did)  # has looked what there is, and waits for an event
+            until = time.monotonic() + 60
+            while not query(
+                settings,
+                f"SELECT pid FROM pg_locks WHERE NOT granted AND classid = {EVENTS_LOCK} AND {OF_THIS_DATABASE}",
+            ):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert service.import_user_collection(did, LIKE).records_synced == 3
+        with pytest.raises(PairBusy, match="began at this moment"):
+            forgetting.result(60)
+        assert (service.is_imported(did, LIKE), service.is_imported(did, POST)) == (True, True)
+    for nsid in (POST, LIKE):
+        assert_equal(settings, network.network, did, nsid)
+    assert forget(settings, did).records == 6
+
+
+def forget(settings: Settings, did: str) -> Forgotten:
+    with closing(connect(settings, autocommit=True)) as opened:
+        return forget_account(opened, did)
 
 
 @pytest.mark.long
