@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,24 +9,7 @@ import pytest
 
 from parity_dagster.errors import InvalidIdentifier
 from parity_dagster.identifiers import parse_did
-from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
-
-
-@pytest.fixture
-def network() -> SampleNetwork:
-    return SampleNetwork(hosts=2)
-
-
-@pytest.fixture
-def served(network: SampleNetwork) -> Iterator[Running]:
-    with run_in_thread(network) as running:
-        yield running
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=5, trust_env=False) as client:
-        yield client
+from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork
 
 
 def ask(client: httpx.Client, url: str, method: str, **params: Any) -> httpx.Response:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -42,23 +41,6 @@ from parity_dagster.sample_network.content import make_value
 from parity_dagster.sample_network.generated import Generated
 from parity_dagster.sample_network.paging import KeptPages
 from parity_dagster_tests.quick import quick
-
-
-@pytest.fixture
-def network() -> SampleNetwork:
-    return SampleNetwork(hosts=2)
-
-
-@pytest.fixture
-def served(network: SampleNetwork) -> Iterator[Running]:
-    with run_in_thread(network) as running:
-        yield running
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=5, trust_env=False) as client:
-        yield client
 
 
 def ask(client: httpx.Client, url: str, method: str, **params: Any) -> httpx.Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -22,7 +21,6 @@ from parity_dagster.sample_network import (
     Fault,
     Running,
     SampleNetwork,
-    run_in_thread,
 )
 from parity_dagster.sample_network.accounts import make_did
 from parity_dagster.sample_network.blocks import make_cid, to_block
@@ -58,23 +56,6 @@ def test_odd_records_have_the_cids_of_their_blocks_where_they_have_any(kind: str
     cid, value = network.records(did, POST)[rkey]
     assert cid is not None
     assert check_cid(value, cid) == ("unverifiable" if kind in _WITHOUT_A_BLOCK else "equal")
-
-
-@pytest.fixture
-def network() -> SampleNetwork:
-    return SampleNetwork(hosts=2)
-
-
-@pytest.fixture
-def served(network: SampleNetwork) -> Iterator[Running]:
-    with run_in_thread(network) as running:
-        yield running
-
-
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=20, trust_env=False) as client:
-        yield client
 
 
 Read = dict[str, dict[str, tuple[Any, bytes] | FailedEntry]]
