@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import dagster as dg
@@ -59,11 +59,18 @@ def at_work(instance: dg.DagsterInstance | None, settings: Settings, run_id: str
         session.end()
 
 
-def fail_lost_runs(instance: dg.DagsterInstance, settings: Settings, *, quiet: float = QUIET_SECONDS) -> list[str]:
+def fail_lost_runs(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    *,
+    quiet: float = QUIET_SECONDS,
+    wait: Callable[[float], object] = time.sleep,
+) -> list[str]:
     """Mark runs as failed that have started, that nobody works on any more, and that have not ended.
 
     Args:
         quiet: seconds for which a run must have written nothing.
+        wait: lets some seconds pass, so that whoever lives and lost his session has a new one at the second look.
 
     Returns:
         Their ids.
@@ -72,12 +79,19 @@ def fail_lost_runs(instance: dg.DagsterInstance, settings: Settings, *, quiet: f
     started = [run.run_id for run in instance.get_runs(filters)]
     if not started:
         return []
+    # One session for both looks: if it lives, so did the server, and nobody had to wait for it.
     with closing(connect(settings, autocommit=True)) as connection:
-        at_work_still = find_runs_at_work(connection, started)
+
+        def unheld(run_ids: Sequence[str]) -> list[str]:
+            at_work_still = find_runs_at_work(connection, run_ids)
+            return [run_id for run_id in run_ids if run_id not in at_work_still]
+
+        suspected = [run_id for run_id in unheld(started) if _quiet_for(instance, run_id) >= quiet]
+        if suspected:
+            wait(2 * _WATCH_SECONDS)
+            suspected = unheld(suspected)
     lost = []
-    for run_id in started:
-        if run_id in at_work_still or _quiet_for(instance, run_id) < quiet:
-            continue
+    for run_id in suspected:
         run = instance.get_run_by_id(run_id)  # as it is by now
         if run is not None and run.status is dg.DagsterRunStatus.STARTED:
             instance.report_run_failed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from parity_dagster.events import ImportCompleted, ImportEvent, ImportFailed, ImportProgress, ImportStarted
 from parity_dagster.models import Pair
 from parity_dagster.store.freshness import age_text
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -86,7 +89,10 @@ def saying(
 
     def go_on() -> None:
         while not is_over.wait(seconds):
-            say(progress.line())
+            try:
+                say(progress.line())
+            except Exception:  # a database that is away for a moment must not end all further lines
+                logger.warning("a line about the run's progress could not be written", exc_info=True)
 
     thread = threading.Thread(target=go_on, name="parity-progress", daemon=True)
     thread.start()

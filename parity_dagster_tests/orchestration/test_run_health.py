@@ -15,12 +15,12 @@ import pytest
 
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.definitions import build_defs
-from parity_dagster.orchestration.run_health import QUIET_SECONDS, at_work, fail_lost_runs
+from parity_dagster.orchestration.run_health import HELD_TAG, QUIET_SECONDS, at_work, fail_lost_runs
 from parity_dagster.sample_network import POST, Running
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
-from parity_dagster.store.outbox import RUN_LOCK, find_runs_at_work
+from parity_dagster.store.outbox import RUN_LOCK, find_runs_at_work, hold_run
 from parity_dagster_tests.dagster_runs import run
 from parity_dagster_tests.imports import OF_THIS_DATABASE, query
 
@@ -82,7 +82,7 @@ def test_a_killed_run_is_noticed_when_it_has_been_quiet_and_its_pairs_go_on(
         tick = sensor(context)
         assert isinstance(tick, dg.SkipReason)
         assert tick.skip_message == "No run is lost."
-    assert fail_lost_runs(instance, settings, quiet=0) == [started.run_id]
+    assert fail_lost_runs(instance, settings, quiet=0, wait=lambda _: None) == [started.run_id]
     (ended,) = instance.get_runs()
     assert ended.status is dg.DagsterRunStatus.FAILURE
     assert fail_lost_runs(instance, settings, quiet=0) == []
@@ -100,6 +100,25 @@ def test_runs_that_never_held_their_lock_and_those_that_have_ended_are_left_alon
     assert fail_lost_runs(instance, settings, quiet=0) == []
     statuses = {found.run_id: found.status for found in instance.get_runs()}
     assert statuses == {theirs.run_id: dg.DagsterRunStatus.STARTED, done.run_id: dg.DagsterRunStatus.SUCCESS}
+
+
+def test_a_run_whose_session_was_lost_a_moment_ago_is_not_called_dead(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    started = dg.DagsterRun(job_name="theirs", status=dg.DagsterRunStatus.STARTED, tags={HELD_TAG: "true"})
+    instance.add_run(started)
+    with closing(connect(settings, autocommit=True)) as connection:
+        given: list[float] = []
+
+        def meanwhile(seconds: float) -> None:
+            given.append(seconds)
+            hold_run(connection, started.run_id)
+
+        assert fail_lost_runs(instance, settings, quiet=-1, wait=meanwhile) == []
+        assert given[0] >= 10, "it looks after its session every five seconds"
+        assert fail_lost_runs(instance, settings, quiet=-1, wait=meanwhile) == []
+        assert len(given) == 1, "nobody waits for a run that is held"
+    assert fail_lost_runs(instance, settings, quiet=-1, wait=given.append) == [started.run_id]
 
 
 @pytest.mark.long

@@ -53,3 +53,16 @@ def test_it_goes_on_saying_so_while_nothing_happens_and_ends_with_the_run() -> N
     while not said.empty():
         said.get()
     assert said.empty(), "nothing is said after its end"
+
+
+def test_a_line_that_cannot_be_written_is_not_the_last_one() -> None:
+    said: queue.Queue[str] = queue.Queue()
+    attempts = iter(range(10**6))
+
+    def say(line: str) -> None:
+        if next(attempts) == 0:
+            raise OSError("the database is away")
+        said.put(line)
+
+    with saying(say, RunProgress(10), seconds=0.01):
+        assert said.get(timeout=30) == "0 of 10 pairs, 0 records, 0/s"
