@@ -69,6 +69,16 @@ def known_did(connection: psycopg.Connection, name: str, settings: Settings) -> 
     return dids[0]
 
 
+account_file = click.option(
+    "--file",
+    "path",
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
+    help="Read accounts from a file, one per line; - reads standard input.",
+)
+"""The option for an `AccountFile`."""
+
+
 class AccountFile:
     """The accounts in a `--file` (`-`: standard input), read as they are asked for; invalid lines go to stderr."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parity_dagster.cli.exits import FAILED, SUCCEEDED, say_when_stopped
-from parity_dagster.cli.output import plural, seconds_text
+from parity_dagster.cli.output import is_watched, plural, seconds_text, watching
 
 if TYPE_CHECKING:
     from parity_dagster.models import DirectorySync
@@ -35,7 +34,7 @@ def directory() -> None:
 @click.option("--all", "everything", is_flag=True, help="Store every account of the log, not only known ones.")
 @click.option("--again", is_flag=True, help="Read the log from its start.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after about so many operations.")
-@click.option("--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal.")
+@watching
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
 def sync(everything: bool, again: bool, limit: int | None, progress: bool | None, as_json: bool) -> int:
     """Read the log of the PLC directory, 1,000 operations a request, and note where known accounts live, what
@@ -68,12 +67,10 @@ def sync(everything: bool, again: bool, limit: int | None, progress: bool | None
     from parity_dagster.service import ImportService
     from parity_dagster.settings import load_settings
 
-    if progress is None:
-        progress = sys.stderr.isatty()
     began = time.monotonic()
     with (
         ImportService(load_settings(), report=False) as service,
-        RowsProgress("read", "operation") if progress else nullcontext() as watcher,
+        RowsProgress("read", "operation") if is_watched(progress) else nullcontext() as watcher,
     ):
         found = service.sync_directory(
             everything=everything, again=again, limit=limit, on_progress=watcher.advance if watcher else None

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parity_dagster.cli.accounts import checked_collections
-from parity_dagster.cli.exits import FAILED, SUCCEEDED, let_go_of_output, say_when_stopped
-from parity_dagster.cli.output import Column, plural, write_json, write_table
+from parity_dagster.cli.exits import FAILED, SUCCEEDED, say_when_stopped
+from parity_dagster.cli.files import is_stdout, writing
+from parity_dagster.cli.output import Column, is_watched, plural, queued_sentence, watching, write_json, write_table
 from parity_dagster.errors import BlockedEndpoint, CollectionNotRegistered
 from parity_dagster.text import one_line
 
@@ -61,7 +62,7 @@ class _Wanted:
 @click.option("--queue", is_flag=True, help="Queue their imports. This is what happens without --dry-run and --output.")
 @click.option("--output", metavar="FILE", help="Write their DIDs to a file, one per line; - is standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal.")
+@watching
 @click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON.")
 def discover(
     nsids: tuple[str, ...],
@@ -122,9 +123,7 @@ def discover(
     wanted = _Wanted(
         checked_collections(nsids), checked_collections(collections), _url(relay, settings), _url(pds, settings), limit
     )
-    is_stdout_taken = output == "-"
-    if progress is None:
-        progress = sys.stderr.isatty() and not (is_stdout_taken and sys.stdout.isatty())
+    progress = is_watched(progress, output == "-")
     if output is not None:
         return _write(wanted, settings, output, overwrite=overwrite, progress=progress, as_json=as_json)
     if dry_run:
@@ -186,12 +185,7 @@ def _queue(wanted: _Wanted, settings: Settings, *, from_start: bool, progress: b
         for found in lists:
             click.echo(_sentence(found))
         queued = sum(found.queued for found in lists)
-        click.echo(
-            f"Queued {plural(queued, 'import')} under {settings.queue}; a running `parity dev` or Dagster daemon"
-            " imports them, `parity import-status --pending` shows them."
-            if queued
-            else "Nothing new to queue."
-        )
+        click.echo(queued_sentence(queued, settings.queue) if queued else "Nothing new to queue.")
     return _end(lists)
 
 
@@ -239,39 +233,30 @@ def _print_plan(plan: DiscoveryPlan, settings: Settings) -> None:
 
 def _write(wanted: _Wanted, settings: Settings, path: str, *, overwrite: bool, progress: bool, as_json: bool) -> int:
     from parity_dagster.cli.progress import RowsProgress
-    from parity_dagster.exporting.destinations import OpenStream, find_destination
+    from parity_dagster.exporting.destinations import find_destination
     from parity_dagster.service import ImportService
 
-    stdout = sys.stdout.buffer
-    destination = find_destination(path, stdout, overwrite=overwrite)
-    is_stdout = isinstance(destination, OpenStream) and destination.stream is stdout
-    is_stream = isinstance(destination, OpenStream)
-    say_when_stopped("what was written is not all" if is_stream else "nothing half-written is left, start it again")
+    destination = find_destination(path, sys.stdout.buffer, overwrite=overwrite)
+    takes_stdout = is_stdout(destination)
     lists: list[Discovery] = []
     written = 0
-    try:
-        with (
-            ImportService(settings, report=False) as service,
-            RowsProgress("found", "account") if progress else nullcontext() as shown,
-            destination.open() as stream,
-        ):
-            watch = _Watcher(shown.advance if shown else None)
-            for did in service.list_accounts(**wanted.lists(), on_progress=watch, on_list=lists.append):
-                stream.write(f"{did}\n".encode())
-                written += 1
-    except OSError as exc:
-        if is_stdout and isinstance(exc, BrokenPipeError):
-            raise  # as with every other command
-        if is_stdout:
-            let_go_of_output()
-        raise click.ClickException(f"{path} could not be written: {exc.strerror or type(exc).__name__}") from exc
+    with (
+        writing(path, destination),
+        ImportService(settings, report=False) as service,
+        RowsProgress("found", "account") if progress else nullcontext() as shown,
+        destination.open() as stream,
+    ):
+        watch = _Watcher(shown.advance if shown else None)
+        for did in service.list_accounts(**wanted.lists(), on_progress=watch, on_list=lists.append):
+            stream.write(f"{did}\n".encode())
+            written += 1
     if as_json:
         text = json.dumps({"accounts": written, "file": path, "lists": [_object(found) for found in lists]})
-        click.echo(text, err=is_stdout)
+        click.echo(text, err=takes_stdout)
     else:
         for found in lists:
-            click.echo(_sentence(found), err=is_stdout)
-        click.echo(f"Wrote {plural(written, 'account')} to {path}.", err=is_stdout)
+            click.echo(_sentence(found), err=takes_stdout)
+        click.echo(f"Wrote {plural(written, 'account')} to {path}.", err=takes_stdout)
     return _end(lists)
 
 

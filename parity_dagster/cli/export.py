@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 import time
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from parity_dagster.cli.accounts import known_did
-from parity_dagster.cli.exits import let_go_of_output, say_when_stopped
-from parity_dagster.cli.output import plural, seconds_text
+from parity_dagster.cli.exits import say_when_stopped
+from parity_dagster.cli.files import is_stdout, writing
+from parity_dagster.cli.output import is_watched, plural, seconds_text, watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from parity_dagster.exporting.exporter import Exported, LineFormat, Wanted
     from parity_dagster.settings import Settings
 
-_CURES = {
-    errno.ENOSPC: "free some space, or name a place on another disk",
-    errno.EDQUOT: "free some of your quota, or name a place on another disk",
-    errno.EFBIG: "raise the limit (ulimit -f), or name a place on a file system that takes larger files",
-    errno.EPIPE: "whoever read it went away before the end",
-    errno.EEXIST: "something came there meanwhile; name another one",
-    errno.ENOTEMPTY: "something came there meanwhile; name another one",
-    errno.ENOTDIR: "something came there meanwhile; name another one",
-}
 _MOST_NAMED = 5
 """Accounts without records that are named."""
 
@@ -51,7 +42,7 @@ _MOST_NAMED = 5
 @click.option("--columns", metavar="NAMES", multiple=True, help="Only these, in this order, separated by commas.")
 @click.option("--spreadsheet", is_flag=True, help="With --csv: safe to open in a spreadsheet, and no longer exact.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal.")
+@watching
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as a JSON object: rows, files, bytes, seconds.")
 def export(
     name: str,
@@ -104,34 +95,25 @@ def export(
     form: LineFormat = "jsonl" if jsonl is not None else "spreadsheet" if spreadsheet else "csv"
 
     from parity_dagster.cli.progress import RowsProgress
-    from parity_dagster.exporting.destinations import NewFolder, OpenStream, find_destination
+    from parity_dagster.exporting.destinations import NewFolder, find_destination
     from parity_dagster.exporting.exporter import export_lines, export_parquet
     from parity_dagster.settings import load_settings
 
     began = time.monotonic()
     settings = load_settings()
-    stdout = sys.stdout.buffer
-    destination = NewFolder(path) if parquet is not None else find_destination(path, stdout, overwrite=overwrite)
-    is_stream = isinstance(destination, OpenStream)
-    is_stdout = isinstance(destination, OpenStream) and destination.stream is stdout
-    say_when_stopped("what was written is not all" if is_stream else "nothing half-written is left, start it again")
-    wanted = _wanted(name, dids, since, columns, settings)
-    if progress is None:
-        progress = sys.stderr.isatty() and not (is_stdout and sys.stdout.isatty())
-    try:
-        with RowsProgress(name) if progress else nullcontext() as watcher:
+    destination = (
+        NewFolder(path) if parquet is not None else find_destination(path, sys.stdout.buffer, overwrite=overwrite)
+    )
+    takes_stdout = is_stdout(destination)
+    with writing(path, destination):
+        wanted = _wanted(name, dids, since, columns, settings)
+        with RowsProgress(name) if is_watched(progress, takes_stdout) else nullcontext() as watcher:
             if isinstance(destination, NewFolder):
                 exported = export_parquet(wanted, destination, settings, watcher)
             else:
                 exported = export_lines(wanted, destination, form, settings, watcher)
-    except OSError as exc:
-        if is_stdout and isinstance(exc, BrokenPipeError):
-            raise  # as with every other command
-        if is_stdout:
-            let_go_of_output()
-        raise click.ClickException(_failure(path, exc)) from exc
     files = [str(Path(path) / part) for part in exported.parts] or [path]
-    _tell(name, exported, files, time.monotonic() - began, as_json=as_json, err=is_stdout)
+    _tell(name, exported, files, time.monotonic() - began, as_json=as_json, err=takes_stdout)
 
 
 def _wanted(
@@ -148,11 +130,6 @@ def _wanted(
             dids = list(dict.fromkeys(known_did(connection, account, settings) for account in accounts))
     names = [part.strip() for given in columns for part in given.split(",")]
     return Wanted(name, Selection(dids, start), [part for part in names if part] if columns else None)
-
-
-def _failure(path: str, exc: OSError) -> str:
-    cure = _CURES.get(exc.errno or 0)
-    return f"{path} could not be written: {exc.strerror or type(exc).__name__}{'; ' if cure else ''}{cure or ''}"
 
 
 def _tell(name: str, exported: Exported, files: Sequence[str], seconds: float, *, as_json: bool, err: bool) -> None:

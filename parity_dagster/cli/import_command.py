@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from parity_dagster.cli.accounts import AccountFile, ResolvedAccounts, checked_accounts, checked_collections
+from parity_dagster.cli.accounts import (
+    AccountFile,
+    ResolvedAccounts,
+    account_file,
+    checked_accounts,
+    checked_collections,
+)
 from parity_dagster.cli.exits import FAILED, SUCCEEDED
-from parity_dagster.cli.output import plural, write_json
+from parity_dagster.cli.output import plural, queued_sentence, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.cli.selection import Chosen, selecting
 from parity_dagster.errors import PairBusy
@@ -125,13 +131,7 @@ class Tally:
     multiple=True,
     help="Only this collection; may be given several times. Default: all of PARITY_COLLECTIONS.",
 )
-@click.option(
-    "--file",
-    "path",
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
-    help="Read accounts from a file, one per line; - reads standard input.",
-)
+@account_file
 @selecting
 @click.option("--progress", is_flag=True, help="Show bars and records/s while it runs, on stderr.")
 @click.option(
@@ -346,10 +346,8 @@ def _tell_queued(queued: Sequence[Pair], settings: Settings, as_json: bool) -> N
 
 
 def _say_queued(count: int, settings: Settings) -> None:
-    if count:
-        click.echo(
-            f"Queued {plural(count, 'import')} under {settings.queue}; a running `parity dev` or Dagster"
-            " daemon imports them, `parity import-status --pending` shows them."
-        )
-    else:
-        click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
+    click.echo(
+        queued_sentence(count, settings.queue)
+        if count
+        else "Nothing new to queue: all of it is queued, running or complete (--refresh reads again)."
+    )

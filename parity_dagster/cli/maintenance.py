@@ -6,7 +6,7 @@ from contextlib import closing
 
 import click
 
-from parity_dagster.cli.accounts import AccountFile, checked_collections, known_did
+from parity_dagster.cli.accounts import AccountFile, account_file, checked_collections, known_did
 from parity_dagster.cli.output import plural
 from parity_dagster.cli.selection import Chosen, selecting
 
@@ -130,13 +130,7 @@ def prune(keep_days: int, dry_run: bool) -> None:
     multiple=True,
     help="Only this collection; may be given several times. Default: all.",
 )
-@click.option(
-    "--file",
-    "path",
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
-    help="Read accounts from a file, one per line; - reads standard input.",
-)
+@account_file
 @selecting
 def reset(
     accounts: tuple[str, ...],

@@ -60,6 +60,27 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
+def queued_sentence(count: int, queue: str) -> str:
+    """What was queued, and who imports it."""
+    return (
+        f"Queued {plural(count, 'import')} under {queue}; a running `parity dev` or Dagster daemon imports them,"
+        " `parity import-status --pending` shows them."
+    )
+
+
+watching = click.option(
+    "--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal."
+)
+"""The option of commands that read for long."""
+
+
+def is_watched(progress: bool | None, takes_stdout: bool = False) -> bool:
+    """Whether to show how far it is, which must not come between the rows of a command that writes them to stdout."""
+    if progress is None:
+        return sys.stderr.isatty() and not (takes_stdout and sys.stdout.isatty())
+    return progress
+
+
 def local_time(moment: datetime | None) -> str:
     """A time for people, in UTC to the second: `2026-08-20 13:05:59`; empty for None."""
     return "" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -13,7 +12,7 @@ import click
 
 from parity_dagster.cli.accounts import checked_collections, known_did
 from parity_dagster.cli.exits import FAILED, SUCCEEDED, say_when_stopped
-from parity_dagster.cli.output import Column, plural, write_json, write_table
+from parity_dagster.cli.output import Column, is_watched, plural, watching, write_json, write_table
 
 if TYPE_CHECKING:
     from parity_dagster.models import Verification
@@ -69,7 +68,7 @@ class _Totals:
 @click.option("--all", "is_all", is_flag=True, help="All accounts that were imported.")
 @click.option("--collection", "collections", multiple=True, metavar="NSID", help="Only this one; may be repeated.")
 @click.option("--offline", is_flag=True, help="Ask no server: recompute each record's CID from its value.")
-@click.option("--progress/--no-progress", default=None, help="Show how far it is, on stderr. Default: on a terminal.")
+@watching
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per account and collection.")
 def verify(
     accounts: tuple[str, ...],
@@ -135,12 +134,10 @@ def verify(
             else:
                 seed = random.SystemRandom().randrange(1, 2**31)
                 dids = ConsistencyQueries(conn, settings.state_table).random_accounts(sample, seed, nsids)
-    if progress is None:
-        progress = sys.stderr.isatty()
     totals = _Totals()
     with (
         ImportService(settings, report=False) as service,
-        RowsProgress("verified", "record") if progress else nullcontext() as watcher,
+        RowsProgress("verified", "record") if is_watched(progress) else nullcontext() as watcher,
     ):
         results = service.verify(dids, nsids, offline=offline, on_progress=watcher.advance if watcher else None)
         watched = totals.watch(results)

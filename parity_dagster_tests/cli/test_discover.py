@@ -128,6 +128,9 @@ def test_accounts_are_written_to_a_file_that_import_reads(
     assert piped.stdout.split() == dids
     assert json.loads(piped.stderr.splitlines()[-1])["accounts"] == 5
     assert call("import", "--file", str(path), env=env).exit_code == 0
+    full = run("discover", POST, "--output", "/dev/full", env=env)
+    assert full.returncode == 1
+    assert "error: /dev/full could not be written: No space left on device; free some space" in full.stderr
 
 
 def test_what_came_before_a_refusal_is_kept_and_the_exit_code_tells(
