@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 from uuid import uuid4
@@ -129,18 +129,30 @@ class HostLimiter:
 
     Concurrency starts low, grows by one per round of good answers and halves on a bad one. When few requests
     remain in the host's window they are spread over what is left of it; a 429 stops the host until it says.
+
+    Args:
+        clock: seconds, as the event loop counts them.
     """
 
-    def __init__(self, origin: str, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
+    def __init__(
+        self,
+        origin: str,
+        max_concurrency: int,
+        longest_wait: float = LONGEST_WAIT,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.origin = origin
         self.max_concurrency = max_concurrency
         self.longest_wait = longest_wait
+        self._clock = clock
         self._share = WHOLE
         self.concurrency = float(min(INITIAL_CONCURRENCY, max_concurrency))
         self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._not_before = 0.0
         self._interval = 0.0
+        self._longest_interval = 0.0
         self._failures = 0
         self._refusals = 0
         self._refused_since: float | None = None
@@ -179,7 +191,7 @@ class HostLimiter:
             raise
 
     async def _wait_for_rest(self, longest_wait: float) -> None:
-        while (rest := self._not_before - time.monotonic()) > 0:
+        while (rest := self._not_before - self._clock()) > 0:
             if self._failures >= BREAKER_FAILURES:
                 raise HostPaused(
                     f"{self.origin} failed {self._failures} times in a row and rests for {rest:.0f} s; "
@@ -187,7 +199,7 @@ class HostLimiter:
                 )
             if rest > longest_wait:
                 raise RateLimited(f"{self.origin} asks to wait {rest:.0f} s", retry_after=rest)
-            if self._refused_since is not None and time.monotonic() - self._refused_since >= self.longest_wait:
+            if self._refused_since is not None and self._clock() - self._refused_since >= self.longest_wait:
                 # Thousands of accounts of one host must not each wait in vain; after the rest, one tries again.
                 raise RateLimited(
                     f"{self.origin} has refused every request with 429 for {self.longest_wait:.0f} s and asks to wait"
@@ -199,7 +211,7 @@ class HostLimiter:
         if self._failures >= BREAKER_FAILURES:
             self._rest(BREAKER_REST)  # one request tries whether the host is back; the others go on resting
         elif self._interval:
-            self._rest(self._interval)
+            self._rest(min(self._interval, self._longest_interval))
 
     @property
     def share(self) -> Share:
@@ -233,10 +245,10 @@ class HostLimiter:
             self._not_before = 0.0
         self._failures = 0
         if status == 429:
-            if self._not_before <= time.monotonic():
+            if self._not_before <= self._clock():
                 self._refusals += 1  # once for all requests that were under way
             if self._refused_since is None:
-                self._refused_since = time.monotonic()
+                self._refused_since = self._clock()
             self.concurrency = max(1.0, self.concurrency / 2)
             self._rest(max(retry_after(headers), min(2.0 ** (self._refusals - 3), 60.0)))
             return
@@ -253,6 +265,7 @@ class HostLimiter:
             self._interval = 0.0
         elif left > 0:
             self._interval = self._share.parts * reset / left
+            self._longest_interval = reset  # the window is open again by then, whoever else is to be let by
         else:
             self._rest(reset)  # and then at the former pace, until an answer tells another one
 
@@ -275,7 +288,7 @@ class HostLimiter:
     @property
     def is_resting(self) -> bool:
         """Whether the host is not to be asked for a while, whatever the reason."""
-        return self._not_before > time.monotonic()
+        return self._not_before > self._clock()
 
     @property
     def is_paused(self) -> bool:
@@ -283,15 +296,18 @@ class HostLimiter:
         return self._failures >= BREAKER_FAILURES and self.is_resting
 
     def _rest(self, seconds: float) -> None:
-        self._not_before = max(self._not_before, time.monotonic() + seconds)
+        self._not_before = max(self._not_before, self._clock() + seconds)
 
 
 class HostLimiters:
     """The limiters of every host met so far: one, and one more for routes that the host counts by themselves."""
 
-    def __init__(self, max_concurrency: int, longest_wait: float = LONGEST_WAIT) -> None:
+    def __init__(
+        self, max_concurrency: int, longest_wait: float = LONGEST_WAIT, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.max_concurrency = max_concurrency
         self.longest_wait = longest_wait
+        self._clock = clock
         self._limiters: dict[tuple[str, str], HostLimiter] = {}
         self._shares: dict[str, Share] = {}
         self._readers = Counter[str]()
@@ -312,7 +328,7 @@ class HostLimiters:
                 # What a quiet host taught us is cheap to learn again; one that rests would be asked too early.
                 self._limiters = {key: old for key, old in self._limiters.items() if old.is_in_use or old.is_resting}
                 self._tidy_at = max(MOST_QUIET, 2 * len(self._limiters))
-            limiter = HostLimiter(origin, self.max_concurrency, self.longest_wait)
+            limiter = HostLimiter(origin, self.max_concurrency, self.longest_wait, clock=self._clock)
             limiter.share = self._shares.get(origin, WHOLE)
             self._limiters[origin, bucket] = limiter
         return limiter

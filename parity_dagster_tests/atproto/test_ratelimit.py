@@ -224,6 +224,22 @@ def test_the_last_requests_of_a_window_are_spread_over_it() -> None:
     drive(work)
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["shared already", "shared from then on"])
+def test_however_many_share_a_host_nobody_rests_longer_than_until_its_window_opens(is_known: bool) -> None:
+    async def work() -> None:
+        limiter = HostLimiter("https://a", 10, clock=lambda: 1000.0)
+        last = {"ratelimit-remaining": "8" if is_known else "1", "ratelimit-reset": "140"}
+        if is_known:
+            limiter.share = Share(0, 8)
+        limiter.answered(200, last)
+        limiter.share = Share(0, 8)
+        async with limiter.slot():
+            pass
+        assert limiter._not_before == 1140, "eight who take turns would wait eight times as long as the window lasts"
+
+    drive(work)
+
+
 def test_after_failures_the_host_rests_and_then_one_request_tries() -> None:
     async def work() -> None:
         limiter = HostLimiter("https://a", 10)
