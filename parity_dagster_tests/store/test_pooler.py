@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq.abc import PGconn
 
 from parity_dagster.errors import UnsupportedServer
 from parity_dagster.models import Pair
@@ -22,13 +25,28 @@ from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.imports import assert_equal, query
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+REPORTED = [
+    b"server_version",
+    b"server_encoding",
+    b"client_encoding",
+    b"is_superuser",
+    b"session_authorization",
+    b"DateStyle",
+    b"IntervalStyle",
+    b"TimeZone",
+    b"integer_datetimes",
+    b"standard_conforming_strings",
+]
+"""What a server says of itself to who logs in."""
 
 
 class TransactionPooler:
     """What PgBouncer does in transaction mode, for clients of one database: they take turns on `sessions` sessions."""
 
     def __init__(self, url: str, sessions: int) -> None:
-        self._target = conninfo_to_dict(url)
+        # in the clear, so that its packets can be told apart
+        self._target = make_conninfo(url, sslmode="disable", gssencmode="disable")
+        self._logins: list[PGconn] = []
         self._number = sessions
         self._free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
         self._greeting = b""
@@ -42,22 +60,29 @@ class TransactionPooler:
         self.port = server.sockets[0].getsockname()[1]
         return server
 
+    async def stop(self) -> None:
+        """Leave whoever is connected, and end the sessions."""
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        for login in self._logins:
+            login.finish()
+
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        host, port = str(self._target["host"]), self._target.get("port", 5432)
-        reader, writer = await (
-            asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-            if host.startswith("/")
-            else asyncio.open_connection(host, int(str(port)))
+        # libpq logs in, with whatever the server asks for; what follows is ours
+        login = psycopg.pq.PGconn.connect(self._target.encode())
+        assert login.status == psycopg.pq.ConnStatus.OK, login.error_message
+        self._logins.append(login)  # which would end its session with itself
+        self._greeting = b"".join(
+            [
+                _packed((b"R", struct.pack("!i", 0))),
+                *(_packed((b"S", name + b"\0" + (login.parameter_status(name) or b"") + b"\0")) for name in REPORTED),
+                _packed((b"K", struct.pack("!ii", login.backend_pid, 0))),
+                _packed((b"Z", b"I")),
+            ]
         )
-        words = {"user": self._target.get("user"), "database": self._target["dbname"]}
-        body = b"".join(f"{name}\0{value}\0".encode() for name, value in words.items() if value) + b"\0"
-        writer.write(struct.pack("!ii", len(body) + 8, 196608) + body)
-        greeting = b""
-        while (message := await _message(reader))[0] != b"Z":
-            assert message[0] != b"E", message
-            greeting += _packed(message)
-        self._greeting = greeting + _packed(message)
-        return reader, writer
+        return await asyncio.open_connection(sock=socket.socket(fileno=os.dup(login.socket)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -119,8 +144,10 @@ def pooled(settings: Settings, sessions: int) -> Iterator[Settings]:
         url = f"postgresql://{given.get('user', '')}@127.0.0.1:{pooler.port}/{given['dbname']}"
         yield settings.model_copy(update={"database_url": type(settings.database_url)(url)})
     finally:
+        asyncio.run_coroutine_threadsafe(pooler.stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
 
 
 @pytest.mark.parametrize("sessions", [1, 4])
