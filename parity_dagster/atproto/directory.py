@@ -35,12 +35,8 @@ class Mirror:
         self._interval = 1 / rate if rate else 0.0 if is_local else 1 / PLC_RATE
         self._next = 0.0
         self._failures = 0
-        self._rests_until = 0.0
-
-    @property
-    def rests_until(self) -> float:
+        self.rests_until = 0.0
         """Monotonic time until which others are asked first."""
-        return self._rests_until
 
     async def turn(self) -> None:
         """Wait until the pace allows a request."""
@@ -52,13 +48,13 @@ class Mirror:
 
     def answered(self) -> None:
         """Take it in again."""
-        self._failures, self._rests_until = 0, 0.0
+        self._failures, self.rests_until = 0, 0.0
 
     def failed(self) -> None:
         """Leave it out for a while; failures of questions that were under way together count once."""
         now = time.monotonic()
-        if self._rests_until <= now:
-            self._rests_until = now + min(REST * 2.0**self._failures, LONGEST_REST)
+        if self.rests_until <= now:
+            self.rests_until = now + min(REST * 2.0**self._failures, LONGEST_REST)
             self._failures += 1
 
 

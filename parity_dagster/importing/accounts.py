@@ -166,7 +166,7 @@ class Accounts:
 
     async def _resolve(self, did: str, *, doubted: Account | None = None) -> Account:
         identity = await resolve_again(self._resolver, doubted) if doubted else await self._resolver.resolve_did(did)
-        self._unsaved[did] = CachedIdentity(identity.did, identity.handle, identity.pds, identity.key)
+        self._unsaved[did] = remembered(identity)
         await self._save_identities()
         old = self._accounts.get(did)
         account = old
@@ -210,6 +210,11 @@ class FreshAccounts:
 
 def _fresh(identity: Identity) -> Account:
     return Account(identity.did, identity.pds, is_resolved_now=True, document=identity.document, key=identity.key)
+
+
+def remembered(identity: Identity) -> CachedIdentity:
+    """What is kept of a document."""
+    return CachedIdentity(identity.did, identity.handle, identity.pds, identity.key)
 
 
 async def resolve_again(resolver: IdentityResolver, account: Account) -> Identity:

@@ -144,14 +144,15 @@ def audit(
             return AuditReport(loop.call(lambda auditor: auditor.audit(states)))
 
 
-def _error(exc: Exception) -> str:
-    """What is written of one account's failure, whatever it is: the others are audited all the same.
+def _fail(found: PairAudit, exc: Exception) -> None:
+    """Write down one account's failure, whatever it is: the others are audited all the same.
 
     Raises what the database raised, which would fail for the others too.
     """
     if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError | DatabaseError):
         raise exc
-    return str(exc if isinstance(exc, ParityError | XrpcError) else unexpected(exc))
+    found.error = str(exc if isinstance(exc, ParityError | XrpcError) else unexpected(exc))
+    found.is_gone = isinstance(exc, ParityError) and exc.is_gone
 
 
 class _Auditor:
@@ -195,9 +196,9 @@ class _Auditor:
             for found in audits:
                 found.is_whole, found.error = False, f"{did} could not be found within {self._seconds:g} s"
             return audits
-        except Exception as exc:  # noqa: BLE001 - see _error
+        except Exception as exc:  # noqa: BLE001 - see _fail
             for found in audits:
-                found.error, found.is_gone = _error(exc), isinstance(exc, ParityError) and exc.is_gone
+                _fail(found, exc)
             return audits
         for found, state in zip(audits, states, strict=True):
             found.pds = pds
@@ -206,8 +207,8 @@ class _Auditor:
                     await self._pair(found, state, rev, network.repos)
             except TimeoutError:
                 found.is_whole, found.error = False, f"{pds} did not show the whole list within {self._seconds:g} s"
-            except Exception as exc:  # noqa: BLE001 - see _error
-                found.error, found.is_gone = _error(exc), isinstance(exc, ParityError) and exc.is_gone
+            except Exception as exc:  # noqa: BLE001 - see _fail
+                _fail(found, exc)
         return audits
 
     async def _prove(self, audits: list[PairAudit], archive: Archive) -> list[PairAudit]:

@@ -114,16 +114,17 @@ async def sync_directory(
             if not is_done:  # the next page comes while this one is stored
                 asking = asyncio.ensure_future(export.read(reader.after, reader.here))
             if page.times and reader.here is not None:
+                read_to = max(reader.here, found.read_to or reader.here)
                 counts = await database.run(
                     partial(
                         save_log,
                         identities=_newest(page),
                         read_from=found.read_to,
-                        read_to=max(reader.here, found.read_to or reader.here),
+                        read_to=read_to,
                         everything=everything,
                     )
                 )
-                found.read_to = max(reader.here, found.read_to or reader.here)
+                found.read_to = read_to
                 found.stored += counts.stored
                 found.removed += counts.removed
             found.operations += new

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from parity_dagster.atproto.account_lists import AccountList, AccountPage
 from parity_dagster.errors import CursorLoop, ParityError, TransientError
+from parity_dagster.importing.accounts import remembered
 from parity_dagster.importing.retry_policy import unexpected
 from parity_dagster.models import Refreshing
 from parity_dagster.settings import Settings
@@ -232,7 +233,7 @@ class Refresher:
                 except ParityError as exc:
                     logger.info("%s is not confirmed: %s", did, exc)
                 else:
-                    found.append(CachedIdentity(identity.did, identity.handle, identity.pds, identity.key))
+                    found.append(remembered(identity))
 
         tasks = [asyncio.create_task(look_up(did)) for did in dids]
         try:

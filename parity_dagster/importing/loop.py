@@ -373,11 +373,11 @@ class Connections:
 
     async def resolve_handle(self, handle: str) -> str:
         """The DID behind a handle, which is noted to be that account's."""
-        from parity_dagster.store.identities import CachedIdentity, save_identities
+        from parity_dagster.importing.accounts import remembered
+        from parity_dagster.store.identities import save_identities
 
         found = await self.network.identities.resolve_handle(handle)
-        identity = CachedIdentity(found.did, found.handle, found.pds, found.key)
-        await self._database.run(lambda conn: save_identities(conn, [identity], verified=True))
+        await self._database.run(lambda conn: save_identities(conn, [remembered(found)], verified=True))
         return found.did
 
     async def sync_directory(
