@@ -89,6 +89,11 @@ class EventQueue:
             self._items.append(None)
             self._filled.notify()
 
+    def wait(self, seconds: float | None) -> bool:
+        """Whether there is something to get within that time."""
+        with self._filled:
+            return self._filled.wait_for(lambda: bool(self._items), seconds)
+
     def get(self) -> ImportEvent | None:
         """Wait for the next event; None when the queue was closed and is empty."""
         with self._filled:
@@ -130,6 +135,11 @@ class Delivery:
     def is_cleared(self) -> bool:
         """Whether everything that was delivered is out of the outbox."""
         return not self._delivered
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after which the outbox is to be cleared although nothing else ends; None if it is."""
+        return max(self._clear_at - time.monotonic(), 0.0) if self._delivered else None
 
     def deliver(self, event: ImportEvent) -> None:
         """Call the listeners."""

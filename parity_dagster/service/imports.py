@@ -161,7 +161,13 @@ class Imports(ServiceBase):
         )
         must_clear = True
         try:
-            while (event := events.get()) is not None:
+            while True:
+                if not events.wait(delivery.patience):
+                    # what has ended shows although the one pair that is left is slow
+                    delivery.clear_outbox()
+                    continue
+                if (event := events.get()) is None:
+                    break
                 if isinstance(event, ImportCompleted | ImportFailed):
                     results[Pair(event.did, event.collection)] = event.result
                 delivery.deliver(event)

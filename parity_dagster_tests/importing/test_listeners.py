@@ -320,6 +320,26 @@ def test_what_a_listener_could_not_deliver_stays_noted(settings: Settings, netwo
 
 
 @pytest.mark.long
+def test_what_has_ended_is_delivered_while_the_last_pair_takes_its_time(settings: Settings, network: Running) -> None:
+    gone, slow = network.network.add_account({POST: 1}, status="deactivated"), network.network.add_account({POST: 1})
+    network.network.behave(did=slow, latency=20.0)
+
+    told: list[type[ImportEvent]] = []
+
+    class Collects:
+        def __call__(self, event: ImportEvent) -> None:
+            told.append(type(event))
+
+        def flush(self) -> None:
+            if ImportFailed in told:
+                raise KeyboardInterrupt
+
+    with ImportService(settings, [Collects()]) as service, pytest.raises(KeyboardInterrupt):
+        service.import_pairs([(gone, POST), (slow, POST)])
+    assert told[-1] is ImportFailed, "nothing has happened since"
+
+
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_listener_named_in_settings_is_called_in_a_run_that_the_daemon_launched(
     settings: Settings, network: Running, tmp_path: Path
