@@ -88,7 +88,6 @@ class StepRecorder(RunListener):
         beyond: accounts that are no partitions, of which nothing is written.
 
     Attributes:
-        gone: rows of the pairs whose accounts are gone.
         written: what was written, for the step to yield so that callers in the same process see it too.
         seconds: wall-clock time from start to end of each pair that was walked.
         unread: pairs that were complete without reading anything.
@@ -101,7 +100,7 @@ class StepRecorder(RunListener):
         self._completed: list[dg.AssetMaterialization] = []
         self._failed: list[dg.AssetObservation] = []
         self.written: list[dg.DagsterEvent] = []
-        self.gone: list[ImportState] = []
+        self._gone: list[ImportState] = []
         self.seconds: dict[Pair, float] = {}
         self.unread: set[Pair] = set()
 
@@ -118,7 +117,7 @@ class StepRecorder(RunListener):
         elif isinstance(event, ImportFailed) and event.state is not None and is_shown:
             self._failed.append(observation(event.state))
             if event.state.is_gone:
-                self.gone.append(event.state)
+                self._gone.append(event.state)
         if isinstance(event, ImportCompleted | ImportFailed) and event.seconds is not None:
             self.seconds[pair] = event.seconds
         if len(self._completed) + len(self._failed) >= BATCH_SIZE:
@@ -129,6 +128,10 @@ class StepRecorder(RunListener):
 
         What could not be written is kept for the next call: an event may be written twice, but never not at all.
         """
+        if self._gone:
+            # as soon as it is known, and before it is told: a run that is killed has failed with all that it planned
+            withdraw_gone(self._step.instance, self._gone, self._step.run_id)
+            self._gone.clear()
         while self._completed:
             self.written += [
                 dg.DagsterEvent.asset_materialization(self._step, event, mark)
@@ -209,8 +212,6 @@ def import_in_step(
         recorder.flush()
         if beyond:
             _show_named_since(context.instance, service, beyond)
-    # before the run ends, so that they are never seen as failed
-    withdraw_gone(context.instance, recorder.gone, context.run_id)
     yield from recorder.written
     unshown = sum(result.did in beyond for result in results)
     report = RunReport([*results, *refused], time.monotonic() - began, recorder.seconds, recorder.unread, unshown)

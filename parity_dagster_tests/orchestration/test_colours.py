@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -106,6 +109,31 @@ def test_a_failed_pair_is_red_and_one_that_is_gone_is_not_whoever_launched_them(
         result = run(settings, instance, tags=rectangle(good, gone))
     assert not result.success
     assert cells(instance, settings) == Cells({good}, {bad}, set())
+
+
+@pytest.mark.long
+def test_what_a_run_had_found_gone_when_it_was_killed_is_not_red(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, good: Pair, gone: Pair
+) -> None:
+    network.network.behave(did=good.did, latency=600.0)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with parity_instance() as own:
+                run(settings, own, "import_records", config={"dids": [good.did, gone.did], "collections": [POST]})
+        finally:
+            os._exit(1)
+    try:
+        until = time.monotonic() + 60
+        while not instance.fetch_observations(RECORDS_KEY, limit=1).records:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    (killed,) = instance.get_runs()
+    instance.report_run_failed(killed)
+    assert cells(instance, settings) == Cells(set(), {good}, set())
 
 
 def test_pairs_of_the_queue_are_materializing_while_they_are_worked_on(
