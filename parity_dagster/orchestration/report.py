@@ -32,6 +32,7 @@ from parity_dagster.store.outbox import (
     take_named_accounts,
 )
 from parity_dagster.store.sessions import SyncSession
+from parity_dagster.store.state_tables import regclass
 
 DAGSTER = Recipients(listeners=False, dagster=True)
 PATIENCE = 5.0
@@ -102,7 +103,7 @@ def report_pending(
 # I15
 def _report_batch(conn: Connection, instance: dg.DagsterInstance, settings: Settings, wait: bool) -> _Batch | None:
     """Report a batch in the transaction that drops it; None if somebody else does."""
-    if not lock_reporting(conn, settings.state_table, wait=wait):
+    if not lock_reporting(conn, regclass(settings.state_table), wait=wait):
         return None
     if named := take_named_accounts(conn, settings.state_table, BATCH_SIZE):
         register_dids(instance, named)

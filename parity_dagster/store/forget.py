@@ -11,6 +11,7 @@ from psycopg import sql
 
 from parity_dagster.errors import DatabaseError, PairBusy
 from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS
+from parity_dagster.store.outbox import is_run_to_tell, lock_reporting
 from parity_dagster.store.states import LIVE_IMPORTERS
 
 OF_PAIRS = ("atproto_records", "parity_failed_records", "parity_tombstones", "parity_announcements")
@@ -67,14 +68,17 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
     """
     with connection.transaction():
         tables = _state_tables(connection)
+        for table in tables:
+            # first of all locks, as whoever reports does: he would show again what he has read already
+            lock_reporting(connection, _marked(table), wait=True)
         ids: list[tuple[sql.Composed, list[int]]] = []
         for table in tables:
             # in the order in which all lock rows; whoever claims one of them waits, and begins anew
             rows = connection.execute(
                 sql.SQL(
-                    "SELECT id, coalesce(importer_id IN ({live}), false), collection FROM {table} WHERE did = %s"
-                    " ORDER BY id FOR UPDATE"
-                ).format(live=LIVE_IMPORTERS, table=table),
+                    "SELECT id, coalesce(importer_id IN ({live}), false) OR {is_to_tell}, collection FROM {table} s"
+                    " WHERE did = %s ORDER BY id FOR UPDATE"
+                ).format(live=LIVE_IMPORTERS, is_to_tell=is_run_to_tell(_marked(table)), table=table),
                 (did,),
             ).fetchall()
             if busy := [collection for _, is_busy, collection in rows if is_busy]:
@@ -97,7 +101,7 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
         for table, state_ids in ids:
             connection.execute(
                 sql.SQL("DELETE FROM parity_walk_pages WHERE state_table = {} AND state_id = ANY(%s)").format(
-                    sql.SQL("{}::regclass").format(sql.Literal(table.as_string()))
+                    _marked(table)
                 ),
                 (state_ids,),
             )
@@ -125,6 +129,11 @@ def _state_tables(connection: psycopg.Connection) -> list[sql.Composed]:
                 " forget the account that may"
             )
     return [sql.SQL("{}").format(sql.Identifier(schema, name)) for schema, name, _ in rows]
+
+
+def _marked(table: sql.Composed) -> sql.Composed:
+    """A state table as the value that marks its rows elsewhere."""
+    return sql.SQL("{}::regclass").format(sql.Literal(table.as_string()))
 
 
 # I7

@@ -149,9 +149,12 @@ def find_runs_at_work(conn: Connection, run_ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def lock_reporting(conn: Connection, table: str, *, wait: bool) -> bool:
-    """Be the only one who reports the pairs of a state table until the transaction ends; False if another one is."""
-    key = sql.SQL("{}, {}::oid::bigint::bit(32)::int").format(sql.Literal(REPORT_LOCK), regclass(table))
+def lock_reporting(conn: Connection, table: sql.Composed, *, wait: bool) -> bool:
+    """Be the only one who reports the pairs of a state table (a regclass) until the transaction ends.
+
+    False if another one is.
+    """
+    key = sql.SQL("{}, {}::oid::bigint::bit(32)::int").format(sql.Literal(REPORT_LOCK), table)
     if wait:
         conn.execute(sql.SQL("SELECT pg_advisory_xact_lock({})").format(key))
         return True
@@ -164,6 +167,15 @@ _UNREPORTED = sql.SQL(
     " JOIN {table} s USING (did, collection) WHERE s.status IN ('completed', 'failed') AND (s.run_id IS NULL"
     " OR (hashtext(s.run_id)::bigint & 4294967295) NOT IN ({runs}))"
 )
+
+
+def is_run_to_tell(table: sql.Composed) -> sql.Composed:
+    """A condition on rows `s` of a state table (a regclass): a run that is at work has yet to tell how they ended."""
+    return sql.SQL(
+        "(coalesce((hashtext(s.run_id)::bigint & 4294967295) IN ({runs}), false) AND EXISTS (SELECT FROM"
+        " parity_announcements a WHERE a.state_table = {table} AND a.did = s.did AND a.collection = s.collection"
+        " AND a.report))"
+    ).format(table=table, runs=_LIVE_RUNS)
 
 
 def find_unreported(conn: Connection, table: str, limit: int) -> list[ImportState]:

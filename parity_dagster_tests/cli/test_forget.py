@@ -19,6 +19,8 @@ from psycopg import sql
 from parity_dagster.dagster_instance.keys import RECORDS_KEY
 from parity_dagster.dagster_instance.storage import parity_instance
 from parity_dagster.errors import PairBusy
+from parity_dagster.events import ImportCompleted, ImportEvent
+from parity_dagster.importing.listeners import RunListener
 from parity_dagster.models import Pair
 from parity_dagster.orchestration.partitions import DIDS
 from parity_dagster.orchestration.report import report_pending
@@ -28,6 +30,8 @@ from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.forget import Forgotten, forget_account
 from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS as EVENTS_LOCK
+from parity_dagster.store.outbox import REPORT_LOCK, lock_reporting
+from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import LOCK_CLASS
 from parity_dagster_tests.command_line import call, start
 from parity_dagster_tests.dagster_runs import run
@@ -136,13 +140,7 @@ def test_what_another_import_brings_while_an_account_is_being_forgotten_stays_wh
             bucket = crc32(f"{did}/{POST}".encode()) % LOCK_BUCKETS
             connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (EVENTS_LOCK, bucket))
             forgetting = threads.submit(forget, settings, did)  # has looked what there is, and waits for an event
-            until = time.monotonic() + 60
-            while not query(
-                settings,
-                f"SELECT pid FROM pg_locks WHERE NOT granted AND classid = {EVENTS_LOCK} AND {OF_THIS_DATABASE}",
-            ):
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            wait_for_lock(settings, EVENTS_LOCK)
             assert service.import_user_collection(did, LIKE).records_synced == 3
         with pytest.raises(PairBusy, match="began at this moment"):
             forgetting.result(60)
@@ -150,6 +148,51 @@ def test_what_another_import_brings_while_an_account_is_being_forgotten_stays_wh
     for nsid in (POST, LIKE):
         assert_equal(settings, network.network, did, nsid)
     assert forget(settings, did).records == 6
+
+
+def test_what_a_run_has_yet_to_tell_is_not_forgotten_before(
+    settings: Settings, connection: psycopg.Connection, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    told: list[ImportEvent] = []
+
+    class Writes(RunListener):
+        def __call__(self, event: ImportEvent) -> None:
+            if isinstance(event, ImportCompleted):  # committed, and not written down yet
+                told.append(event)
+                with pytest.raises(PairBusy, match="at this moment"):
+                    forget(settings, did)
+
+    with ImportService(settings, run_id="at-work") as service:
+        assert service.import_pairs([Pair(did, POST)], on_event=Writes())[0].records_synced == 3
+        assert told
+        assert forget(settings, did).records == 3, "the run is still at work, but it has told"
+    assert tables_with(connection, did) == []
+
+
+def test_forgetting_waits_for_who_reports(
+    settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    with ImportService(settings) as service, ThreadPoolExecutor() as threads:
+        service.import_user_collection(did, POST)
+        with connection.transaction():
+            assert lock_reporting(connection, regclass(settings.state_table), wait=True)  # and has read what there is
+            forgetting = threads.submit(forget, settings, did)
+            wait_for_lock(settings, REPORT_LOCK)
+            assert not forgetting.done()
+        assert forgetting.result(60).records == 3
+    report_pending(instance, settings)
+    assert tables_with(connection, did) == []
+
+
+def wait_for_lock(settings: Settings, of_class: int) -> None:
+    """Wait until somebody waits for an advisory lock."""
+    until = time.monotonic() + 60
+    waiting = f"SELECT pid FROM pg_locks WHERE NOT granted AND classid = {of_class} AND {OF_THIS_DATABASE}"
+    while not query(settings, waiting):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def forget(settings: Settings, did: str) -> Forgotten:

@@ -31,6 +31,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate
 from parity_dagster.store.outbox import RUN_LOCK, count_unreported, have_all_reported, lock_reporting
+from parity_dagster.store.state_tables import regclass
 from parity_dagster_tests.dagster_runs import one, remembered, row, run
 from parity_dagster_tests.imports import query
 from parity_dagster_tests.quick import quick
@@ -352,7 +353,7 @@ def test_several_who_report_at_once_share_the_work(instance: dg.DagsterInstance,
 def test_a_tick_leaves_the_work_to_whoever_is_at_it(instance: dg.DagsterInstance, settings: Settings) -> None:
     insert(settings, 3)
     with connect(settings) as busy:
-        assert lock_reporting(busy, settings.state_table, wait=True)
+        assert lock_reporting(busy, regclass(settings.state_table), wait=True)
         assert report_pending(instance, settings, wait=False) == Report(is_whole=False)
     assert report_pending(instance, settings, wait=False) == Report(written=3)
 
