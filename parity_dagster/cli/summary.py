@@ -59,6 +59,7 @@ def _object(found: Summary) -> dict[str, Any]:
     return {
         **found._asdict(),
         "at": found.at.isoformat(),
+        "last_retry_at": None if found.last_retry_at is None else found.last_retry_at.isoformat(),
         "errors": [error._asdict() for error in found.errors],
         "hosts": [host._asdict() for host in found.hosts],
         "left": found.left,

@@ -67,6 +67,8 @@ class Summary(NamedTuple):
     """Pairs that somebody imports at this moment."""
     to_retry: int
     """Failed pairs that will be tried again by themselves."""
+    last_retry_at: datetime | None
+    """When the last of them is due."""
     recent_seconds: float
     """Time that the following numbers are about."""
     recent_pairs: int
@@ -85,9 +87,16 @@ class Summary(NamedTuple):
         return self.recent_records / self.recent_seconds
 
     @property
+    def seconds_until_last_retry(self) -> float:
+        """Until nothing waits for its pause any more."""
+        return max(0.0, (self.last_retry_at - self.at).total_seconds()) if self.last_retry_at else 0.0
+
+    @property
     def seconds_left(self) -> float | None:
-        """When everything that is left will be done at this pace; None if nothing moves."""
-        return self.left * self.recent_seconds / self.recent_pairs if self.recent_pairs else None
+        """When everything that is left will be done at this pace, and no pause is left; None if nothing moves."""
+        if self.recent_pairs:
+            return max(self.left * self.recent_seconds / self.recent_pairs, self.seconds_until_last_retry)
+        return self.seconds_until_last_retry if 0 < self.left == self.to_retry else None
 
     @property
     def slowest_hosts(self) -> list[HostSum]:
@@ -119,12 +128,12 @@ def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections
         sql.SQL(
             f"SELECT now(), (SELECT count(*) FROM {{table}} WHERE batch IS NOT NULL AND {IS_HELD}),"
             " (SELECT count(*) FROM {table} WHERE status = 'in_progress' AND importer_id IN ({live})),"
-            " (SELECT count(*) FROM {table} WHERE status = 'failed' AND batch IS NULL"
-            "  AND next_attempt_at IS NOT NULL)"
+            " r.pairs, r.last FROM (SELECT count(*) AS pairs, max(next_attempt_at) AS last FROM {table}"
+            "  WHERE status = 'failed' AND batch IS NULL AND next_attempt_at IS NOT NULL) r"
         ).format(table=name, live=LIVE_IMPORTERS)
     ).fetchone()
     assert row is not None
-    at, held, running, to_retry = row
+    at, held, running, to_retry, last_retry_at = row
     recent = connection.execute(
         sql.SQL(
             "SELECT s.pds, count(*), sum(s.records_synced)::bigint, min(s.completed_at), sum(s.pages)::bigint,"
@@ -170,6 +179,7 @@ def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections
         held=held,
         running=running,
         to_retry=to_retry,
+        last_retry_at=last_retry_at,
         recent_seconds=min(RECENT_SECONDS, max(_LEAST_SECONDS, (at - first).total_seconds())),
         recent_pairs=sum(count for _, count, *_ in recent),
         recent_records=sum(records for _, _, records, *_ in recent),
@@ -187,8 +197,12 @@ def sentences(found: Summary) -> list[str]:
     if not found.left:
         return [*said, "Nothing is left to be imported."]
     left = f"{found.left:,} {'import' if found.left == 1 else 'imports'} left, {found.running:,} of them under way"
+    if found.seconds_until_last_retry:
+        left += f", {found.to_retry:,} to be tried again later"
     if found.seconds_left is None:
         return [*said, f"{left}; none was completed within the last {age_text(RECENT_SECONDS)}."]
+    if found.seconds_left == found.seconds_until_last_retry:
+        return [*said, f"{left}: done in about {age_text(found.seconds_left)}, when the last of them is due."]
     return [
         *said,
         f"{left}: done in about {age_text(found.seconds_left)}, at the pace of the last"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 
 import psycopg
 import pytest
@@ -73,6 +74,25 @@ def test_everything_is_counted_by_status_error_and_host_with_pace_and_time_left(
     assert "39 imports left, 2 of them under way: done in about 1 minutes" in said
 
 
+def test_what_waits_for_its_pause_is_not_said_to_be_done_before(
+    connection: psycopg.Connection, settings: Settings
+) -> None:
+    add(connection, "completed", 100, "https://a.test")
+    for minutes in (10, 59):
+        again = f"now() + interval '{minutes} minutes'"
+        add(connection, "failed", 1, "https://a.test", error_code="'unreachable'", next_attempt_at=again)
+    found = read_summary(connection, settings.state_table, settings.collections)
+    assert found.seconds_left == found.seconds_until_last_retry == pytest.approx(59 * 60)
+    waits = "2 imports left, 0 of them under way, 2 to be tried again later: done in about 59 minutes"
+    assert sentences(found) == [f"{waits}, when the last of them is due."]
+    connection.execute("UPDATE parity_import_states SET completed_at = completed_at - interval '1 hour'")
+    found = read_summary(connection, settings.state_table, settings.collections)
+    assert sentences(found) == [f"{waits}, when the last of them is due."], "nothing else is left to have a pace"
+    add(connection, "pending", 1, "https://a.test")
+    found = read_summary(connection, settings.state_table, settings.collections)
+    assert found.seconds_left is None
+
+
 def test_it_never_reads_the_table_as_a_whole(connection: psycopg.Connection, settings: Settings) -> None:
     add(connection, "completed", 20_000, "https://a.test", completed_at="now() - interval '1 day'")
     add(connection, "failed", 100, "https://a.test", error_code="'deactivated'")
@@ -96,6 +116,7 @@ def test_the_command_prints_it_for_people_and_for_programs(filled: psycopg.Conne
     assert "(not looked up yet)" in said
     found = json.loads(call("import-status", "--summary", "--json", env=env).stdout)
     assert (found["left"], found["held"], len(found["hosts"])) == (39, 5, 3)
+    assert datetime.fromisoformat(found["last_retry_at"]) <= datetime.fromisoformat(found["at"])
     assert call("import-status", "--summary", "--failed", env=env).exit_code == 2
 
 
