@@ -19,12 +19,13 @@ _LABEL_WIDTH = 210
 _RIGHT = 90
 _STYLE = """<style>
 .card{fill:#ffffff;stroke:#d5d9e0}.ink{fill:#1f2430}.soft{fill:#5a6270}.grid{stroke:#d5d9e0}
-.s0{fill:#2f7de1}.s1{fill:#d64545}.s2{fill:#c98a00}.s3{fill:#8a93a3}.line{stroke:#2f7de1;fill:none;stroke-width:2}
-.area{fill:#2f7de1;opacity:.18}text{font:13px system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif}
+.s0{fill:#2f7de1}.s1{fill:#d64545}.s2{fill:#c98a00}.s3{fill:#8a93a3}.s4{fill:#ccd1da}
+.line{stroke:#2f7de1;fill:none;stroke-width:2}.area{fill:#2f7de1;opacity:.18}
+text{font:13px system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif}
 .title{font-weight:600;font-size:14px}
 @media (prefers-color-scheme:dark){.card{fill:#161b24;stroke:#3a4352}.ink{fill:#eef1f6}.soft{fill:#aab3c2}
-.grid{stroke:#3a4352}.s0{fill:#6aa9ff}.s1{fill:#ff7b7b}.s2{fill:#ffc34d}.s3{fill:#7d8798}.line{stroke:#6aa9ff}
-.area{fill:#6aa9ff}}
+.grid{stroke:#3a4352}.s0{fill:#6aa9ff}.s1{fill:#ff7b7b}.s2{fill:#ffc34d}.s3{fill:#7d8798}.s4{fill:#414a59}
+.line{stroke:#6aa9ff}.area{fill:#6aa9ff}}
 </style>"""
 
 

@@ -20,7 +20,7 @@ from parity_dagster.store.overview import look_at_work, read_holdings
 from parity_dagster.store.summary import read_summary
 
 OVERVIEW_KEY = dg.AssetKey("import_overview")
-OVERVIEW_VERSION = "4"
+OVERVIEW_VERSION = "5"
 """Counted up when the overview shows something else than before, so that Dagster calls older ones outdated."""
 REFRESH_OVERVIEW = "refresh_overview"
 """The job that makes it, and executes the checks that only ask Postgres."""
@@ -29,7 +29,7 @@ SECONDS_BETWEEN_OVERVIEWS = 300
 SECONDS_AFTER_OVERVIEW = 60
 """When nothing is imported any more; accounts that come one by one do not make it each time."""
 SHARE_OF_TIME = 10
-"""It is made at most this part of the time, however much there is to be counted."""
+"""It is made at most this part of the time, however much there is to be counted, but at the end of a long import."""
 _IN_BETWEEN = "in-between"
 """In the sensor's cursor: the overview was made while something was imported, so one more has to follow."""
 
@@ -101,7 +101,9 @@ def look_for_changes(instance: dg.DagsterInstance, settings: Settings, cursor: s
         began, ended = last[0].start_time, last[0].end_time
         took = ended - began if began and ended else 0.0
         is_busy = work.is_going_on or work.is_waiting
-        pause = max(SECONDS_BETWEEN_OVERVIEWS if is_busy else SECONDS_AFTER_OVERVIEW, took * SHARE_OF_TIME)
+        # a long import has one end, so the overview of it may follow sooner
+        times = 1 if taken == _IN_BETWEEN and not is_busy else SHARE_OF_TIME
+        pause = max(SECONDS_BETWEEN_OVERVIEWS if is_busy else SECONDS_AFTER_OVERVIEW, took * times)
         if time.time() - last[0].create_timestamp.timestamp() < pause:
             return Look("Imports are going on; the overview follows." if is_busy else "The overview follows.")
     return Look("", f"{work.mark} {_IN_BETWEEN if work.is_going_on else ''}".strip())

@@ -119,10 +119,10 @@ def _missing(holdings: Holdings, collections: Sequence[str]) -> list[MissingColl
 
 
 def _status_bars(holdings: Holdings) -> tuple[list[tuple[str, list[float]]], list[str]]:
-    order = ["completed", "failed", "in_progress", "pending"]
-    bars = [
-        (counts.collection, [float(getattr(counts, status)) for status in order]) for counts in holdings.collections
-    ]
+    order = ["completed", "failed", "in_progress", "pending", "gone"]
+    # what is gone has not failed
+    shown = [counts._replace(failed=counts.failed - counts.gone) for counts in holdings.collections]
+    bars = [(counts.collection, [float(getattr(counts, kind)) for kind in order]) for counts in shown]
     return sorted(bars), order
 
 

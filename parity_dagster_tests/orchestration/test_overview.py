@@ -124,6 +124,11 @@ def test_the_overview_answers_what_is_held_how_complete_it_is_and_what_failed(
     assert len(drawn) == 3
     for image in drawn:
         ElementTree.fromstring(image)
+    legend = re.findall(r'class="soft"[^>]*>([a-z_]+)<', drawn[0])
+    coloured = {
+        legend[int(series)] for series in re.findall(r'class="s(\d)"[^>]*width="[1-9][^>]*height="18"', drawn[0])
+    }
+    assert coloured == {"completed", "gone"}, "an account that is gone is not drawn as failed"
     views = {name: metadata_of(result, name)["dagster/row_count"].value for name in ("posts", "likes", "profiles")}
     assert views == {"posts": 130, "likes": 20, "profiles": 1}
     assert {found.check_name for found in result.get_asset_check_evaluations()} == {
@@ -372,7 +377,16 @@ def test_an_overview_that_takes_long_is_made_more_rarely(settings: Settings, ins
         made_ago(settings, instance, 14, took=90)
         assert look_for_changes(instance, settings, None).reason
         made_ago(settings, instance, 16, took=90)
-        assert not look_for_changes(instance, settings, None).reason
+        long = look_for_changes(instance, settings, None)
+        assert not long.reason
+        made_ago(settings, instance, 1, took=90)
+    assert look_for_changes(instance, settings, long.cursor).reason == "The overview follows."
+    made_ago(settings, instance, 2, took=90)
+    last = look_for_changes(instance, settings, long.cursor)
+    assert not last.reason, "a long import has ended: its last overview comes soon"
+    with ImportService(settings, report=False) as service:
+        service.enqueue([Pair("did:plc:" + "b" * 24, POST)])
+    assert look_for_changes(instance, settings, last.cursor).reason
     unfinished = instance.create_run_for_job(build_defs(settings).resolve_job_def("refresh_overview"))
     assert look_for_changes(instance, settings, "").reason == "The overview is being made."
     instance.report_run_canceled(unfinished)
