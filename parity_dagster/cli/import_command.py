@@ -84,16 +84,19 @@ class Request:
             if (not dids or state.did in dids) and (not self.collections or state.collection in self.collections)
         ]
 
-    def chosen_pairs(self, service: ImportService) -> list[Pair]:
-        """The pairs that are known and that the options choose."""
+    def chosen_pairs(self, service: ImportService, dids: Iterable[str]) -> list[Pair]:
+        """The pairs that are known and that the options choose, of these accounts if any were named."""
         from parity_dagster.store.database import connect
         from parity_dagster.store.selection import find_pairs
 
-        named = bool(self.accounts or self.file)
-        dids = list(self.dids(service)) if named else None
+        among = list(dids)
         collections = self.collections or service.settings.collections
         with connect(service.settings) as connection:
-            return find_pairs(connection, service.settings.state_table, self.chosen.selection(dids, collections))
+            return find_pairs(
+                connection,
+                service.settings.state_table,
+                self.chosen.selection(among if self.accounts or self.file else None, collections),
+            )
 
     def known_pairs(self, service: ImportService) -> Iterator[Pair]:
         """What known accounts have no row for; all of their pairs if they are to be read again."""
@@ -258,11 +261,9 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
             pairs = request.resumable(service)
         elif request.known:
             pairs = request.known_pairs(service)
-        elif request.chosen:
-            pairs = request.chosen_pairs(service)
         else:
             dids = request.dids(service)
-            pairs = request.pairs(dids, service)
+            pairs = request.chosen_pairs(service, dids) if request.chosen else request.pairs(dids, service)
         with ProgressDisplay(request.expected(pairs, settings)) if progress else nullcontext() as display:
             tally = Tally(display)
             named = set(request.named)  # whatever interrupts the import; handles are looked up in its course
@@ -304,7 +305,10 @@ def _queue(request: Request, settings: Settings, as_json: bool) -> int:
                 queued += service.enqueue(request.resumable(service))
                 service.show_in_dagster(request.named)
             elif request.chosen:
-                queued += service.enqueue(request.chosen_pairs(service), refresh=request.refresh, reread=request.reread)
+                dids = request.dids(service)
+                lost = dids.lost
+                pairs: Iterable[Pair] = request.chosen_pairs(service, dids)
+                queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
                 service.show_in_dagster(request.named)
             elif request.known and not as_json:
                 count = service.enqueue_known(

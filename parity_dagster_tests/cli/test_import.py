@@ -222,6 +222,9 @@ def test_what_failed_can_be_chosen_by_error_and_host_and_nothing_else_is_read(en
     assert asked("--pds", host) == set(), "it is complete"
     assert fine in asked("--pds", host.removeprefix("http://"), "--refresh")
     assert call("import", "--failed", "--resume", env=env).exit_code == 2
+    for arguments in (["--failed"], ["--failed", "--queue"]):
+        lost = call("import", "nobody.sample.test", *arguments, env=env)
+        assert (lost.exit_code, "nobody.sample.test" in lost.output) == (1, True), lost.output
 
 
 def test_queue_returns_at_once_and_leaves_pending_rows(env, network, settings, tmp_path):
