@@ -99,9 +99,20 @@ class ParityGroup(click.Group):
             _say(str(exc))
             ctx.exit(FAILED)
         except Exception as exc:  # noqa: BLE001 - the last resort: whatever it is, a user gets one line
-            _say(f"{type(exc).__name__}: {exc} (unexpected; PARITY_DEBUG=1 shows where)")
+            _say(_last_words(exc))
             ctx.exit(FAILED)
         ctx.exit(code if isinstance(code, int) else SUCCEEDED)
+
+
+def _last_words(exc: Exception) -> str:
+    import psycopg
+
+    from parity_dagster.store.postgres_errors import PASSING, cure_for, first_line
+
+    if isinstance(exc, (*PASSING, psycopg.errors.InsufficientPrivilege)):
+        cure = cure_for(exc, grants="a role may do it that has the grants of docs/postgresql.md")
+        return f"PostgreSQL failed: {first_line(exc)}; {cure}"
+    return f"{type(exc).__name__}: {exc} (unexpected; PARITY_DEBUG=1 shows where)"
 
 
 def say_when_stopped(what_now: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from parity_dagster.cli.accounts import known_did
-from parity_dagster.cli.exits import FAILED, SUCCEEDED
+from parity_dagster.cli.exits import FAILED, SUCCEEDED, say_when_stopped
 from parity_dagster.cli.output import plural, write_json
 from parity_dagster.errors import PairBusy
 
@@ -35,23 +35,28 @@ def forget(accounts: tuple[str, ...], yes: bool, as_json: bool) -> int:
     Variables: PARITY_DATABASE_URL, PARITY_HOME, PARITY_COLLECTIONS,
       DAGSTER_HOME.
     Exit code: 0, also when nothing was held; 1 if an account is being imported
-      at this moment, or the database failed; 2 on wrong usage.
+      at this moment, the answer was no, or the database failed; 2 on wrong usage.
     """
     from parity_dagster.settings import load_settings
     from parity_dagster.store.database import connect
-    from parity_dagster.store.forget import count_account, forget_account
+    from parity_dagster.store.forget import count_account, forget_account, writable_tables
 
     settings = load_settings()
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not yes and not is_terminal:
         raise click.UsageError("This removes records for good and cannot ask here; say --yes.")
     with connect(settings, autocommit=True) as connection:
+        writable_tables(connection)  # whoever may not write them may not make Dagster's tables either
         dids = list(dict.fromkeys(known_did(connection, name, settings) for name in accounts))
         if not yes:
             for did in dids:
                 click.echo(_held(*count_account(connection, did)[:4]), err=True)
-            click.confirm(f"Remove {plural(len(dids), 'account')} for good?", abort=True, err=True)
+            say_when_stopped("nothing was removed")
+            if not click.confirm(f"Remove {plural(len(dids), 'account')} for good?", err=True):
+                click.echo("Nothing was removed.", err=True)
+                return FAILED
 
+        say_when_stopped("what was not said to be forgotten may be left; say it again to go on")
         from parity_dagster.dagster_instance.storage import parity_instance
         from parity_dagster.orchestration.forget import forget_in_dagster
 

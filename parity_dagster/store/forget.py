@@ -33,7 +33,7 @@ class Forgotten(NamedTuple):
 
 def count_account(connection: psycopg.Connection, did: str) -> Forgotten:
     """What `forget_account` would remove."""
-    tables = _state_tables(connection)
+    tables = writable_tables(connection)
     rows = [sql.SQL("SELECT collection, 1 AS imports FROM {} WHERE did = %(did)s").format(table) for table in tables]
     imports = connection.execute(
         sql.SQL("SELECT collection, sum(imports)::bigint FROM ({}) s GROUP BY 1").format(
@@ -67,7 +67,7 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
         DatabaseError: this role may not write another project's state table; nothing is removed.
     """
     with connection.transaction():
-        tables = _state_tables(connection)
+        tables = writable_tables(connection)
         for table in tables:
             # first of all locks, as whoever reports does: he would show again what he has read already
             lock_reporting(connection, _marked(table), wait=True)
@@ -116,17 +116,23 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
     return found
 
 
-def _state_tables(connection: psycopg.Connection) -> list[sql.Composed]:
-    """The state tables of all projects, in the order in which rows are locked."""
+def writable_tables(connection: psycopg.Connection) -> list[sql.Composed]:
+    """The state tables of all projects, in the order in which rows are locked.
+
+    Raises:
+        DatabaseError: this role may not write one of them.
+    """
     rows = connection.execute(
-        "SELECT nspname, relname, has_table_privilege(c.oid, 'SELECT, UPDATE, DELETE') FROM parity_state_tables p"
+        # of several in one call, any would do
+        "SELECT nspname, relname, has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE')"
+        " AND has_table_privilege(c.oid, 'DELETE') FROM parity_state_tables p"
         " JOIN pg_class c ON c.oid = p.state_table JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY p.state_table"
     ).fetchall()
     for schema, name, may_write in rows:
         if not may_write:
             raise DatabaseError(
-                f"this role may not write the state table {schema}.{name}, whose project shares the records; let a role"
-                " forget the account that may"
+                f"this role may not write the state table {schema}.{name}, whose project has a part in the records; let"
+                " a role forget the account that may"
             )
     return [sql.SQL("{}").format(sql.Identifier(schema, name)) for schema, name, _ in rows]
 

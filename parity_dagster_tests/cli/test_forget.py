@@ -207,12 +207,18 @@ def test_on_a_terminal_it_says_what_is_held_and_asks(
     did = network.network.add_account({POST: 3})
     with ImportService(settings) as service:
         service.import_user_collection(did, POST)
-    for answer, is_held in (("n", True), ("y", False)):
+    for answer, code, last in (
+        ("n\n", 1, "Nothing was removed."),
+        ("\x04", 130, "nothing was removed"),
+        ("y\n", 0, "Remove 1 account for good? [y/N]:"),
+    ):
         ours, theirs = pty.openpty()
         with start("forget", did, stdin=theirs) as process:
-            os.write(ours, f"{answer}\n".encode())
+            os.write(ours, answer.encode())
             _, said = process.communicate(timeout=60)
         os.close(ours)
         os.close(theirs)
         assert f"{did}, 1 import, 3 records, 0 failed records" in said
-        assert ("atproto_records" in tables_with(connection, did)) is is_held
+        assert process.returncode == code
+        assert said.strip().endswith(last)
+        assert ("atproto_records" in tables_with(connection, did)) is (code != 0)

@@ -98,6 +98,14 @@ def test_each_role_can_do_its_work_and_no_other(
     refused = call("import", did, env=env)
     assert refused.exit_code == 1
     assert "grant the role" in refused.output
+    refused = call("reset", did, env=env)
+    assert (refused.exit_code, "a role may do it" in refused.output) == (1, True), refused.output
+    refused = call("forget", did, "--yes", env=env)
+    assert (refused.exit_code, "this role may not write" in refused.output) == (1, True), refused.output
+    env = variables(importer)
+    for command in (["import-status", "--summary"], ["reset", did], ["forget", did, "--yes"]):
+        said = call(*command, env=env)
+        assert said.exit_code == 0, said.output
 
 
 def objects(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
