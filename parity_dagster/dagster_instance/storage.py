@@ -8,15 +8,19 @@ partitions several times faster.
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import NullPool
 
 from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
@@ -39,9 +43,11 @@ TABLES_LOCK = MIGRATION_LOCK + 1  # advisory lock of the process that makes Dags
 POOL_SIZE = 4
 MAX_OVERFLOW = 60
 RECYCLE_AFTER = 600  # seconds; shorter than the idle limits of common proxies and firewalls
+ASK_AFTER = 30.0  # seconds of rest after which a connection is asked whether it is still there
 
 # Settings of a caller who does not go by the environment; Dagster makes the storage by its class name only.
 _settings: ContextVar[Settings | None] = ContextVar("_settings", default=None)
+_USED_AT = "parity_used_at"  # in what SQLAlchemy keeps about a connection
 _guard = threading.Lock()
 _engines: dict[str, Engine] = {}
 
@@ -59,7 +65,7 @@ class ParityStorage(DagsterPostgresStorage):
             engine = _engines.get(postgres_url)
             if engine is None:
                 make_tables(postgres_url)
-                engine = _engines[postgres_url] = _pool(postgres_url)
+                engine = _engines[postgres_url] = make_pool(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
         self._event_log_storage = ParityEventLogStorage(settings, postgres_url, inst_data)
         # The daemon and the webserver write the planned events of runs, and do not load our definitions.
@@ -161,7 +167,8 @@ def make_tables(url: str) -> None:
     engine.dispose()
 
 
-def _pool(url: str) -> Engine:
+def make_pool(url: str, ask_after: float = ASK_AFTER) -> Engine:
+    """Make the connections that all instances of a process share."""
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -169,10 +176,39 @@ def _pool(url: str) -> Engine:
         max_overflow=MAX_OVERFLOW,
         pool_recycle=RECYCLE_AFTER,
         pool_use_lifo=True,
-        pool_pre_ping=True,  # a restarted server costs nothing but the ping
     )
     event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
+    event.listen(engine, "checkin", _remember_use)
+    event.listen(engine, "checkout", partial(_refuse_lost, engine.dialect, ask_after))
     return engine
+
+
+def _remember_use(connection: Any, record: Any) -> None:
+    record.info[_USED_AT] = time.monotonic()
+
+
+def _refuse_lost(dialect: Dialect, ask_after: float, connection: Any, record: Any, _: Any) -> None:
+    """Give nobody a connection that a restart of the server has ended; `connection` is psycopg2's.
+
+    SQLAlchemy's `pool_pre_ping` asks the server before each use, which was two of five transactions of an idle
+    installation. But a server that ends a session says so, and nothing else comes while a connection rests, so it is
+    asked only if something has come, or if it may have been forgotten on the way.
+    """
+    used_at = record.info.get(_USED_AT)
+    if used_at is None:
+        return  # it was made just now
+    try:
+        if time.monotonic() - used_at >= ask_after or _has_something_to_read(connection):
+            dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as exc:
+        # the others of the pool have been lost, too
+        raise InvalidatePoolError from exc
+
+
+def _has_something_to_read(connection: Any) -> bool:
+    looking = select.poll()
+    looking.register(connection.fileno(), select.POLLIN)
+    return bool(looking.poll(0))
 
 
 def _begin_session(connection: Any, _: Any) -> None:

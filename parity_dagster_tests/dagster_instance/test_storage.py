@@ -18,8 +18,9 @@ from sqlalchemy.exc import DBAPIError
 
 from parity_dagster.dagster_instance.events import write_without_run
 from parity_dagster.dagster_instance.keys import RECORDS_KEY, to_partition_key
-from parity_dagster.dagster_instance.storage import TABLES_LOCK, ParityStorage, parity_instance
+from parity_dagster.dagster_instance.storage import TABLES_LOCK, ParityStorage, make_pool, parity_instance, storage_url
 from parity_dagster.models import Pair
+from parity_dagster.settings import load_settings
 from parity_dagster_tests.imports import OF_THIS_DATABASE
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
@@ -106,10 +107,23 @@ def test_the_pool_survives_a_restart_of_the_server(instance: dg.DagsterInstance,
     assert instance.get_runs_count() == 0
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert instance.get_runs_count() == 0
+
+
+@pytest.mark.parametrize(("rest", "said"), [(3600, "SELECT pg_backend_pid()"), (0, "SELECT 1")])
+def test_only_a_connection_that_has_rested_for_long_is_asked_whether_it_is_there(
+    instance: dg.DagsterInstance, database_url: str, rest: float, said: str
+) -> None:
+    engine = make_pool(storage_url(load_settings()), ask_after=rest)
+    with engine.connect() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with engine.connect(), psycopg.connect(database_url) as beside:
+        found = beside.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+    engine.dispose()
+    assert found == (said,)
 
 
 def backend(instance: dg.DagsterInstance) -> int:
