@@ -26,7 +26,7 @@ from parity_dagster.sample_network import LIKE, POST, Fault, demo_network, run_i
 from parity_dagster_tests.dagster_ui import DagsterUI, browser, dagster_ui, eventually  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-COLOURS = 256
+COLOURS = 128
 WIDTH = 1440
 SETTLE = 4000  # milliseconds in which the UI loads what it shows
 TARGET = "/assets/atproto/records"
