@@ -170,6 +170,19 @@ def test_a_red_pair_whose_account_is_gone_by_now_is_red_no_more(
     assert cells(instance, settings) == Cells(set(), set(), set())
 
 
+def test_what_was_complete_before_its_account_went_stays_green(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, good: Pair
+) -> None:
+    assert queued(settings, instance, good).success
+    network.network.set_status(good.did, "deleted")
+    config = {"dids": [good.did], "collections": [POST], "refresh": True}
+    assert run(settings, instance, "import_records", config=config).success
+    state = row(settings, good)
+    assert state is not None
+    assert state.is_gone
+    assert cells(instance, settings) == Cells({good}, set(), set())
+
+
 def test_a_failed_run_of_the_queue_that_is_executed_again_tries_its_failed_pairs_again(
     settings: Settings, instance: dg.DagsterInstance, network: Running, good: Pair, bad: Pair
 ) -> None:
