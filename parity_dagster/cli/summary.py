@@ -62,7 +62,6 @@ def _object(found: Summary) -> dict[str, Any]:
         "last_retry_at": None if found.last_retry_at is None else found.last_retry_at.isoformat(),
         "errors": [error._asdict() for error in found.errors],
         "hosts": [host._asdict() for host in found.hosts],
-        "left": found.left,
         "records_per_second": round(found.records_per_second, 3),
         "seconds_left": None if found.seconds_left is None else round(found.seconds_left, 1),
     }

@@ -61,6 +61,8 @@ class Summary(NamedTuple):
     """Those with most left first, then those with most pairs."""
     gone: int
     """Pairs of accounts that are gone, among the failed."""
+    left: int
+    """Pairs that will be imported without anybody asking for it."""
     held: int
     """Pairs that wait for a person, because their run was canceled."""
     running: int
@@ -74,12 +76,6 @@ class Summary(NamedTuple):
     recent_pairs: int
     """Pairs completed in it."""
     recent_records: int
-
-    @property
-    def left(self) -> int:
-        """Pairs that will be imported without anybody asking for it."""
-        waiting = sum(self.statuses[status] for status in (ImportStatus.PENDING, ImportStatus.IN_PROGRESS))
-        return max(0, waiting - self.held) + self.to_retry
 
     @property
     def records_per_second(self) -> float:
@@ -96,7 +92,7 @@ class Summary(NamedTuple):
         """When everything that is left will be done at this pace, and no pause is left; None if nothing moves."""
         if self.recent_pairs:
             return max(self.left * self.recent_seconds / self.recent_pairs, self.seconds_until_last_retry)
-        return self.seconds_until_last_retry if 0 < self.left == self.to_retry else None
+        return (self.seconds_until_last_retry or None) if self.left == self.to_retry else None
 
     @property
     def slowest_hosts(self) -> list[HostSum]:
@@ -126,14 +122,18 @@ def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections
     ).fetchall()
     row = connection.execute(
         sql.SQL(
-            f"SELECT now(), (SELECT count(*) FROM {{table}} WHERE batch IS NOT NULL AND {IS_HELD}),"
+            "SELECT now(), b.held, b.held_failed,"
             " (SELECT count(*) FROM {table} WHERE status = 'in_progress' AND importer_id IN ({live})),"
-            " r.pairs, r.last FROM (SELECT count(*) AS pairs, max(next_attempt_at) AS last FROM {table}"
-            "  WHERE status = 'failed' AND batch IS NULL AND next_attempt_at IS NOT NULL) r"
+            " r.pairs + b.to_retry, r.last FROM (SELECT count(*) AS pairs, max(next_attempt_at) AS last FROM {table}"
+            "  WHERE status = 'failed' AND batch IS NULL AND next_attempt_at IS NOT NULL) r,"
+            f" (SELECT count(*) FILTER (WHERE {IS_HELD}) AS held,"
+            f"   count(*) FILTER (WHERE {IS_HELD} AND status = 'failed') AS held_failed,"
+            f"   count(*) FILTER (WHERE NOT {IS_HELD} AND status = 'failed') AS to_retry"
+            "  FROM {table} WHERE batch IS NOT NULL) b"
         ).format(table=name, live=LIVE_IMPORTERS)
     ).fetchone()
     assert row is not None
-    at, held, running, to_retry, last_retry_at = row
+    at, held, held_failed, running, to_retry, last_retry_at = row
     recent = connection.execute(
         sql.SQL(
             "SELECT s.pds, count(*), sum(s.records_synced)::bigint, min(s.completed_at), sum(s.pages)::bigint,"
@@ -169,6 +169,7 @@ def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections
         )
         for host, kinds in hosts.items()
     ]
+    waiting = sum(statuses[status] for status in (ImportStatus.PENDING, ImportStatus.IN_PROGRESS))
     return Summary(
         at=at,
         pairs=sum(statuses.values()),
@@ -176,6 +177,7 @@ def _read(connection: psycopg.Connection[Any], name: sql.Identifier, collections
         errors=[ErrorSum(code, count, code in GONE) for code, count in errors.most_common()],
         hosts=sorted(sums, key=lambda host: (-host.left, -host.pairs, host.host or "")),
         gone=sum(count for code, count in errors.items() if code in GONE),
+        left=max(0, waiting - (held - held_failed)) + to_retry,
         held=held,
         running=running,
         to_retry=to_retry,

@@ -93,6 +93,20 @@ def test_what_waits_for_its_pause_is_not_said_to_be_done_before(
     assert found.seconds_left is None
 
 
+def test_what_failed_is_left_once_its_run_is_asked_for_but_not_once_it_is_held(
+    connection: psycopg.Connection, settings: Settings
+) -> None:
+    failed = {"error_code": "'unreachable'", "next_attempt_at": "now() - interval '1 s'"}
+    add(connection, "failed", 3, "https://a.test", **failed)
+    found = read_summary(connection, settings.state_table, settings.collections)
+    assert sentences(found) == ["3 imports left, 0 of them under way; none was completed within the last 5 minutes."]
+    connection.execute("UPDATE parity_import_states SET batch = 'of a run that waits'")
+    add(connection, "pending", 4, "https://a.test")
+    add(connection, "failed", 2, "https://a.test", batch="'held:run'", **failed)
+    found = read_summary(connection, settings.state_table, settings.collections)
+    assert (found.left, found.to_retry, found.held) == (4 + 3, 3, 2)
+
+
 def test_it_never_reads_the_table_as_a_whole(connection: psycopg.Connection, settings: Settings) -> None:
     add(connection, "completed", 20_000, "https://a.test", completed_at="now() - interval '1 day'")
     add(connection, "failed", 100, "https://a.test", error_code="'deactivated'")
