@@ -22,6 +22,7 @@ from parity_dagster.models import ImportStatus, Pair
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
 from parity_dagster.store.freshness import age_of_stalest
+from parity_dagster.store.queue import IS_HELD
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.states import LIVE_IMPORTERS
 from parity_dagster.store.summary import Summary, read_summary
@@ -167,7 +168,8 @@ class StateCollector(Collector):
                     " count(*) FILTER (WHERE status = 'in_progress' AND"
                     "  (importer_id IS NULL OR importer_id NOT IN ({live}))),"
                     " coalesce(extract(epoch FROM now() - min(updated_at) FILTER (WHERE status = 'pending')), 0)"
-                    " FROM {table} WHERE status <> 'completed'"
+                    # those of a canceled run wait because somebody wants it so
+                    f" FROM {{table}} WHERE status <> 'completed' AND NOT {IS_HELD}"
                 ).format(**parts)
             ).fetchone()
             assert row is not None
