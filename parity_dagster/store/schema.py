@@ -36,7 +36,8 @@ def check_schema(connection: psycopg.Connection, settings: Settings) -> None:
     (revision,) = row
     if revision > SCHEMA_REVISION:
         raise MigrationNeeded(
-            f"the database has revision {revision}, which this parity_dagster is too old for: upgrade it"
+            f"the database has revision {revision}, which this parity_dagster is too old for: upgrade it, and start its"
+            " processes anew"
         )
     if revision < SCHEMA_REVISION:
         raise MigrationNeeded(
