@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
+from functools import lru_cache
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -259,6 +261,18 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: one line per wrong value, naming the variable and what it accepts.
     """
+    if overrides:
+        return _read(overrides)
+    # each tick of a sensor asks several times
+    return _read_once(tuple(item for item in os.environ.items() if item[0].upper().startswith("PARITY_")))
+
+
+@lru_cache(maxsize=8)
+def _read_once(environment: tuple[tuple[str, str], ...]) -> Settings:
+    return _read({})
+
+
+def _read(overrides: dict[str, Any]) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as exc:

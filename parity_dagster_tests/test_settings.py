@@ -23,6 +23,21 @@ def test_the_missions_defaults_hold_without_any_variable():
     assert not settings.allow_private_hosts
 
 
+def test_the_environment_is_read_again_only_when_it_has_changed(monkeypatch: pytest.MonkeyPatch):
+    before = load_settings()
+    assert load_settings() is before
+    monkeypatch.setenv("PARITY_PAGE_SIZE", "7")
+    assert load_settings().page_size == 7
+    monkeypatch.setenv("parity_page_size", "8")
+    monkeypatch.delenv("PARITY_PAGE_SIZE")
+    assert load_settings().page_size == 8
+    monkeypatch.setenv("parity_page_size", "none")
+    with pytest.raises(SettingsError):
+        load_settings()
+    monkeypatch.delenv("parity_page_size")
+    assert load_settings() is before
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
