@@ -116,27 +116,32 @@ class ConsistencyQueries:
         with self._conn.cursor(row_factory=class_row(Miscount)) as cursor:
             return cursor.execute(self._sql(statement)).fetchall()
 
-    def stuck(self, patience: timedelta) -> list[WaitingPair]:
+    def stuck(self, patience: timedelta, collections: Sequence[str]) -> list[WaitingPair]:
         """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while.
 
-        Without those of a canceled run, which wait because somebody wants it so.
+        Without those that wait because somebody wants it so: of a canceled run, or of a collection that is not among
+        these, the registered ones.
         """
         statement = (
             "SELECT did, collection, status, coalesce(next_attempt_at, updated_at) AS since FROM {table} s"
             f" WHERE (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL) AND NOT {IS_HELD}"
+            " AND collection = ANY(%(collections)s)"
             " AND coalesce(next_attempt_at, updated_at) < now() - %(patience)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:
-            return cursor.execute(self._sql(statement), {"patience": patience}).fetchall()
+            return cursor.execute(
+                self._sql(statement), {"patience": patience, "collections": list(collections)}
+            ).fetchall()
 
-    def stale(self, age: timedelta) -> list[WaitingPair]:
-        """Completed pairs that were neither read nor confirmed for too long."""
+    def stale(self, age: timedelta, collections: Sequence[str]) -> list[WaitingPair]:
+        """Completed pairs of these collections that were neither read nor confirmed for too long."""
         statement = (
             f"SELECT did, collection, status, {FRESH_AT} AS since FROM {{table}} s"
-            f" WHERE status = 'completed' AND {FRESH_AT} < now() - %(age)s ORDER BY since, did, collection"
+            f" WHERE status = 'completed' AND collection = ANY(%(collections)s) AND {FRESH_AT} < now() - %(age)s"
+            " ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:
-            return cursor.execute(self._sql(statement), {"age": age}).fetchall()
+            return cursor.execute(self._sql(statement), {"age": age, "collections": list(collections)}).fetchall()
 
     def age_of_stalest(self, collections: Sequence[str]) -> float | None:
         """Seconds since the stalest complete copy was read or confirmed; None if there is none."""

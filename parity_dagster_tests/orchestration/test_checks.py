@@ -392,6 +392,17 @@ def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
     run(settings, instance, tags=one(old))
     with ImportService(settings, report=False) as service:
         service.enqueue([waiting])
+    change(
+        settings,
+        "INSERT INTO parity_import_states (did, collection, status, completed_at, updated_at)"
+        " SELECT %s, status, status, now() - interval '40 days', now() - interval '40 days'"
+        " FROM unnest('{pending,completed}'::text[]) status",
+        waiting.did,
+    )  # of collections that are not registered any more
+    fresh = checked(settings, instance)["import_freshness"]
+    assert fresh.passed
+    assert "None of 4 pairs has waited for more than 60 minutes" in (fresh.description or "")
+    change(settings, "DELETE FROM parity_import_states WHERE did = %s AND collection = status", waiting.did)
     assert failing(checked(settings, instance)) == set()
     update = "UPDATE parity_import_states SET"
     change(settings, f"{update} completed_at = now() - interval '40 days' WHERE did = %s", old.did)

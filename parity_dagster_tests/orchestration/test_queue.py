@@ -128,7 +128,8 @@ def test_what_a_canceled_run_did_not_take_up_waits_until_a_person_asks_for_it(
     for _ in range(2):
         assert launch_due(instance, settings) == []
     assert is_held(connection, settings, Pair(DID, POST))
-    assert ConsistencyQueries(connection, settings.state_table).stuck(timedelta(hours=1)) == []
+    queries = ConsistencyQueries(connection, settings.state_table)
+    assert queries.stuck(timedelta(hours=1), [POST]) == []
     queue(settings, Pair(DID, POST))
     assert len(launch_due(instance, settings)) == 1
 
