@@ -174,9 +174,10 @@ def no_failed_imports(import_service: Service) -> dg.AssetCheckResult:
     return check_result(
         passed=not found,
         said=(
-            f"{len(found):,} of {looked_at:,} pairs failed: {_codes(found)};"
+            # no sums that grow by themselves: the sentence is posted again as soon as it says something else
+            f"{len(found):,} pair{'s' * (len(found) != 1)} failed: {_codes(found)};"
             f" {some_of(found)}. Those with a next attempt are tried again by"
-            f" themselves; `parity import --resume` tries all of them now.{besides}"
+            " themselves; `parity import --resume` tries all of them now."
             if found
             else f"None of {looked_at:,} pairs has failed.{besides}"
         ),
@@ -208,8 +209,8 @@ def counts_match(import_service: Service) -> dg.AssetCheckResult:
     return check_result(
         passed=not found,
         said=(
-            f"{len(found):,} of {looked_at:,} pairs have another number of rows than their import counted: "
-            f"{some_of(found)}. Somebody has changed the table by hand; `parity "
+            f"{len(found):,} {'pair has' if len(found) == 1 else 'pairs have'} another number of rows than the import"
+            f" counted: {some_of(found)}. Somebody has changed the table by hand; `parity "
             "import DID --collection NSID --reread` corrects one, `parity doctor --mend` all of them."
             if found
             else f"Rows and counts agree for {looked_at:,} pairs."
