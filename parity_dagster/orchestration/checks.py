@@ -110,7 +110,11 @@ class _OfPair(Protocol):
     def collection(self) -> str: ...
 
 
-def some_of(pairs: Sequence[_OfPair], most: int = 3) -> str:
+NAMED = 3
+"""Pairs that a sentence names."""
+
+
+def some_of(pairs: Sequence[_OfPair], most: int = NAMED) -> str:
     """Some of the pairs, for a sentence."""
     names = ", ".join(f"{pair.collection}|{pair.did}" for pair in pairs[:most])
     return names + (f" and {len(pairs) - most:,} more" if len(pairs) > most else "")
@@ -393,24 +397,26 @@ def import_freshness(config: FreshnessConfig, import_service: Service) -> dg.Ass
         stale = queries.stale(timedelta(days=config.stale_days), collections)
         looked_at = queries.count_pairs()
         age = queries.age_of_stalest(collections)
+    # How many they are is in the numbers: it grows by itself, and a check is posted when it says something else.
     said = []
     if stuck:
         said.append(
-            f"{len(stuck):,} pairs have waited for more than {config.stuck_minutes} minutes: "
-            f"{some_of(stuck)}. Is the daemon running and retry_sensor on? `parity "
-            "import --resume` imports them now."
+            f"Pairs have waited for more than {config.stuck_minutes} minutes while no run took any, first of all "
+            f"{some_of(stuck[:NAMED])}. Is the daemon running and retry_sensor on? `parity import --resume` imports"
+            " them now."
         )
     if stale:
         said.append(
-            f"{len(stale):,} pairs were read or confirmed more than {config.stale_days} days ago: "
-            f"{some_of(stale)}. `parity import --known --refresh` reads them again; an "
-            "account that has not changed costs one request. PARITY_REFRESH_EVERY has that done by itself."
+            f"Pairs were read or confirmed more than {config.stale_days} days ago, first of all"
+            f" {some_of(stale[:NAMED])}. `parity import --known --refresh` reads them again; an account that"
+            " has not changed costs one request."
+            " PARITY_REFRESH_EVERY has that done by itself."
         )
     return check_result(
         passed=not stuck and not stale,
         said=" ".join(said)
-        or f"None of {looked_at:,} pairs has waited for more than {config.stuck_minutes} minutes, and what is"
-        f" complete was read or confirmed within {config.stale_days} days"
+        or f"None of {looked_at:,} pairs waits in vain, and what is complete was read or confirmed within"
+        f" {config.stale_days} days"
         f"{'' if age is None else f'; the stalest copy is {age_text(age)} old'}.",
         severity=dg.AssetCheckSeverity.ERROR if stuck else dg.AssetCheckSeverity.WARN,
         headings=["partition", "status", "since (UTC)"],

@@ -120,12 +120,14 @@ class ConsistencyQueries:
         """Pairs that are pending, in progress or due for another try, and that nobody has touched for a while.
 
         Without those that wait because somebody wants it so: of a canceled run, or of a collection that is not among
-        these, the registered ones.
+        these, the registered ones. Nor those whose turn in a long queue will come, because runs go on to take pairs.
         """
         statement = (
             "SELECT did, collection, status, coalesce(next_attempt_at, updated_at) AS since FROM {table} s"
             f" WHERE (status IN ('pending', 'in_progress') OR next_attempt_at IS NOT NULL) AND NOT {IS_HELD}"
             " AND collection = ANY(%(collections)s)"
+            " AND (status = 'in_progress' OR NOT EXISTS (SELECT FROM {table} r WHERE r.run_id IS NOT NULL"
+            "  AND r.status <> 'pending' AND r.updated_at > now() - %(patience)s))"
             " AND coalesce(next_attempt_at, updated_at) < now() - %(patience)s ORDER BY since, did, collection"
         )
         with self._conn.cursor(row_factory=class_row(WaitingPair)) as cursor:

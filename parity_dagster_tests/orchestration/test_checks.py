@@ -401,7 +401,7 @@ def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
     )  # of collections that are not registered any more
     fresh = checked(settings, instance)["import_freshness"]
     assert fresh.passed
-    assert "None of 4 pairs has waited for more than 60 minutes" in (fresh.description or "")
+    assert "None of 4 pairs waits in vain" in (fresh.description or "")
     change(settings, "DELETE FROM parity_import_states WHERE did = %s AND collection = status", waiting.did)
     assert failing(checked(settings, instance)) == set()
     update = "UPDATE parity_import_states SET"
@@ -417,6 +417,9 @@ def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
     assert failing(found) == {"import_freshness", "state_equals_metadata"}
     assert found["import_freshness"].severity is dg.AssetCheckSeverity.WARN
     change(settings, f"{update} updated_at = now() - interval '2 hours' WHERE did = %s", waiting.did)
+    fresh = checked(settings, instance)["import_freshness"]
+    assert fresh.severity is dg.AssetCheckSeverity.WARN, "runs take pairs, so its turn will come"
+    change(settings, f"{update} updated_at = now() - interval '2 hours' WHERE did = %s", old.did)
     found = checked(settings, instance)
     assert found["import_freshness"].severity is dg.AssetCheckSeverity.ERROR
     assert_names(found["import_freshness"], waiting)
