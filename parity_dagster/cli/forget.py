@@ -62,21 +62,24 @@ def forget(accounts: tuple[str, ...], yes: bool, as_json: bool) -> int:
 
         removed: list[dict[str, object]] = []
         is_busy = False
-        with parity_instance() as instance:
-            for did in dids:
-                try:
-                    found = forget_account(connection, did)
-                except PairBusy as exc:
-                    is_busy = True
-                    click.echo(f"error: {exc}", err=True)
-                    continue
-                # after the rows: what is in no outbox any more is not shown again
-                events = forget_in_dagster(instance, did, {*found.collections, *settings.collections})
-                removed.append({**found._asdict(), "events": events})
-                if not as_json:
-                    click.echo(f"Forgotten: {_held(*found[:4])}, {plural(events, 'event')} of Dagster.")
-    if as_json:
-        write_json(removed)
+        try:
+            with parity_instance() as instance:
+                for did in dids:
+                    try:
+                        found = forget_account(connection, did)
+                    except PairBusy as exc:
+                        is_busy = True
+                        click.echo(f"error: {exc}", err=True)
+                        continue
+                    # after the rows: what is in no outbox any more is not shown again
+                    events = forget_in_dagster(instance, did, {*found.collections, *settings.collections})
+                    removed.append({**found._asdict(), "events": events})
+                    if not as_json:
+                        click.echo(f"Forgotten: {_held(*found[:4])}, {plural(events, 'event')} of Dagster.")
+        finally:
+            # whatever ends it, these are gone
+            if as_json:
+                write_json(removed)
     return FAILED if is_busy else SUCCEEDED
 
 

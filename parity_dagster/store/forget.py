@@ -64,7 +64,8 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
 
     Raises:
         PairBusy: somebody imports it at this moment; nothing is removed.
-        DatabaseError: this role may not write another project's state table; nothing is removed.
+        DatabaseError: this role may not write another project's state table, or a foreign key of a mapper's table
+            keeps the records; nothing is removed.
     """
     with connection.transaction():
         tables = writable_tables(connection)
@@ -107,10 +108,15 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
             )
             connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table), (state_ids,))
         for name in OF_PAIRS:
-            connection.execute(
-                sql.SQL("DELETE FROM {} WHERE did = %s AND collection = ANY(%s)").format(sql.Identifier(name)),
-                (did, found.collections),
-            )
+            statement = sql.SQL("DELETE FROM {} WHERE did = %s AND collection = ANY(%s)").format(sql.Identifier(name))
+            try:
+                connection.execute(statement, (did, found.collections))
+            except psycopg.errors.ForeignKeyViolation as exc:
+                raise DatabaseError(
+                    f"rows of the table {exc.diag.schema_name}.{exc.diag.table_name} belong to records of {did}, which"
+                    f" its foreign key {exc.diag.constraint_name} keeps; remove them first, or let it say ON DELETE"
+                    " CASCADE"
+                ) from exc
         for name in OF_ACCOUNTS:
             connection.execute(sql.SQL("DELETE FROM {} WHERE did = %s").format(sql.Identifier(name)), (did,))
     return found

@@ -150,6 +150,26 @@ def test_what_another_import_brings_while_an_account_is_being_forgotten_stays_wh
     assert forget(settings, did).records == 6
 
 
+def test_a_mappers_table_whose_foreign_key_keeps_the_records_is_named(
+    settings: Settings, connection: psycopg.Connection, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    with ImportService(settings) as service:
+        service.import_user_collection(did, POST)
+    connection.execute(
+        "CREATE TABLE notes (did text, collection text, rkey text, FOREIGN KEY (did, collection, rkey) REFERENCES"
+        " atproto_records (did, collection, rkey))"
+    )
+    connection.execute("INSERT INTO notes SELECT did, collection, rkey FROM atproto_records LIMIT 1")
+    refused = call("forget", "did:plc:" + "a" * 24, did, "--yes", "--json")
+    assert refused.exit_code == 1
+    assert "rows of the table public.notes belong to records" in refused.output
+    assert [removed["did"] for removed in json.loads(refused.stdout)] == ["did:plc:" + "a" * 24]
+    assert query(settings, "SELECT count(*) FROM atproto_records") == [(3,)]
+    connection.execute("DELETE FROM notes")
+    assert call("forget", did, "--yes").exit_code == 0
+
+
 def test_what_a_run_has_yet_to_tell_is_not_forgotten_before(
     settings: Settings, connection: psycopg.Connection, network: Running
 ) -> None:
