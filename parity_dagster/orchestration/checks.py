@@ -274,7 +274,7 @@ def state_equals_metadata(context: dg.AssetCheckExecutionContext, import_service
         said=(
             f"{len(differing):,} pairs differ between the state table and Dagster: {some_of(differing)}. `parity report"
             " --all` tells Dagster what it lacks, also when PARITY_PARTITION_LIMIT was raised; `parity rebuild-states`"
-            " restores missing rows."
+            " restores missing rows; `parity import` makes those anew that `parity reset` has removed."
             if differing
             else f"State table and metadata agree for {ended - unshown:,} pairs{without}."
         ),
