@@ -43,7 +43,7 @@ CONDITION: LiteralString = (
     "(%(dids)s::text[] IS NULL OR s.did = ANY(%(dids)s))"
     " AND (%(collections)s::text[] IS NULL OR s.collection = ANY(%(collections)s))"
     " AND (%(status)s::text IS NULL OR s.status = %(status)s)"
-    " AND (%(errors)s::text[] IS NULL OR (s.status = 'failed' AND s.error_code = ANY(%(errors)s)))"
+    " AND (%(errors)s::text[] IS NULL OR (s.status = 'failed' AND coalesce(s.error_code, 'unknown') = ANY(%(errors)s)))"
     " AND (%(origins)s::text[] IS NULL OR coalesce(s.pds, (SELECT i.pds FROM parity_identities i WHERE i.did = s.did))"
     " = ANY(%(origins)s))"
 )

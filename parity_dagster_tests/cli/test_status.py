@@ -262,6 +262,13 @@ def test_reset_forgets_one_collection_or_all_and_says_how_many(env):
     assert len(rows(call("import-status", env=env).output)) == 2
 
 
+def test_an_error_that_only_an_earlier_version_knew_is_chosen_as_the_summary_names_it(env, settings):
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        connection.execute("UPDATE parity_import_states SET error_code = NULL")
+    assert "Failed: unknown 1" in call("import-status", "--summary", env=env).output
+    assert "1 import forgotten" in call("reset", "--error", "unknown", env=env).output
+
+
 def test_reset_takes_many_accounts_a_file_errors_and_hosts(env, tmp_path):
     assert "no import to forget" in call("reset", "--error", "cursor_loop", env=env).output
     assert "1 import forgotten" in call("reset", "--error", "server_error", "--pds", "x", env=env).output
