@@ -158,7 +158,8 @@ def run_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     config=run_config,
     executor_def=dg.in_process_executor,
     description="Imports the accounts of its run config. In the launchpad, for example:\n\n"
-    "```yaml\ndids: [did:plc:z72i7hdynmk6r22z27h6tvur, bsky.app]\ncollections: [app.bsky.feed.post]\n```\n\n"
+    # in short lines, because the pane beside the graph cuts off long ones
+    "```yaml\ndids:\n- did:plc:z72i7hdynmk6r22z27h6tvur\n- bsky.app\ncollections: [app.bsky.feed.post]\n```\n\n"
     "Without `collections` it is all of `PARITY_COLLECTIONS`.",
 )
 def import_records() -> None:
