@@ -18,7 +18,7 @@ RUN_GIB, OTHERS_GIB = 0.25, 1.0
 """Memory of a run, and of daemon and webserver, as docs/deploy.md has them."""
 WORKER_RUNS = 2
 """Of a worker of Celery at a time; without Celery, the daemon's machine executes them."""
-RUN_CONNECTIONS, OTHER_CONNECTIONS = 10, 20
+RUN_CONNECTIONS, OTHER_CONNECTIONS = 11, 20
 """Of a run at most, and of daemon and webserver."""
 IDENTITY_BYTES = 200
 """What is known of an account (docs/directory.md)."""

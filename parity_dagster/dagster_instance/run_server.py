@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 WORKER_TAG = ".dagster/parity_worker"
@@ -107,11 +108,18 @@ def run(request: dict[str, Any]) -> None:
     with (
         capture_interrupts(),
         dg.DagsterInstance.from_ref(dg.deserialize_value(request["instance_ref"], InstanceRef)) as instance,
+        _beginning(run_id) as begun,
     ):
-        # before anything else, so that a run that has started can always be looked after
-        instance.add_run_tags(run_id, {WORKER_TAG: worker_name(os.getpid())})
+        record = instance.get_run_by_id(run_id)
+        if begun is None:
+            # as when two daemons have launched it; the process that executes it stays the one that is looked after
+            instance.report_engine_event("Another process executes this run; this one leaves it alone.", record)
+            return
+        if record is not None and record.status in (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING):
+            # before anything else, so that a run that has started can always be looked after
+            instance.add_run_tags(run_id, {WORKER_TAG: worker_name(os.getpid())})
         try:
-            execute_run()(run_id, instance, lambda event: None, set_exit_code_on_failure=False)
+            execute_run()(run_id, instance, lambda event: begun(), set_exit_code_on_failure=False)
         except Exception:
             # the run's code could not be loaded
             error = serializable_error_info_from_exc_info(sys.exc_info())
@@ -119,6 +127,25 @@ def run(request: dict[str, Any]) -> None:
             if record is not None and not record.is_finished:
                 instance.report_run_failed(record, f"The run could not be started: {error.message}")
             raise
+
+
+@contextlib.contextmanager
+def _beginning(run_id: str) -> Iterator[Callable[[], None] | None]:
+    """Be the only process that begins a run, until it calls what it is given; None if another one is beginning it.
+
+    Dagster looks at the run's status, in which two processes may find at the same moment that it has not begun.
+    """
+    from parity_dagster.errors import ParityError
+    from parity_dagster.settings import load_settings
+    from parity_dagster.store.database import connect
+    from parity_dagster.store.outbox import take_alone
+
+    with contextlib.ExitStack() as stack:
+        is_first = True
+        with contextlib.suppress(ParityError):  # the run itself says what is wrong with the database
+            connection = stack.enter_context(contextlib.closing(connect(load_settings(), autocommit=True)))
+            is_first = take_alone(connection, run_id)
+        yield stack.close if is_first else None
 
 
 def worker_name(pid: int) -> str:

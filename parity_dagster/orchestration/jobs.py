@@ -15,7 +15,7 @@ from parity_dagster.models import ImportResult, Pair
 from parity_dagster.orchestration.checks import CHECKS, QUICK_CHECKS
 from parity_dagster.orchestration.overview import REFRESH_OVERVIEW
 from parity_dagster.orchestration.partitions import register_dids, register_within
-from parity_dagster.orchestration.queue import batch_pairs, pairs_of_runs
+from parity_dagster.orchestration.queue import batch_pairs, importing_alone, pairs_of_runs
 from parity_dagster.orchestration.step_events import SOURCE_HELP, import_in_step
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -51,6 +51,20 @@ def import_accounts(
     import_service: dg.ResourceParam[ImportService],
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Register accounts as partitions and import them, many pairs at once."""
+    if config.batch and context.run.parent_run_id is None:
+        with importing_alone(import_service.settings, config.batch) as is_ours:
+            if is_ours:
+                yield from _import_wanted(context, config, import_service)
+            else:
+                context.log.info("Another run imports this batch: two daemons have asked for it at the same moment.")
+                yield dg.Output(None)
+    else:
+        yield from _import_wanted(context, config, import_service)
+
+
+def _import_wanted(
+    context: dg.OpExecutionContext, config: ImportRecordsConfig, import_service: ImportService
+) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     pairs, refused = wanted_pairs(config, import_service)
     if config.batch and context.run.parent_run_id is not None:
         pairs += left_over(context, import_service.settings, set(pairs))

@@ -7,8 +7,8 @@ somebody has canceled is not launched again: who presses Terminate wants it to s
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 
 import dagster as dg
@@ -18,6 +18,7 @@ from parity_dagster.models import Pair
 from parity_dagster.orchestration.dagster_compat import plain_failures
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect
+from parity_dagster.store.outbox import take_alone
 from parity_dagster.store.queue import (
     dissolve_batch,
     find_left_over,
@@ -117,6 +118,13 @@ def batch_pairs(settings: Settings, batch: str) -> list[Pair]:
     """
     with closing(connect(settings, autocommit=True)) as connection:
         return pairs_of_batch(connection, settings.state_table, batch)
+
+
+@contextmanager
+def importing_alone(settings: Settings, batch: str) -> Iterator[bool]:
+    """Whether the batch is this run's, until it ends; False if another run imports it, because two daemons asked."""
+    with plain_failures(), closing(connect(settings, autocommit=True)) as connection:
+        yield take_alone(connection, batch)
 
 
 def pairs_of_runs(settings: Settings, run_ids: list[str]) -> list[Pair]:

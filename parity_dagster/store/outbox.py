@@ -27,6 +27,8 @@ RUN_LOCK = LOCK_CLASS + 1
 """First key of the advisory locks of Dagster runs at work; the second is made of the run's id."""
 REPORT_LOCK = LOCK_CLASS + 2
 """First key of the advisory lock of whoever reports to Dagster; the second is the state table's number."""
+ALONE_LOCK = LOCK_CLASS + 3
+"""First key of the advisory locks of what two daemons may launch twice; the second is made of a run's id or a batch."""
 
 # A run writes down itself how its pairs end. Until it is over, nobody else does.
 _LIVE_RUNS = sql.SQL(
@@ -136,6 +138,16 @@ def find_pending(conn: Connection, table: str, limit: int) -> list[Pending]:
 def hold_run(conn: Connection, run_id: str) -> None:
     """Show that a Dagster run is at work, for as long as the session lives; any number of processes may."""
     conn.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", (RUN_LOCK, run_id))
+
+
+def take_alone(conn: Connection, what: str) -> bool:
+    """Be the only one who begins a Dagster run, or imports a batch, while the session lives; False if another one is.
+
+    Args:
+        what: the id of the run, or the batch.
+    """
+    row = conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (ALONE_LOCK, what)).fetchone()
+    return row == (True,)
 
 
 def find_runs_at_work(conn: Connection, run_ids: Sequence[str]) -> set[str]:

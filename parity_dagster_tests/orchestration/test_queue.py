@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from parity_dagster.models import ImportStatus, Pair
-from parity_dagster.orchestration.queue import BATCH_TAG, OPEN_BATCHES, QUEUE_TAG, launch_due
+from parity_dagster.orchestration.queue import BATCH_TAG, OPEN_BATCHES, QUEUE_TAG, importing_alone, launch_due
 from parity_dagster.sample_network import LIKE, POST, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
@@ -73,6 +73,22 @@ def test_a_queued_pair_is_launched_under_the_queues_tag_and_ends_complete(
     assert sorted(materialized(result)) == sorted(pairs)
     assert open_batches(connection, settings.state_table) == []
     assert launch_due(instance, settings) == []
+
+
+def test_of_two_runs_that_two_daemons_asked_for_with_one_batch_one_imports_it(
+    settings: Settings, instance: dg.DagsterInstance, network: Running, connection: psycopg.Connection
+) -> None:
+    pair = Pair(network.network.add_account({POST: 5}), POST)
+    queue(settings, pair)
+    (request,) = launch_due(instance, settings)
+    with importing_alone(settings, str(request.run_key)) as is_first:
+        assert is_first
+        second = launch(settings, instance, request)
+        assert second.success, "another run has its pairs, which is as good"
+        assert materialized(second) == []
+        assert pairs_of_batch(connection, settings.state_table, str(request.run_key)) == [pair]
+    result = launch(settings, instance, request)
+    assert materialized(result) == [pair]
 
 
 def test_a_batch_that_waits_for_its_run_is_not_launched_again(settings: Settings, instance: dg.DagsterInstance) -> None:
