@@ -50,6 +50,7 @@ _settings: ContextVar[Settings | None] = ContextVar("_settings", default=None)
 _USED_AT = "parity_used_at"  # in what SQLAlchemy keeps about a connection
 _guard = threading.Lock()
 _engines: dict[str, Engine] = {}
+_known: dict[tuple[str, str, str], set[tuple[str, ...]]] = {}
 
 
 class ParityStorage(DagsterPostgresStorage):
@@ -75,12 +76,12 @@ class ParityStorage(DagsterPostgresStorage):
         self._event_log_storage._engine = engine
         self._schedule_storage._engine = engine
         _ask_once(
-            self._schedule_storage, "has_instigators_table", "_has_instigators_table", "has_secondary_index_table",
-            "has_built_index",
+            postgres_url, self._schedule_storage, "has_instigators_table", "_has_instigators_table",
+            "has_secondary_index_table", "has_built_index",
         )  # fmt: skip
         _ask_once(
-            self._run_storage, "has_run_stats_index_cols", "has_bulk_actions_selector_cols", "has_backfill_id_column",
-            "has_bulk_action_job_name_column", "has_backfill_tags_table", "has_built_index",
+            postgres_url, self._run_storage, "has_run_stats_index_cols", "has_bulk_actions_selector_cols",
+            "has_backfill_id_column", "has_bulk_action_job_name_column", "has_backfill_tags_table", "has_built_index",
         )  # fmt: skip
 
     @classmethod
@@ -94,18 +95,18 @@ class ParityStorage(DagsterPostgresStorage):
         return cls(_settings.get() or load_settings(), inst_data)
 
 
-def _ask_once(storage: object, *questions: str) -> None:
-    """Ask whether tables, columns and indexes are there until they are.
+def _ask_once(url: str, storage: object, *questions: str) -> None:
+    """Ask whether tables, columns and indexes are there until they are, for all instances of a process.
 
-    Dagster asks with each look at a sensor, which was half of what an idle installation asked of the server.
+    Dagster asks with each look at a sensor, which was half of what an idle installation asked of the server; a code
+    server makes an instance for each look.
     """
     for name in questions:
-        setattr(storage, name, _once(getattr(storage, name)))
+        known = _known.setdefault((url, type(storage).__name__, name), set())
+        setattr(storage, name, _once(getattr(storage, name), known))
 
 
-def _once(question: Callable[..., bool]) -> Callable[..., bool]:
-    known: set[tuple[str, ...]] = set()
-
+def _once(question: Callable[..., bool], known: set[tuple[str, ...]]) -> Callable[..., bool]:
     def answer(*arguments: object) -> bool:
         about = tuple(each for each in arguments if isinstance(each, str))  # and not the connection
         if about not in known and question(*arguments):

@@ -244,11 +244,13 @@ def test_whether_dagsters_tables_are_there_is_asked_once(instance: dg.DagsterIns
     assert storage is not None
 
     def look() -> None:
-        assert storage is not None
-        assert storage.supports_batch_queries
-        storage.all_instigator_state()
-        instance.get_run_records(limit=1)
-        instance.get_backfills()
+        # as a code server does at each tick
+        with dg.DagsterInstance.from_ref(instance.get_ref()) as another:
+            assert another.schedule_storage is not None
+            assert another.schedule_storage.supports_batch_queries
+            another.schedule_storage.all_instigator_state()
+            another.get_run_records(limit=1)
+            another.get_backfills()
 
     look()
     engine = storage._engine  # type: ignore[attr-defined]
