@@ -22,6 +22,7 @@ from parity_dagster.atproto.http import HttpClient
 from parity_dagster.atproto.network import open_http
 from parity_dagster.errors import ParityError
 from parity_dagster.importing.loop import BackgroundLoop
+from parity_dagster.orchestration.step_events import FAILED_PAIRS
 from parity_dagster.settings import Settings
 
 TRIES = 3
@@ -140,17 +141,21 @@ def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> 
     Three runs that fail alike, because pairs were tried three times, are one alert.
     """
     run = context.dagster_run
-    said = context.failure_event.message or "no message"
+    said = news = context.failure_event.message or "no message"
     for event in context.get_step_failure_events():
         data = event.step_failure_data
         if data.user_failure_data is not None and data.user_failure_data.description:
-            said = data.user_failure_data.description
+            said = news = data.user_failure_data.description
+            pairs = data.user_failure_data.metadata.get(FAILED_PAIRS)
+            if isinstance(pairs, dg.TableMetadataValue):
+                # how many others the run had is no news
+                news = "\n".join(sorted(f"{row.data['error_code']} {row.data['partition']}" for row in pairs.records))
         elif data.error is not None:
-            said = data.error.message.strip()
+            said = news = data.error.message.strip()
         break
     posted = Posted(context.instance, "runs")
-    subject = f"{run.job_name} {_digest(said)}"
-    if posted.has(subject, said, _REMINDER):
+    subject = f"{run.job_name} {_digest(news)}"
+    if posted.has(subject, news, _REMINDER):
         return "A run that failed alike was posted already."
     facts = {
         "event": "run_failure",
@@ -161,7 +166,7 @@ def post_failed_run(settings: Settings, context: dg.RunFailureSensorContext) -> 
     }
     if not post_alert(settings, f"Run {run.run_id[:8]} ({run.job_name}) failed: {said}", facts):
         return OFF
-    posted.add(subject, said)
+    posted.add(subject, news)
     return ""
 
 

@@ -240,6 +240,9 @@ NAMED_ACCOUNTS = 5
 NAMED_COLLECTIONS = 2
 """Collections that it names of each, if there are no more."""
 
+FAILED_PAIRS = "failed_pairs"
+"""In a failed run's metadata: the pairs that failed, with their errors."""
+
 LISTED_PAIRS = 1000
 """Failed pairs that the metadata lists, at most."""
 
@@ -343,7 +346,7 @@ class RunReport:
                     for pair, seconds in slowest
                 ]
             )
-        for name, results in (("failed_pairs", self.failed), ("gone_pairs", self.gone)):
+        for name, results in ((FAILED_PAIRS, self.failed), ("gone_pairs", self.gone)):
             if results:
                 metadata[name] = dg.MetadataValue.table([_row(result) for result in results[:LISTED_PAIRS]])
         return metadata

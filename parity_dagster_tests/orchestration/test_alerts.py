@@ -188,6 +188,12 @@ def test_the_same_facts_are_posted_once_and_others_again(
     for alerts_expected in (1, 0):
         assert not run(settings, instance, tags=one(Pair(did, POST))).success
         assert posted("run_failure") == alerts_expected
+    dids = [did]
+    for alerts_expected in (1, 0):
+        config = {"dids": dids, "collections": [POST]}
+        assert not run(settings, instance, "import_records", config=config).success
+        assert posted("run_failure") == alerts_expected, "how many others a run has is no news"
+        dids.append(network.network.add_account({POST: 5}))
     other = network.network.add_account({POST: 5})
     network.network.behave(did=other, faults=(Fault(kind="400", method="listRecords"),))
     register_dids(instance, [other])
