@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from parity_dagster.cli.exits import FAILED, SUCCEEDED
+from parity_dagster.cli.exits import FAILED, SUCCEEDED, say_when_stopped
 from parity_dagster.cli.output import Column, console, plural, seconds_text, write_table
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def demo() -> int:
     Exit code: 0 if everything was imported, 1 if something failed, 2 if a setting
       is wrong.
     """
+    say_when_stopped("start it again to go on")
     with ExitStack() as stack:
         began = time.monotonic()
         running = stack.enter_context(_network())

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import click
 
-from parity_dagster.cli.exits import FAILED, SUCCEEDED
+from parity_dagster.cli.exits import FAILED, GOES_ON, SUCCEEDED, say_when_stopped
 from parity_dagster.cli.output import Column, plural, write_json, write_table
 
 _COLUMNS = (
@@ -81,6 +81,7 @@ def doctor(did: str | None, mend: bool, seconds: float | None, as_json: bool) ->
     from parity_dagster.service import ImportService
 
     with ImportService(settings) as service:
+        say_when_stopped(GOES_ON)
         results = service.import_pairs(pairs, reread=True)
     failed = [result for result in results if not result.is_success]
     for result in failed:

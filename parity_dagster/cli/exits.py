@@ -31,7 +31,8 @@ WRONG_USAGE = 2
 READER_GONE = 141
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GOES_ON = "`parity import --resume` goes on from the last committed page"
+GOES_ON = "`parity import --resume` goes on from the last committed page"
+"""Of a command that imports."""
 _WHEN_STOPPED = "parity_dagster.when_stopped"
 
 
@@ -83,8 +84,9 @@ class ParityGroup(click.Group):
             ctx.exit(READER_GONE)
         except (KeyboardInterrupt, click.Abort) as exc:
             number = exc.number if isinstance(exc, Stopped) else signal.SIGINT
-            what_now = ctx.meta.get(_WHEN_STOPPED, _GOES_ON)
-            _say(f"{'interrupted' if number == signal.SIGINT else f'stopped by {number.name}'}; {what_now}")
+            what_now = ctx.meta.get(_WHEN_STOPPED)
+            stopped = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+            _say(f"{stopped}; {what_now}" if what_now else stopped)
             ctx.exit(128 + number)
         except click.UsageError as exc:
             _say(usage_line(exc))
@@ -116,7 +118,7 @@ def _last_words(exc: Exception) -> str:
 
 
 def say_when_stopped(what_now: str) -> None:
-    """Have a signal to the command that runs answered with this, and not with how an import goes on."""
+    """Have a signal to the command that runs answered with this, too."""
     click.get_current_context().meta[_WHEN_STOPPED] = what_now
 
 

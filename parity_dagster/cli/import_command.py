@@ -18,7 +18,7 @@ from parity_dagster.cli.accounts import (
     checked_accounts,
     checked_collections,
 )
-from parity_dagster.cli.exits import FAILED, SUCCEEDED
+from parity_dagster.cli.exits import FAILED, GOES_ON, SUCCEEDED, say_when_stopped
 from parity_dagster.cli.output import plural, queued_sentence, write_json
 from parity_dagster.cli.results import print_results, result_object, summary
 from parity_dagster.cli.selection import Chosen, selecting
@@ -210,6 +210,7 @@ def import_(
     Exit code: 0 if everything was imported, 1 if something failed, 2 on wrong
       usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    say_when_stopped(GOES_ON)
     chosen = Chosen(failed, errors, hosts)
     if not (accounts or path or resume or known or chosen):
         raise click.UsageError("Give an account, --file, --failed, --error, --pds, --known or --resume.")

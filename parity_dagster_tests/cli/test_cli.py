@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from parity_dagster.cli import parity
-from parity_dagster.cli.exits import ParityGroup, Stopped, signals_interrupt
+from parity_dagster.cli.exits import ParityGroup, Stopped, say_when_stopped, signals_interrupt
 from parity_dagster_tests.command_line import PROGRAM, call, run, start, variables
 
 COMMANDS = [*sorted(parity.commands), "directory sync"]
@@ -181,9 +181,14 @@ def test_ctrl_c_ends_a_command_with_a_sentence_and_their_exit_code():
     def wait():
         raise KeyboardInterrupt
 
-    result = CliRunner().invoke(group, ["wait"])
-    assert result.exit_code == 130
-    assert "parity import --resume" in result.stderr
+    @group.command()
+    def work():
+        say_when_stopped("start it again")
+        raise KeyboardInterrupt
+
+    for command, sentence in (("wait", "error: interrupted\n"), ("work", "error: interrupted; start it again\n")):
+        result = CliRunner().invoke(group, [command])
+        assert (result.exit_code, result.stderr) == (130, sentence)
 
 
 @pytest.mark.parametrize("step", range(1, 8))
