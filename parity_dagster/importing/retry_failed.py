@@ -19,6 +19,7 @@ from parity_dagster.store.failed_records import (
     store_failed_record,
 )
 from parity_dagster.store.mapper_tables import REFUSALS, MappedStore, MappedWrite
+from parity_dagster.store.overview import CHANGED
 from parity_dagster.store.postgres_errors import first_line
 from parity_dagster.store.sessions import Database, Session
 
@@ -53,6 +54,8 @@ class Retry:
                         left += 1
                     else:
                         stored += found is Retried.STORED
+            if stored:
+                await self._session.run(lambda conn: conn.execute(CHANGED))
         finally:
             await self._session.close()
         return RetryResult(stored, left)

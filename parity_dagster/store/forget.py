@@ -12,6 +12,7 @@ from psycopg import sql
 from parity_dagster.errors import DatabaseError, PairBusy
 from parity_dagster.store.live import LOCK_BUCKETS, LOCK_CLASS
 from parity_dagster.store.outbox import is_run_to_tell, lock_reporting
+from parity_dagster.store.overview import CHANGED
 from parity_dagster.store.states import LIVE_IMPORTERS
 
 OF_PAIRS = ("atproto_records", "parity_failed_records", "parity_tombstones", "parity_announcements")
@@ -119,6 +120,7 @@ def forget_account(connection: psycopg.Connection, did: str) -> Forgotten:
                 ) from exc
         for name in OF_ACCOUNTS:
             connection.execute(sql.SQL("DELETE FROM {} WHERE did = %s").format(sql.Identifier(name)), (did,))
+        connection.execute(CHANGED)
     return found
 
 

@@ -229,11 +229,16 @@ class Work(NamedTuple):
     """What there is to be seen of imports without reading more than a few rows."""
 
     mark: str
-    """Differs from one taken earlier if an import was begun since, or a pair was asked for."""
+    """Differs from one taken earlier if an import was begun since, a pair was asked for, or a person has changed what
+    is held or failed (`CHANGED`)."""
     is_going_on: bool
     """Whether anybody imports at this moment."""
     is_waiting: bool
     """Whether something is due that nobody has begun, or is about to be begun by a run."""
+
+
+CHANGED: LiteralString = "SELECT nextval(pg_get_serial_sequence('parity_importers', 'id'))"
+"""For whoever changes what is held, or has failed, without an import: the next look finds another mark."""
 
 
 def look_at_work(conn: psycopg.Connection[Any], table: str) -> Work:

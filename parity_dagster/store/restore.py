@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from parity_dagster.models import ImportState, Pair
+from parity_dagster.store.overview import CHANGED
 from parity_dagster.store.selection import CONDITION, Selection
 from parity_dagster.store.state_tables import regclass
 from parity_dagster.store.walk_pages import ALL_PAGES, pages_of
@@ -120,6 +121,8 @@ def _forget(connection: psycopg.Connection, table: str, which: LiteralString, va
         gone = [state_id for (state_id,) in rows]
         # A statement of its own: it sees the page that was being committed while the rows above were waited for.
         connection.execute(pages_of(table), (gone,))
+        if gone:
+            connection.execute(CHANGED)
     return len(gone)
 
 

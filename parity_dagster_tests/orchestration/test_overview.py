@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from parity_dagster.sample_network import LIKE, POST, PROFILE, Running, SampleNe
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.database import connect
+from parity_dagster.store.forget import forget_account
 from parity_dagster.store.overview import MOST, POINTS, read_holdings
 from parity_dagster.store.states import LOCK_CLASS
 from parity_dagster.store.typed import BLUESKY_VIEWS, Column, TypedView
@@ -361,6 +363,39 @@ def test_while_something_is_imported_the_overview_is_renewed_and_once_more_when_
     assert (
         look_for_changes(instance, settings, last.cursor).reason == "Nothing has been imported since the last overview."
     )
+
+
+def test_what_a_person_resets_forgets_or_stores_after_all_renews_the_overview_and_the_checks(
+    settings: Settings, instance: dg.DagsterInstance, network: Running
+) -> None:
+    did = network.network.add_account({POST: 3})
+    key, (cid, value) = min(network.network.records(did, POST).items())
+
+    def mark() -> str:
+        return look_for_changes(instance, settings, None).cursor
+
+    with closing(connect(settings, autocommit=True)) as conn, ImportService(settings, report=False) as service:
+        service.import_user_collection(did, POST)
+        conn.execute(
+            "INSERT INTO parity_failed_records (did, collection, rkey, fingerprint, reason, detail, body, walk)"
+            " VALUES (%s, %s, %s, 'f', 'too_deep', 'an older rule', %s, 1)",
+            (
+                did,
+                POST,
+                key,
+                json.dumps({"uri": f"at://{did}/{POST}/{key}", "cid": cid, "value": json.loads(value)}).encode(),
+            ),
+        )
+        conn.execute("DELETE FROM atproto_records WHERE rkey = %s", (key,))
+        for change in (
+            service.retry_failed_records,
+            lambda: service.reset(did, POST),
+            lambda: forget_account(conn, did),
+        ):
+            before = mark()
+            assert mark() == before
+            change()
+            assert mark() != before
 
 
 def test_pairs_that_wait_for_their_run_are_no_end_of_an_import(
