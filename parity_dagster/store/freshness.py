@@ -26,7 +26,8 @@ FRESH_AT: LiteralString = "greatest(s.completed_at, s.confirmed_at)"
 def age_text(seconds: float) -> str:
     """An age for people: `45 minutes`, `3.5 hours`, `6.2 days`."""
     if seconds < 3600:
-        return f"{seconds / 60:.0f} minutes"
+        minutes = f"{seconds / 60:.0f}"
+        return f"{minutes} minute{'s' * (minutes != '1')}"
     return f"{seconds / 3600:.1f} hours" if seconds < 86_400 else f"{seconds / 86_400:,.1f} days"
 
 

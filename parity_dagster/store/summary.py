@@ -193,12 +193,12 @@ def sentences(found: Summary) -> list[str]:
     said = []
     if found.held:
         said.append(
-            f"{found.held:,} imports of canceled runs wait for you: `parity import --resume` goes on with them, and so"
-            " does Re-execute."
+            f"{_imports(found.held)} of canceled runs wait{'s' * (found.held == 1)} for you: `parity import --resume`"
+            " goes on, and so does Re-execute."
         )
     if not found.left:
         return [*said, "Nothing is left to be imported."]
-    left = f"{found.left:,} {'import' if found.left == 1 else 'imports'} left, {found.running:,} of them under way"
+    left = f"{_imports(found.left)} left, {found.running:,} of them under way"
     if found.seconds_until_last_retry:
         left += f", {found.to_retry:,} to be tried again later"
     if found.seconds_left is None:
@@ -208,6 +208,10 @@ def sentences(found: Summary) -> list[str]:
     return [
         *said,
         f"{left}: done in about {age_text(found.seconds_left)}, at the pace of the last"
-        f" {found.recent_seconds:.0f} seconds ({found.recent_pairs:,} imports, {found.recent_records:,} records,"
+        f" {found.recent_seconds:.0f} seconds ({_imports(found.recent_pairs)}, {found.recent_records:,} records,"
         f" {found.records_per_second:,.0f} records/s).",
     ]
+
+
+def _imports(count: int) -> str:
+    return f"{count:,} import{'s' * (count != 1)}"

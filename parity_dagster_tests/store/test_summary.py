@@ -71,7 +71,7 @@ def test_everything_is_counted_by_status_error_and_host_with_pace_and_time_left(
     assert found.seconds_left == pytest.approx(39, rel=0.1)
     said = " ".join(sentences(found))
     assert "5 imports of canceled runs wait for you" in said
-    assert "39 imports left, 2 of them under way: done in about 1 minutes" in said
+    assert "39 imports left, 2 of them under way: done in about 1 minute," in said
 
 
 def test_what_waits_for_its_pause_is_not_said_to_be_done_before(
@@ -105,6 +105,9 @@ def test_what_failed_is_left_once_its_run_is_asked_for_but_not_once_it_is_held(
     add(connection, "failed", 2, "https://a.test", batch="'held:run'", **failed)
     found = read_summary(connection, settings.state_table, settings.collections)
     assert (found.left, found.to_retry, found.held) == (4 + 3, 3, 2)
+    said = sentences(found._replace(held=1, left=1))
+    assert said[0].startswith("1 import of canceled runs waits for you")
+    assert said[1].startswith("1 import left")
 
 
 def test_it_never_reads_the_table_as_a_whole(connection: psycopg.Connection, settings: Settings) -> None:
