@@ -82,6 +82,8 @@ LONGEST_ASKED = 86_400.0
 """Most seconds that a host's headers can make us stay away."""
 MOST_QUIET = 10_000
 """Hosts remembered before those that are neither asked nor resting are forgotten."""
+LONGEST_PAUSE = 30.0
+"""Most seconds between two requests that are spread over a window which opens sooner, or has opened since."""
 BREAKER_FAILURES = 5
 """Connection failures in a row after which a host is left alone."""
 BREAKER_REST = 30.0
@@ -152,7 +154,7 @@ class HostLimiter:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._not_before = 0.0
         self._interval = 0.0
-        self._longest_interval = 0.0
+        self._window_ends = 0.0
         self._failures = 0
         self._refusals = 0
         self._refused_since: float | None = None
@@ -211,7 +213,9 @@ class HostLimiter:
         if self._failures >= BREAKER_FAILURES:
             self._rest(BREAKER_REST)  # one request tries whether the host is back; the others go on resting
         elif self._interval:
-            self._rest(min(self._interval, self._longest_interval))
+            # Hosts tell whole seconds, and all who share one would wake up a moment before its window opens.
+            opens_in = self._window_ends + 1 - self._clock()
+            self._rest(min(self._interval, max(opens_in, LONGEST_PAUSE)))
 
     @property
     def share(self) -> Share:
@@ -265,7 +269,7 @@ class HostLimiter:
             self._interval = 0.0
         elif left > 0:
             self._interval = self._share.parts * reset / left
-            self._longest_interval = reset  # the window is open again by then, whoever else is to be let by
+            self._window_ends = self._clock() + reset
         else:
             self._rest(reset)  # and then at the former pace, until an answer tells another one
 

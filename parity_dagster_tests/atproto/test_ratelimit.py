@@ -235,7 +235,7 @@ def test_however_many_share_a_host_nobody_rests_longer_than_until_its_window_ope
         limiter.share = Share(0, 8)
         async with limiter.slot():
             pass
-        assert limiter._not_before == 1140, "eight who take turns would wait eight times as long as the window lasts"
+        assert limiter._not_before == 1141, "eight who take turns would wait eight times as long as the window lasts"
 
     drive(work)
 

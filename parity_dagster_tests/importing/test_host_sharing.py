@@ -188,6 +188,7 @@ def test_four_runs_ask_a_host_as_often_as_it_allows_and_hardly_less(settings: Se
     asked = network.log.entries(host="pds-1")
     refused = [entry for entry in asked if entry.status == 429]
     seconds = asked[-1].at - asked[0].at
-    assert len(refused) <= RUNS, "none but the first of each, before it knows of a limit"
+    # the first of each, before it knows of a limit, and who wakes up before a window whose end is told in whole seconds
+    assert len(refused) <= 2 * RUNS
     assert len(asked) / seconds >= 0.8 * limit / window
     assert len(asked) / seconds <= limit / window * 1.25, "the first window is open at once"
