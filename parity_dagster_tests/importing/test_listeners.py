@@ -335,7 +335,7 @@ def test_what_has_ended_is_delivered_while_the_last_pair_takes_its_time(settings
                 raise KeyboardInterrupt
 
     with ImportService(settings, [Collects()]) as service, pytest.raises(KeyboardInterrupt):
-        service.import_pairs([(gone, POST), (slow, POST)])
+        service.import_pairs([Pair(gone, POST), Pair(slow, POST)])
     assert told[-1] is ImportFailed, "nothing has happened since"
 
 
