@@ -92,8 +92,15 @@ def _add_runs(instance: dg.DagsterInstance, tag: str, batches: list[str], runs: 
         batch = run.tags[tag]
         # a re-execution from the UI bears the same tag; as long as any of them is under way, the batch is,
         # and else the newest says what became of it
-        if batch not in runs or (runs[batch].is_finished and not run.is_finished):
+        newer = runs.get(batch)
+        if newer is None or (newer.is_finished and (not run.is_finished or _is_canceled_twin(run, newer))):
             runs[batch] = run
+
+
+def _is_canceled_twin(run: dg.DagsterRun, newer: dg.DagsterRun) -> bool:
+    """Whether somebody has canceled a run that had the batch when the newer one, of another daemon, left it alone."""
+    left_it = newer.status is dg.DagsterRunStatus.SUCCESS and newer.parent_run_id is None
+    return left_it and run.status is dg.DagsterRunStatus.CANCELED
 
 
 def _canceled(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:

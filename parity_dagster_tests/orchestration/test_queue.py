@@ -150,6 +150,21 @@ def test_what_a_canceled_run_did_not_take_up_waits_until_a_person_asks_for_it(
     assert len(launch_due(instance, settings)) == 1
 
 
+def test_what_a_canceled_run_left_waits_also_if_another_daemon_had_asked_for_a_second_one(
+    settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection
+) -> None:
+    queue(settings, Pair(DID, POST))
+    (request,) = launch_due(instance, settings)
+    tags = {BATCH_TAG: request.tags[BATCH_TAG]}
+    canceled = instance.create_run_for_job(_import_records(settings), tags=tags)
+    with importing_alone(settings, str(request.run_key)):
+        assert launch(settings, instance, request).success
+    assert launch_due(instance, settings) == []
+    instance.report_run_canceled(canceled)
+    assert launch_due(instance, settings) == []
+    assert is_held(connection, settings, Pair(DID, POST))
+
+
 @pytest.mark.parametrize("left", ["in_progress", "failed"])
 def test_what_a_canceled_run_has_begun_waits_and_what_a_killed_one_has_begun_does_not(
     settings: Settings, instance: dg.DagsterInstance, connection: psycopg.Connection, left: str
