@@ -374,10 +374,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """
     seconds = _number(headers, "retry-after")
     if seconds is None:
-        try:
-            seconds = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError, IndexError):
-            seconds = _window(headers)[1]
+        until = _moment(headers, "retry-after")
+        seconds = _window(headers)[1] if until is None else until - _now(headers)
     return min(max(60.0 if seconds is None else seconds, 1.0), LONGEST_ASKED)
 
 
@@ -385,10 +383,27 @@ def _window(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
     """Requests left in the host's window and seconds until it opens again."""
     remaining, reset = _number(headers, "ratelimit-remaining"), _number(headers, "ratelimit-reset")
     if reset is not None:
+        if reset > 100_000_000_000:  # in milliseconds, as some say it
+            reset /= 1000
         if reset > 1_000_000_000:  # an epoch, not a span
-            reset -= time.time()
+            reset -= _now(headers)
         reset = min(max(reset, 0.0), LONGEST_ASKED)
     return (None if remaining is None else int(min(max(remaining, 0.0), 1e9))), reset
+
+
+def _now(headers: Mapping[str, str]) -> float:
+    """The time by the host's clock, or by ours if it does not tell: with that, a machine whose clock is wrong by some
+    minutes would rest for so much longer, or not at all."""
+    told = _moment(headers, "date")
+    return time.time() if told is None else told
+
+
+def _moment(headers: Mapping[str, str], name: str) -> float | None:
+    """A header's HTTP date; None if it is missing or none."""
+    try:
+        return email.utils.parsedate_to_datetime(headers.get(name, "")).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:

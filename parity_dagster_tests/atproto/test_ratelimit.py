@@ -53,7 +53,10 @@ from parity_dagster_tests.quick import quick
         ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 1, 1),
         ({"retry-after": "soon"}, 60, 60),
         ({"ratelimit-reset": "an epoch in 45 s"}, 35, 46),
+        ({"ratelimit-reset": "an epoch in 45 s, in milliseconds"}, 35, 46),
+        ({"ratelimit-reset": "an epoch in 45 s", "date": "no date"}, 35, 46),
         ({"ratelimit-reset": "45"}, 45, 45),
+        ({"ratelimit-reset": "45", "date": "a date in 40 s"}, 45, 45),
         ({"retry-after": "soon", "ratelimit-reset": "45"}, 45, 45),
         ({"retry-after": "5", "ratelimit-reset": "45"}, 5, 5),
         ({}, 60, 60),
@@ -64,8 +67,24 @@ def test_how_long_a_429_asks_to_wait(headers: dict[str, str], low: float, high: 
     moments = {
         "a date in 40 s": format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True),
         "an epoch in 45 s": str(int(time.time()) + 45),
+        "an epoch in 45 s, in milliseconds": str(int(time.time()) * 1000 + 45_000),
     }
     assert low <= retry_after({name: moments.get(value, value) for name, value in headers.items()}) <= high
+
+
+@pytest.mark.parametrize("ahead", [-7200, 0, 7200])
+def test_a_clock_that_is_wrong_by_hours_makes_nobody_rest_longer_or_shorter(ahead: int) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=ahead)
+    headers = {"date": format_datetime(now, usegmt=True), "ratelimit-reset": str(int(now.timestamp()) + 50)}
+    assert 48 <= retry_after(headers) <= 51
+    assert 48 <= retry_after({"date": headers["date"], "retry-after": _in_50_seconds(now)}) <= 51
+    limiter = HostLimiter("https://pds.test", 10)
+    limiter.answered(200, {**headers, "ratelimit-remaining": "5"})
+    assert 9 <= limiter._interval <= 11
+
+
+def _in_50_seconds(now: datetime) -> str:
+    return format_datetime(now + timedelta(seconds=50), usegmt=True)
 
 
 @pytest.mark.parametrize("remaining", ["nan", "-inf", "inf", "1e400", "1e308", "-1e308", "-5", "5e-324", "x", ""])
@@ -84,7 +103,7 @@ _VALUE = st.one_of(st.text(max_size=60), _DATE, st.floats().map(repr), st.intege
 @settings_of_hypothesis(max_examples=100, deadline=None)
 @given(
     st.sampled_from([200, 400, 429, 500]),
-    st.dictionaries(st.sampled_from(["retry-after", "ratelimit-remaining", "ratelimit-reset"]), _VALUE),
+    st.dictionaries(st.sampled_from(["date", "retry-after", "ratelimit-remaining", "ratelimit-reset"]), _VALUE),
 )
 @pytest.mark.long
 def test_no_header_whatever_it_holds_raises_or_stops_a_host_for_more_than_a_day(
