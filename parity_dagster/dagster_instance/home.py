@@ -8,7 +8,8 @@ that one which a person has changed is known, and left.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -82,9 +83,7 @@ def write_home(folder: Path, launcher: Launcher, *, keep_unstamped: bool = True)
         folder.mkdir(parents=True, exist_ok=True)
         found = [Written(path, _compared(path, text, keep_unstamped)) for path, text in files.items()]
         if not is_refused(found):
-            for path, outcome in found:
-                if outcome is not Outcome.UNCHANGED:
-                    path.write_text(files[path], encoding="utf-8")
+            _write({path: files[path] for path, outcome in found if outcome is not Outcome.UNCHANGED})
     except OSError as exc:
         raise SettingsError(
             f"{folder} cannot be written: {exc.strerror}: {exc.filename}; choose another folder"
@@ -95,6 +94,21 @@ def write_home(folder: Path, launcher: Launcher, *, keep_unstamped: bool = True)
 def is_refused(files: Sequence[Written]) -> bool:
     """Whether nothing was written, because a person has changed one of the files."""
     return any(file.outcome is Outcome.CHANGED_BY_HAND for file in files)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    """Write files, first beside where they belong: for what a full disk cuts off of a dagster.yaml, Dagster has
+    its stock settings."""
+    targets = {path.resolve(): text for path, text in files.items()}
+    new = {target: target.with_name(f".{target.name}.{os.getpid()}") for target in targets}
+    try:
+        for target, text in targets.items():
+            new[target].write_text(text, encoding="utf-8")
+        for target in targets:
+            new[target].replace(target)
+    finally:
+        for path in new.values():
+            path.unlink(missing_ok=True)
 
 
 def _compared(path: Path, text: str, keep_unstamped: bool) -> Outcome:

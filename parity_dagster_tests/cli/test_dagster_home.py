@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 from importlib import import_module
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def test_a_folder_that_cannot_be_made_is_wrong_usage(tmp_path: Path) -> None:
         refused = call("dagster-home", str(folder))
         assert refused.exit_code == 2
         assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
+    assert call("dagster-home", str(tmp_path)).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        refused = call("dagster-home", str(tmp_path), "--launcher", "celery")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.exit_code == 2, refused.output
+    assert "cannot be written" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_parity_dev_uses_the_same_files_and_leaves_what_a_person_changed(
