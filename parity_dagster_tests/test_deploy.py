@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +106,28 @@ def test_secrets_are_named_and_not_written() -> None:
             assert given in ("", "PASSWORD") or given.startswith("${"), (path, name)
         for password in re.findall(r"://[^\s:/]*:([^\s@]+)@", path.read_text()):
             assert password == "PASSWORD" or password.startswith("${"), path
+
+
+def test_the_password_of_redis_is_on_no_command_line_and_is_asked_for(tmp_path: Path) -> None:
+    shell, option, script = compose()["services"]["redis"]["command"]
+    program, _, given = script.replace("$$", "$").partition("\n")
+    assert "PASSWORD" not in program
+    folder = Path(tempfile.mkdtemp(prefix="redis"))  # a socket's path has to be short
+    script = f"{program.replace('redis-server', tool('redis-server'))}\nport 0\nunixsocket {folder}/s\n{given}"
+    with subprocess.Popen([shell, option, script], env={"REDIS_PASSWORD": "one2three"}, cwd=tmp_path) as started:
+        try:
+            client = [tool("redis-cli"), "-s", f"{folder}/s", "ping"]
+            deadline = time.monotonic() + 20
+            while not (folder / "s").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            asked = subprocess.run(client, capture_output=True, text=True)
+            assert "NOAUTH" in asked.stdout + asked.stderr
+            known = subprocess.run(client, env={"REDISCLI_AUTH": "one2three"}, capture_output=True, text=True)
+            assert known.stdout == "PONG\n"
+        finally:
+            started.terminate()
+            started.wait(20)
+            shutil.rmtree(folder)
 
 
 def test_what_holds_passwords_is_not_committed() -> None:
