@@ -20,6 +20,7 @@ from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
 from parity_dagster.store.database import connect, migrate, plan_migration
 from parity_dagster.store.overview import read_holdings
+from parity_dagster.store.typed import BLUESKY_VIEWS, summarize_view
 from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.dagster_runs import run
 from parity_dagster_tests.imports import assert_equal
@@ -177,6 +178,10 @@ def test_records_divided_by_hash_of_did_are_imported_as_before(
     with parity_instance(settings) as instance:
         assert run(settings, instance, "refresh_overview").success
     with connect(settings) as conn:
+        (view,) = (view for view in BLUESKY_VIEWS if view.collection == POST)
+        summary = summarize_view(conn, view, settings.state_table, counted_bytes=3 * 8192)
+        assert summary.rows == 8 * 59
+        assert summary.sampled is not None, "a part of the parts is looked at"
         assert read_holdings(conn, settings.state_table).table_bytes > 16 * 8192
         (parts,) = conn.execute("SELECT count(DISTINCT tableoid) FROM atproto_records").fetchone() or (0,)
         assert parts > 1
