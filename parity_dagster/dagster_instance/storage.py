@@ -20,7 +20,7 @@ from typing import Any
 from dagster import DagsterInstance
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import Dialect, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from parity_dagster.dagster_instance.event_log import ParityEventLogStorage
@@ -31,6 +31,7 @@ from parity_dagster.dagster_instance.private import (
     InstanceRef,
     is_dagster_home_set,
 )
+from parity_dagster.errors import DatabaseError
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster.store.connecting import check_server, session_settings
 from parity_dagster.store.database import sqlalchemy_url
@@ -159,13 +160,23 @@ def make_tables(url: str) -> None:
     """
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     event.listen(engine, "connect", _begin_session, insert=True)  # before SQLAlchemy asks anything
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TABLES_LOCK})
-        exists = connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar()
-        if exists is None:
-            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
-        DagsterPostgresStorage(url)
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": TABLES_LOCK})
+            exists = connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar()
+            if exists is None:
+                connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+            DagsterPostgresStorage(url)
+    except ProgrammingError as exc:
+        # insufficient_privilege, or invalid_schema_name: a search path of a schema that the role may not use is empty
+        if getattr(exc.orig, "pgcode", None) not in ("42501", "3F000"):
+            raise
+        raise DatabaseError(
+            f"this role may not make, or not use, Dagster's tables (schema {SCHEMA}): let the role that owns the tables"
+            " run `parity migrate --dagster`, and grant this one what docs/postgresql.md names"
+        ) from None
+    finally:
+        engine.dispose()
 
 
 def make_pool(url: str, ask_after: float = ASK_AFTER) -> Engine:

@@ -71,6 +71,9 @@ def test_each_role_can_do_its_work_and_no_other(
     for settings in (importer, reader):
         with pytest.raises(DatabaseError, match="GRANT CREATE ON SCHEMA"):
             migrate(settings)
+    assert call("migrate", env=variables(owner)).exit_code == 0
+    refused = call("prune", env=variables(importer))
+    assert (refused.exit_code, "`parity migrate --dagster`" in refused.output) == (1, True), refused.output
     migrated = call("migrate", "--dagster", env=variables(owner))
     assert migrated.exit_code == 0, migrated.output
 
@@ -101,6 +104,8 @@ def test_each_role_can_do_its_work_and_no_other(
     assert "grant the role" in refused.output
     refused = call("reset", did, env=env)
     assert (refused.exit_code, "a role may do it" in refused.output) == (1, True), refused.output
+    refused = call("prune", env=env)
+    assert (refused.exit_code, "grant this one what docs/postgresql.md names" in refused.output) == (1, True)
     refused = call("forget", did, "--yes", env=env)
     assert (refused.exit_code, "this role may not write" in refused.output) == (1, True), refused.output
     env = variables(importer)
