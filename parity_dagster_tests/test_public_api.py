@@ -180,6 +180,7 @@ def test_of_two_threads_that_want_the_same_pair_one_imports_it(settings: Setting
         assert first.result(60).records_synced == 400
 
 
+@pytest.mark.long
 def test_a_forked_worker_opens_connections_of_its_own(settings: Settings, network: Running) -> None:
     dids = [network.network.add_account({POST: 10}) for _ in range(3)]
     code = f"""

@@ -110,6 +110,7 @@ def test_a_script_ends_although_dagster_is_told(script: Script) -> None:
     assert script.run("print(ImportService().import_user(DID).records_synced)\ndone()", "with Dagster") == "5"
 
 
+@pytest.mark.long
 def test_a_service_that_nobody_has_any_more_ends_its_thread(script: Script) -> None:
     use = """
     import gc
@@ -124,6 +125,7 @@ def test_a_service_that_nobody_has_any_more_ends_its_thread(script: Script) -> N
     assert script.run(use) == "['MainThread']"
 
 
+@pytest.mark.long
 def test_threads_a_running_loop_and_two_services_end_with_the_script(script: Script) -> None:
     use = """
     import asyncio
@@ -146,6 +148,7 @@ def test_threads_a_running_loop_and_two_services_end_with_the_script(script: Scr
     assert query(script.settings, "SELECT count(*) FROM atproto_records") == [(10,)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", quick(1, ["fork", "spawn"]))
 def test_a_process_of_multiprocessing_uses_a_service_and_ends(script: Script, method: str) -> None:
     use = f"""
@@ -332,6 +335,7 @@ def test_a_mapper_that_exits_ends_its_import_and_not_the_service(script: Script,
     assert script.run(use) == "from the mapper\n3"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", quick(1, [signal.SIGINT, signal.SIGTERM]))
 @pytest.mark.parametrize("delay", quick(2, [0.1, 0.7, 0.0, 0.3]))
 def test_a_signal_ends_a_script_at_any_moment_of_its_first_import(

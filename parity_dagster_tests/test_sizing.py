@@ -55,6 +55,7 @@ def test_the_fewest_runs_that_are_nearly_as_fast_are_chosen() -> None:
     assert fewest_runs(10_000, np.array([1.0]), SAME, PAGES, {1: 10.0, 2: 10.0, 4: 10.0}, 0.05).runs == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("readers", [1, 4, 16])
 def test_the_limiters_get_nearly_all_that_a_host_allows_and_no_more(readers: int) -> None:
     host = LimitingHost(limit=3000, window=WINDOW, latency=0.1)

@@ -150,6 +150,7 @@ def test_of_two_that_deny_an_account_the_one_that_denies_less_is_believed() -> N
     on_network(network, work)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", DENIALS)
 def test_what_no_second_mirror_confirms_is_tried_again(settings: Settings, code: str) -> None:
     network, dids = with_mirrors(2, mirrors=2)

@@ -210,6 +210,7 @@ def test_of_a_hundred_thousand_pages_no_record_is_lost_and_as_many_damaged_ones_
         survive(bend(rng, page[0]))
 
 
+@pytest.mark.long
 def test_what_the_parser_takes_postgres_holds_or_hands_back(settings: Settings) -> None:
     """Drawn values through the whole importer: stored as sent, or among the failed records; never lost."""
     network = SampleNetwork()

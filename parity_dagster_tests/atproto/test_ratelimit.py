@@ -318,6 +318,7 @@ def test_a_host_that_only_ever_says_429_is_given_up(settings: Settings) -> None:
         drive(lambda: work(network.hosts["pds-1"].url))
 
 
+@pytest.mark.long
 def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiting(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 1})

@@ -158,6 +158,7 @@ def test_what_came_before_a_refusal_is_kept_and_the_exit_code_tells(
     assert "name a relay or a directory of collections" in unknown.stderr
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_the_same_command_goes_on(
     env: dict[str, str], network: Running, settings: Settings
 ) -> None:

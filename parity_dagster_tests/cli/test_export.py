@@ -550,6 +550,7 @@ def wait_until_begun(folder: Path) -> None:
     raise AssertionError(f"nothing is written into {folder}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     quick(
@@ -667,6 +668,7 @@ def test_an_import_meanwhile_neither_waits_nor_is_seen(
     assert stdout.startswith("Exported 3,002 rows of posts: 1 file, 3.")
 
 
+@pytest.mark.long
 def test_a_database_that_goes_away_is_one_line_and_leaves_nothing(
     settings: Settings, conn: psycopg.Connection[Any], out: Path
 ) -> None:

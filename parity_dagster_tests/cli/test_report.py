@@ -67,6 +67,7 @@ def test_what_was_imported_is_told_once(env: dict[str, str], network: Running, s
         assert remembered(instance, Pair(did, POST)) == row(settings, Pair(did, POST))
 
 
+@pytest.mark.long
 def test_everything_is_compared_on_request(env: dict[str, str], network: Running, settings: Settings) -> None:
     did = network.network.add_account({POST: 12, LIKE: 5})
     call("import", did, env=env)
@@ -96,6 +97,7 @@ def test_without_a_database_it_is_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_dagster_that_cannot_be_loaded_is_one_line_and_nothing_is_lost(
     env: dict[str, str], network: Running, settings: Settings, tmp_path: Path
 ) -> None:

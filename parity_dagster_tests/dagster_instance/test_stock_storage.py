@@ -31,6 +31,7 @@ def instance(settings: Settings, tmp_path: Path) -> Iterator[dg.DagsterInstance]
         yield found
 
 
+@pytest.mark.long
 def test_runs_the_queue_and_reports_do(settings: Settings, instance: dg.DagsterInstance, network: Running) -> None:
     settings = settings.model_copy(update={"plc_url": network.plc_url, "collections": (POST, LIKE)})
     ours, outside, queued = (network.network.add_account({POST: 3, LIKE: 1}) for _ in range(3))

@@ -61,6 +61,7 @@ def test_dagsters_tables_are_in_their_own_schema(instance: dg.DagsterInstance, d
     assert sorted(found) == [(name, "dagster") for name in ("alembic_version", "event_logs", "jobs", "runs")]
 
 
+@pytest.mark.long
 def test_a_run_over_500_partitions_needs_a_handful_of_connections(
     instance: dg.DagsterInstance, database_url: str
 ) -> None:
@@ -192,6 +193,7 @@ def _count_runs(environment: dict[str, str]) -> None:
         sys.exit(instance.get_runs_count())
 
 
+@pytest.mark.long
 def test_processes_that_start_at_once_make_the_tables_one_after_the_other(
     empty_database_url: str, tmp_path: Path
 ) -> None:

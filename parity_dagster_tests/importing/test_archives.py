@@ -175,6 +175,7 @@ def test_a_refresh_reads_what_has_changed_and_drops_what_is_gone(
     assert {state[4] for state in states(settings)}.isdisjoint({commit, None})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("faults", "changes"),
     [
@@ -269,6 +270,7 @@ def test_an_account_whose_status_forbids_it_is_not_imported_and_its_records_are_
     assert_equal(settings, network, did, POST)
 
 
+@pytest.mark.long
 def test_what_is_interrupted_is_read_again_and_ends_equal(
     settings: Settings, network: SampleNetwork, service: ImportService
 ) -> None:
@@ -289,6 +291,7 @@ def test_what_is_interrupted_is_read_again_and_ends_equal(
     assert_equal(settings, network, did, POST)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [("repo", "list"), ("list", "repo")])
 def test_an_import_that_was_begun_one_way_is_ended_the_other_way(
     settings: Settings, network: SampleNetwork, order: tuple[str, str]

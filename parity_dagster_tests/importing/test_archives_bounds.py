@@ -48,6 +48,7 @@ def most_spools(folder: Path) -> Iterator[list[int]]:
         watcher.join()
 
 
+@pytest.mark.long
 def test_accounts_that_wait_for_their_hosts_have_no_file_open_yet(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ def test_a_record_stored_by_a_retry_survives_the_end_of_a_walk_under_way(setting
             assert "kept" in stored(settings, did, POST)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", quick(1, [5 * 2**20, 2**21]))
 def test_records_of_megabytes_are_stored(settings: Settings, size: int) -> None:
     network = SampleNetwork()

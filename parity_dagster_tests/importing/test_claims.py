@@ -61,6 +61,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
 
 
 # I12
+@pytest.mark.long
 def test_of_two_importers_one_works_and_the_other_says_who_has_the_pair(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 60})
@@ -152,6 +153,7 @@ def test_an_interrupted_call_gives_its_pairs_back_at_once_and_the_service_goes_o
             assert_equal(settings, network, did, POST)
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_a_process_quickly_and_frees_its_pairs(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 60})

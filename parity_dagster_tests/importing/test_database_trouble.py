@@ -103,6 +103,7 @@ def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumabl
         assert committed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", quick(2, ["writers", "all", "claim", "questions"]))
 def test_connections_dropped_again_and_again_cost_nothing(settings: Settings, which: str) -> None:
     network = SampleNetwork()

@@ -217,6 +217,7 @@ def test_more_operations_of_one_moment_than_a_page_holds_are_passed(settings: Se
         assert set(network.dids[21:]) <= set(identities(settings))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lie", EXPORT_LIES)
 def test_a_directory_that_lies_costs_nothing_that_was_stored(settings: Settings, lie: str) -> None:
     network = with_accounts(1300)
@@ -359,6 +360,7 @@ def test_an_export_that_is_too_large_is_an_error(settings: Settings) -> None:
             assert service.sync_directory(everything=True).error_code == "malformed_answer"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["429", "503", "cut", "html"])
 def test_a_mirror_takes_over_where_another_fails(settings: Settings, kind: str) -> None:
     network = with_accounts(2500)
@@ -493,6 +495,7 @@ def test_the_command_goes_on_where_it_was_killed(settings: Settings) -> None:
         assert "0 operations" in out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", quick(1, [1, 2, 3]))
 def test_whatever_happened_the_table_is_the_network(settings: Settings, seed: int) -> None:
     """Random changes between calls that are limited, lied to and cut."""

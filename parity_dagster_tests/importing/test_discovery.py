@@ -224,6 +224,7 @@ def test_a_limit_is_kept_and_the_next_call_goes_on_behind_it(
 
 @pytest.mark.parametrize("step", quick(1, [3, 1]))
 # I18
+@pytest.mark.long
 def test_killed_at_a_change_of_the_database_the_next_call_goes_on_there(
     settings: Settings, network: Running, step: int
 ) -> None:
@@ -296,6 +297,7 @@ def test_a_cursor_that_is_not_known_any_more_starts_the_list_over(
 
 @pytest.mark.parametrize("fault", ["400", "500"])
 # I18
+@pytest.mark.long
 def test_a_server_that_refuses_everything_for_a_while_costs_no_place(
     service: ImportService, settings: Settings, network: Running, fault: Any
 ) -> None:

@@ -260,6 +260,7 @@ def test_a_503_is_no_501_whatever_else_has_a_501_in_it(settings: Settings, where
     assert query(settings, "SELECT did, count(*) FROM atproto_records GROUP BY 1") == [(known, 25)]
 
 
+@pytest.mark.long
 def test_attempts_grow_with_each_failed_call_and_a_success_forgets_them(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 25})

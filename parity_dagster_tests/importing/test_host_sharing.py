@@ -72,6 +72,7 @@ def test_a_share_is_of_all_of_a_hosts_limiters_and_goes_with_the_last_who_has_on
     assert before.share == limiters.of("https://pds.test", "another").share == WHOLE
 
 
+@pytest.mark.long
 def test_imports_at_the_same_time_have_no_more_in_flight_than_one_may(settings: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 5}) for _ in range(3 * 4)]
@@ -95,6 +96,7 @@ def test_imports_at_the_same_time_have_no_more_in_flight_than_one_may(settings: 
         assert query(settings, "SELECT * FROM parity_host_importers") == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", ["list", "repo"])
 def test_an_account_that_moves_in_the_middle_is_read_on_its_new_host_as_any_other(
     settings: Settings, source: str

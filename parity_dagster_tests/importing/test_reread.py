@@ -58,6 +58,7 @@ def test_a_reread_writes_nothing_that_is_right(settings: Settings) -> None:
         assert query(settings, written) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["queue", "call"])
 def test_an_interrupted_reread_goes_on_as_one_whoever_resumes_it(settings: Settings, how: str) -> None:
     network = SampleNetwork()

@@ -557,6 +557,7 @@ def test_a_database_that_ends_the_session_is_one_line(
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     quick(
@@ -638,6 +639,7 @@ def end_sessions(settings: Settings) -> None:
     query(settings, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offline", [False, True])
 def test_a_database_that_is_lost_in_the_middle_is_waited_for(
     settings: Settings, network: SampleNetwork, service: ImportService, offline: bool

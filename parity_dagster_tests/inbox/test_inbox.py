@@ -416,6 +416,7 @@ def numbered(start: int, count: int) -> Iterator[str]:
     return (f"did:web:a{number}.example.com\n" for number in range(start, start + count))
 
 
+@pytest.mark.long
 def test_a_long_list_is_read_by_one_run_and_each_line_once(inbox: Inbox) -> None:
     lines = list(numbered(0, 6000))
     for number in range(0, 6000, 1000):
@@ -576,6 +577,7 @@ def test_a_run_of_this_job_takes_no_place_of_the_imports(inbox: Inbox) -> None:
     assert QUEUE_TAG not in request.tags
 
 
+@pytest.mark.long
 def test_many_lists_and_many_things_that_are_none_are_told_a_bit_at_a_time(inbox: Inbox) -> None:
     for number in range(60):
         (inbox.folder / f"link{number}.txt").symlink_to("nowhere")
@@ -791,6 +793,7 @@ def test_handles_are_resolved_and_those_that_lead_nowhere_are_reported_after_som
     assert "nobody.sample.test" in report[1]
 
 
+@pytest.mark.long
 def test_a_list_with_many_handles_is_read_on_while_they_are_resolved(
     inbox: Inbox, network: Running, names: Names
 ) -> None:
@@ -816,6 +819,7 @@ def test_a_list_with_many_handles_is_read_on_while_they_are_resolved(
     assert [line for line, _ in read.problems] == list(range(1, 60, 2))
 
 
+@pytest.mark.long
 def test_handles_without_an_answer_hold_up_no_other_list(inbox: Inbox, network: Running, names: Names) -> None:
     settings = inbox.settings.model_copy(update={"plc_url": network.plc_url, "retry_delay": 1})
     inbox.drop("nobody.sample.test\n", name="handles.txt")

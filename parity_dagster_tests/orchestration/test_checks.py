@@ -202,6 +202,7 @@ def test_a_surplus_row_fails_the_count_and_the_audit(
     assert "surplus forged" in shown(found["sample_audit"])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("by_either")
 def test_what_changes_after_the_import_is_no_loss(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
@@ -273,6 +274,7 @@ def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
     assert report.lost == 0 < report.compared
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["hang", "501"])
 def test_a_host_that_keeps_an_audit_waiting_is_not_waited_for(
     settings: Settings,

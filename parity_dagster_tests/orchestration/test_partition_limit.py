@@ -93,6 +93,7 @@ def test_of_a_list_some_accounts_are_partitions_and_all_are_imported(
     assert "2 accounts have no partition" in str(found["overview"].value)
 
 
+@pytest.mark.long
 def test_what_was_imported_outside_of_dagster_is_shown_as_far_as_it_goes(
     settings: Settings, instance: dg.DagsterInstance, dids: list[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_what_was_imported_outside_of_dagster_is_shown_as_far_as_it_goes(
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["import", "queue", "handle", "complete", "python", "resume"])
 def test_who_names_an_account_gives_it_its_partition(
     settings: Settings, instance: dg.DagsterInstance, network: Running, names: Names, way: str
@@ -141,6 +143,7 @@ def test_who_names_an_account_gives_it_its_partition(
     assert query(settings, "SELECT count(*) FROM parity_named_accounts") == [(0,)]
 
 
+@pytest.mark.long
 def test_an_account_that_is_named_while_a_run_imports_it_has_its_partition_and_its_events(
     settings: Settings, instance: dg.DagsterInstance, network: Running, dids: list[str]
 ) -> None:

@@ -495,6 +495,7 @@ class Tripwire:
 
 
 # I15
+@pytest.mark.long
 @pytest.mark.parametrize("step", quick(1, [7, 1]))
 def test_killed_at_every_change_each_pair_is_shown_once(
     instance: dg.DagsterInstance, settings: Settings, step: int

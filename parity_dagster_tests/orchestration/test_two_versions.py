@@ -94,6 +94,7 @@ def test_a_run_that_meets_a_database_of_another_version_says_so_and_its_pairs_wa
         assert service.import_user_collection(*pair).is_success
 
 
+@pytest.mark.long
 def test_an_import_that_is_under_way_while_a_newer_version_migrates_goes_on_to_its_end(
     settings: Settings, network: Running
 ) -> None:

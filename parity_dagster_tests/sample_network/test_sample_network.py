@@ -739,6 +739,7 @@ def test_a_taken_port_is_one_line_that_names_the_cure() -> None:
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_the_big_shapes_are_made_at_once_and_take_little_memory() -> None:
     code = (
         "import resource, time\n"

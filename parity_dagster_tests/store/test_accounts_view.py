@@ -212,6 +212,7 @@ def test_an_account_is_found_by_indexes_and_all_are_read_in_one_pass(settings: S
         assert conn.execute("SELECT count(*), sum(records) FROM accounts").fetchone() == (20000, 120000)
 
 
+@pytest.mark.long
 def test_the_view_is_an_asset_beside_the_typed_views(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 3}, handle="alice.sample.test")

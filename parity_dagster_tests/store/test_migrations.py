@@ -271,6 +271,7 @@ def test_a_database_of_the_first_version_becomes_the_same_as_a_new_one(
     assert described(empty_database_url) == described(database_url)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("revision", ["0001", "0005"])
 def test_two_projects_that_share_a_database_are_upgraded_one_after_the_other(
     revision: str, empty_database_url: str

@@ -288,6 +288,7 @@ def test_an_embedded_server_that_is_killed_in_the_middle_is_started_again(own_ho
         assert conn.execute("SELECT count(*) FROM atproto_records").fetchone() == (60,)
 
 
+@pytest.mark.long
 def test_a_session_that_ends_amid_a_pipeline_is_opened_again(settings: Settings) -> None:
     """One in six that are ended so is neither closed nor broken to the driver, and does nothing any more."""
 
