@@ -51,7 +51,9 @@ def import_accounts(
     import_service: dg.ResourceParam[ImportService],
 ) -> Iterator[dg.DagsterEvent | dg.Output[None]]:
     """Register accounts as partitions and import them, many pairs at once."""
-    if config.batch and context.run.parent_run_id is None:
+    # what a person has added to the config of a batch's run is asked for by nobody else
+    is_only_batch = config.batch and not config.dids and not config.partitions
+    if is_only_batch and context.run.parent_run_id is None:
         with importing_alone(import_service.settings, config.batch) as is_ours:
             if is_ours:
                 yield from _import_wanted(context, config, import_service)

@@ -91,6 +91,17 @@ def test_of_two_runs_that_two_daemons_asked_for_with_one_batch_one_imports_it(
     assert materialized(result) == [pair]
 
 
+def test_an_account_that_a_person_adds_to_the_config_of_a_batch_is_imported_also_if_another_run_has_the_batch(
+    settings: Settings, instance: dg.DagsterInstance, network: Running
+) -> None:
+    queue(settings, Pair(DID, POST))
+    (request,) = launch_due(instance, settings)
+    pair = Pair(network.network.add_account({POST: 5}), POST)
+    with importing_alone(settings, str(request.run_key)):
+        config = {**request.run_config, "dids": [pair.did], "collections": [POST]}
+        assert pair in materialized(run(settings, instance, "import_records", config=config))
+
+
 def test_a_batch_that_waits_for_its_run_is_not_launched_again(settings: Settings, instance: dg.DagsterInstance) -> None:
     queue(settings, Pair(DID, POST))
     (request,) = launch_due(instance, settings)
