@@ -82,6 +82,8 @@ LONGEST_ASKED = 86_400.0
 """Most seconds that a host's headers can make us stay away."""
 MOST_QUIET = 10_000
 """Hosts remembered before those that are neither asked nor resting are forgotten."""
+CLOCKS_AGREE = 3.0
+"""Seconds by which a host's clock differs from ours if both are right: it tells whole ones, and the answer travels."""
 LONGEST_PAUSE = 30.0
 """Most seconds between two requests that are spread over a window which opens sooner, or has opened since."""
 BREAKER_FAILURES = 5
@@ -392,10 +394,10 @@ def _window(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
 
 
 def _now(headers: Mapping[str, str]) -> float:
-    """The time by the host's clock, or by ours if it does not tell: with that, a machine whose clock is wrong by some
-    minutes would rest for so much longer, or not at all."""
-    told = _moment(headers, "date")
-    return time.time() if told is None else told
+    """Our time, or the host's if the two clocks differ: a machine whose clock is wrong by some minutes would rest for
+    so much longer, or not at all. The host's is in whole seconds, so it is not the better one if they agree."""
+    ours, told = time.time(), _moment(headers, "date")
+    return ours if told is None or abs(told - ours) < CLOCKS_AGREE else told
 
 
 def _moment(headers: Mapping[str, str], name: str) -> float | None:

@@ -55,6 +55,7 @@ from parity_dagster_tests.quick import quick
         ({"ratelimit-reset": "an epoch in 45 s"}, 35, 46),
         ({"ratelimit-reset": "an epoch in 45 s, in milliseconds"}, 35, 46),
         ({"ratelimit-reset": "an epoch in 45 s", "date": "no date"}, 35, 46),
+        ({"ratelimit-reset": "an epoch in 45 s", "date": "a date 2 s ago"}, 35, 45.5),
         ({"ratelimit-reset": "45"}, 45, 45),
         ({"ratelimit-reset": "45", "date": "a date in 40 s"}, 45, 45),
         ({"retry-after": "soon", "ratelimit-reset": "45"}, 45, 45),
@@ -66,6 +67,7 @@ from parity_dagster_tests.quick import quick
 def test_how_long_a_429_asks_to_wait(headers: dict[str, str], low: float, high: float) -> None:
     moments = {
         "a date in 40 s": format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True),
+        "a date 2 s ago": format_datetime(datetime.now(UTC) - timedelta(seconds=2), usegmt=True),
         "an epoch in 45 s": str(int(time.time()) + 45),
         "an epoch in 45 s, in milliseconds": str(int(time.time()) * 1000 + 45_000),
     }
