@@ -61,6 +61,8 @@ def finish(settings: Settings, running: Running) -> None:
     assert (result.completed, result.records_synced, result.records_failed) == (True, RECORDS, 2), result
     assert_equal(settings, network, did, POST)
     again = network.log.cursors(did, POST)
+    if committed == PAGES - 1:
+        assert again.pop() is None, "what shows nothing but an empty end is asked whether its list is still there"
     if committed:
         assert len(again) == max(0, PAGES - committed), "no committed page is fetched again"
         assert again[:1] == [cursor for cursor in before if cursor][:1]
