@@ -168,6 +168,7 @@ def test_nobody_waits_until_others_are_done_and_be_it_one_that_is_stopped(settin
 
 
 @pytest.mark.long
+@pytest.mark.processes  # what it counts per second is not to be disturbed
 @pytest.mark.parametrize("source", ["list", "repo"])
 def test_four_runs_ask_a_host_as_often_as_it_allows_and_hardly_less(settings: Settings, source: str) -> None:
     """A host that allows 50 requests in 5 seconds and says so, which is 10 a second."""
@@ -190,7 +191,7 @@ def test_four_runs_ask_a_host_as_often_as_it_allows_and_hardly_less(settings: Se
     asked = network.log.entries(host="pds-1")
     refused = [entry for entry in asked if entry.status == 429]
     seconds = asked[-1].at - asked[0].at
-    # the first of each, before it knows of a limit, and who wakes up before a window whose end is told in whole seconds
-    assert len(refused) <= 2 * RUNS
+    # the first of each, before it knows of a limit, and one of each a window, whose end is told in whole seconds
+    assert len(refused) <= RUNS * (1 + seconds / window)
     assert len(asked) / seconds >= 0.8 * limit / window
     assert len(asked) / seconds <= limit / window * 1.25, "the first window is open at once"
