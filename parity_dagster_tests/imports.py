@@ -9,10 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from psycopg import AsyncConnection
 
 from parity_dagster.sample_network import ODD_KINDS, Running, SampleNetwork, run_in_thread
 from parity_dagster.service import ImportService
 from parity_dagster.settings import Settings
+from parity_dagster.store.states import StateStore
 
 DAMAGED_IN_LISTS = {
     *("entry-null", "entry-string", "missing-cid", "missing-uri", "missing-value", "null-cid", "number-cid"),
@@ -48,6 +50,13 @@ def query(settings: Settings, statement: str, *parameters: Any) -> list[tuple[An
     with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as conn:
         cursor = conn.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+
+async def new_importer(conn: AsyncConnection, states: StateStore) -> int:
+    """An importer that lives as long as the connection."""
+    importer_id = await states.new_importer_id(conn)
+    await states.register_importer(conn, importer_id, None)
+    return importer_id
 
 
 def loads(text: str | bytes) -> Any:

@@ -28,11 +28,11 @@ class Claims:
         self._session = database.session(self._hold_again)
 
     async def open(self) -> None:
-        """Get a number and hold its lock."""
-        self.importer_id = await self._session.run(lambda conn: self._states.register_importer(conn, self._run_id))
+        """Get a number and hold its lock; whatever comes of it, `close` gives it back."""
+        self.importer_id = importer_id = await self._session.run(self._states.new_importer_id)
+        await self._session.run(lambda conn: self._states.register_importer(conn, importer_id, self._run_id))
         backend = await self._session.run(lambda conn: self._states.find_backend(conn, self.importer_id))
         if backend is None or backend == await self._database.run(current_backend):
-            await self.close()
             raise UnsupportedServer(
                 "PARITY_DATABASE_URL leads to a pooler that gives several clients one session (transaction mode), and"
                 " an import needs its own: use the server's own address, or the pooler in session mode"

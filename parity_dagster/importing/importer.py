@@ -110,9 +110,9 @@ class Importer:
         """
         if self._mapped:
             await self._database.run(self._mapped.prepare)  # a table that cannot be filled is an error before any work
-        await self._claims.open()
         store = PageStore(self._settings.state_table, self._mapped, self._recipients)
         try:
+            await self._claims.open()
             async with asyncio.TaskGroup() as writing:
                 self._writers = [
                     Writer(self._database, store, self._claims, self._gate, self._emit, self._settings)

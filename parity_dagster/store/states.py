@@ -75,16 +75,20 @@ class StateStore:
     def _sql(self, text: str, **parts: sql.Composable) -> sql.Composed:
         return sql.SQL(text).format(table=self.table, columns=COLUMNS, live=LIVE_IMPORTERS, **parts)
 
-    async def register_importer(self, conn: AsyncConnection, run_id: str | None) -> int:
-        """Make a number for a new importer and hold its lock for as long as `conn` lives."""
+    async def new_importer_id(self, conn: AsyncConnection) -> int:
+        """A number that no importer has, known before its row: whoever is stopped meanwhile takes it back."""
+        row = await (await conn.execute("SELECT nextval(pg_get_serial_sequence('parity_importers', 'id'))")).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def register_importer(self, conn: AsyncConnection, importer_id: int, run_id: str | None) -> None:
+        """Make the row of a new importer and hold its lock for as long as `conn` lives; can be repeated."""
         async with conn.transaction():  # nobody sees the row before its lock is held
-            cursor = await conn.execute(
-                "INSERT INTO parity_importers (hostname, pid, run_id) VALUES (%s, %s, %s) RETURNING id",
-                (socket.gethostname(), os.getpid(), run_id),
+            await conn.execute(
+                "INSERT INTO parity_importers (id, hostname, pid, run_id) OVERRIDING SYSTEM VALUE"
+                " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (importer_id, socket.gethostname(), os.getpid(), run_id),
             )
-            row = await cursor.fetchone()
-            assert row is not None
-            importer_id: int = row[0]
             await self.hold_importer(conn, importer_id)
         # Those that were killed; their pairs are free without this.
         await conn.execute(
@@ -94,7 +98,6 @@ class StateStore:
             ),
             {"own": importer_id},
         )
-        return importer_id
 
     async def hold_importer(self, conn: AsyncConnection, importer_id: int) -> None:
         """Take the lock of an importer's number, again after the session was lost."""

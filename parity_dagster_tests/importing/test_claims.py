@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from parity_dagster.errors import Interrupted
 from parity_dagster.events import ImportProgress
 from parity_dagster.models import ImportResult, ImportStatus, Pair
 from parity_dagster.sample_network import POST, Running, SampleNetwork, run_in_thread
@@ -151,6 +152,29 @@ def test_an_interrupted_call_gives_its_pairs_back_at_once_and_the_service_goes_o
             if pages[did]:
                 assert network.log.cursors(did, POST).count(None) == 1, "from where it was"
             assert_equal(settings, network, did, POST)
+
+
+# I12
+def test_an_import_that_is_stopped_while_it_gets_its_number_gives_that_back(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 3})
+    with importing(settings, network) as (service, _), ThreadPoolExecutor() as threads:
+        assert settings.database_url is not None
+        with psycopg.connect(settings.database_url.get_secret_value()) as conn:
+            # one that was killed: whoever gets a number takes it away, and now has to wait for that
+            killed = "INSERT INTO parity_importers (hostname, pid) VALUES ('gone', 1)"
+            query(settings, f"WITH killed AS ({killed}) SELECT")
+            conn.execute("SELECT FROM parity_importers FOR UPDATE")
+            importing_thread = threads.submit(service.import_user_collection, did, POST)
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            while query(settings, waiting) != [(1,)]:
+                time.sleep(0.01)
+            service.close()
+            with pytest.raises(Interrupted):
+                importing_thread.result()
+            assert query(settings, "SELECT hostname FROM parity_importers") == [("gone",)]
 
 
 @pytest.mark.long

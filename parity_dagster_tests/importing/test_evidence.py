@@ -29,7 +29,7 @@ from parity_dagster.store.states import StateStore
 from parity_dagster.store.writes import Counts, Ending, LostClaim, PairWrite, UnprovenEnding
 from parity_dagster_tests.command_line import call, variables
 from parity_dagster_tests.dagster_runs import one, rectangle, run
-from parity_dagster_tests.imports import assert_equal, listed, query, settings_for, stored
+from parity_dagster_tests.imports import assert_equal, listed, new_importer, query, settings_for, stored
 from parity_dagster_tests.quick import quick
 
 RECORDS = 25
@@ -238,7 +238,7 @@ def test_who_does_not_hold_a_pair_writes_nothing_of_it(settings: Settings) -> No
     async def write() -> None:
         async with await open_session(settings) as conn:
             states, store = StateStore(settings.state_table), PageStore(settings.state_table)
-            late, holder = [await states.register_importer(conn, None) for _ in range(2)]
+            late, holder = [await new_importer(conn, states) for _ in range(2)]
             (claim,) = await states.claim(conn, [pair], holder, None, refresh=False)
             await store.prepare(conn)
             page = PairWrite(
@@ -278,7 +278,7 @@ def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
     async def end() -> None:
         async with await open_session(settings) as conn:
             states, store = StateStore(settings.state_table), PageStore(settings.state_table)
-            importer = await states.register_importer(conn, None)
+            importer = await new_importer(conn, states)
             (claim,) = await states.claim(conn, [pair], importer, None, refresh=False)
             for page, walk, table in rows:
                 await conn.execute(

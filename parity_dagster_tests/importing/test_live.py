@@ -33,7 +33,7 @@ from parity_dagster.store.pages import PageStore
 from parity_dagster.store.sessions import open_session
 from parity_dagster.store.states import StateStore
 from parity_dagster.store.writes import Counts, Ending, PageRow, PairWrite
-from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, importing, query
+from parity_dagster_tests.imports import OF_THIS_DATABASE, assert_equal, importing, new_importer, query
 from parity_dagster_tests.quick import quick
 from parity_dagster_tests.sample_mappers import ARTICLES
 
@@ -414,7 +414,7 @@ async def _play(settings: Settings, cases: list[Scenario]) -> dict[int, str]:
     store, states = PageStore(settings.state_table), StateStore(settings.state_table)
     async with await open_session(settings) as conn:
         await store.prepare(conn)
-        importer = await states.register_importer(conn, None)
+        importer = await new_importer(conn, states)
         claims = await states.claim(
             conn, [Pair(_did(n), POST) for n in range(len(cases))], importer, None, refresh=False
         )
