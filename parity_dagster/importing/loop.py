@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future, wait as wait_for
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parity_dagster.errors import Interrupted
@@ -58,7 +59,7 @@ class Running(Generic[Result]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Result] | None = None
         self._ended: Future[Result] = Future()
 
     def result(self) -> Result:
@@ -148,7 +149,7 @@ class _Life(Generic[Served]):
         self._is_ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Future[Served] = Future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -166,34 +167,17 @@ class _Life(Generic[Served]):
 
         def begin() -> None:
             assert self._loop is not None
-            running._task = task = self._loop.create_task(self._attend(running, work(served), when_done))
+            running._task = task = self._loop.create_task(_begin(work, served))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            # by a callback, not in the task: one that is cancelled before its first step runs none of its code
+            task.add_done_callback(partial(_deliver, running, when_done))
 
         with self._lock:
             if self._is_ending:
                 raise Interrupted("the service was closed")
             self._loop.call_soon_threadsafe(begin)
         return running
-
-    async def _attend(
-        self, running: Running[Result], work: Awaitable[Result], when_done: Callable[[], None] | None
-    ) -> None:
-        error: BaseException | None = None
-        try:
-            result = await work
-        except asyncio.CancelledError:
-            error = Interrupted("stopped before its end; what was committed stays, and it can be resumed")
-        except BaseException as exc:  # noqa: BLE001 - also a caller's SystemExit, which is for the caller's thread
-            error = exc
-        if _is_exiting:
-            return  # whoever waits is a daemon thread, which must not wake up to complain
-        if error is None:
-            running._ended.set_result(result)
-        else:
-            running._ended.set_exception(error)
-        if when_done is not None:
-            when_done()
 
     def end(self) -> None:
         """Let the thread come to its end; does not wait for it."""
@@ -253,6 +237,26 @@ class _Life(Generic[Served]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSING_SECONDS):
                     await self._close(served)
+
+
+async def _begin(work: Callable[[Served], Awaitable[Result]], served: Served) -> Result:
+    return await work(served)
+
+
+def _deliver(running: Running[Result], when_done: Callable[[], None] | None, task: asyncio.Task[Result]) -> None:
+    error: BaseException | None
+    if task.cancelled():
+        error = Interrupted("stopped before its end; what was committed stays, and it can be resumed")
+    else:
+        error = task.exception()  # also a caller's SystemExit, which is for the caller's thread
+    if _is_exiting:
+        return  # whoever waits is a daemon thread, which must not wake up to complain
+    if error is None:
+        running._ended.set_result(task.result())
+    else:
+        running._ended.set_exception(error)
+    if when_done is not None:
+        when_done()
 
 
 _loops: weakref.WeakSet[BackgroundLoop[Any]] = weakref.WeakSet()
