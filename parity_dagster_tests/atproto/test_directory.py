@@ -185,6 +185,7 @@ def test_a_mirror_that_is_behind_does_not_send_an_account_into_its_old_hosts_gra
             assert_equal(settings, network, did, POST)
 
 
+@pytest.mark.long
 def test_mirrors_that_disagree_end_nothing_while_the_new_host_is_down(settings: Settings) -> None:
     network, dids = with_mirrors(4, mirrors=2, hosts=2)
     with importing(settings, network) as (service, running):

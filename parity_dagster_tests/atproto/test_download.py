@@ -425,6 +425,7 @@ def test_a_refusal_is_the_same_with_a_file_as_without() -> None:
     asking(response(b'{"error":"RepoTakendown","message":"gone"}', status="400 Bad"), work)
 
 
+@pytest.mark.long
 def test_a_slow_download_is_not_tried_again_and_its_host_is_not_given_up() -> None:
     async def work(network: Network, raw: RawServer) -> None:
         for number in range(BREAKER_FAILURES + 1):

@@ -140,6 +140,7 @@ def test_a_host_without_an_archive_that_can_be_taken_is_asked_once(
     assert network.log.count() == 1
 
 
+@pytest.mark.long
 def test_why_there_is_no_archive_is_said_in_one_line(network: SampleNetwork, served: Running) -> None:
     did = network.add_account({POST: 400})
     pds = served.pds_urls["pds-1"]

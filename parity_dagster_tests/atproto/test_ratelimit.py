@@ -224,6 +224,7 @@ def test_concurrency_grows_with_good_answers_and_halves_with_bad_ones() -> None:
     assert limiter.concurrency == 1
 
 
+@pytest.mark.long
 def test_the_last_requests_of_a_window_are_spread_over_it() -> None:
     async def work() -> None:
         limiter = HostLimiter("https://a", 10)
@@ -302,6 +303,7 @@ def test_a_wait_longer_than_an_import_has_patience_is_an_error_with_the_hosts_ow
     drive(work)
 
 
+@pytest.mark.long
 def test_a_host_that_only_ever_says_429_is_given_up(settings: Settings) -> None:
     network = SampleNetwork()
     network.behave(host="pds-1", faults=[{"kind": "429", "seconds": 1}])
@@ -351,6 +353,7 @@ def test_a_host_that_only_ever_says_429_does_not_keep_each_of_its_accounts_waiti
         drive(lambda: work(network.hosts["pds-1"].url))
 
 
+@pytest.mark.long
 def test_limits_of_the_host_are_kept_by_all_walks_together(settings: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 30}) for _ in range(8)]

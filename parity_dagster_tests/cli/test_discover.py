@@ -133,6 +133,7 @@ def test_accounts_are_written_to_a_file_that_import_reads(
     assert "error: /dev/full could not be written: No space left on device; free some space" in full.stderr
 
 
+@pytest.mark.long
 def test_what_came_before_a_refusal_is_kept_and_the_exit_code_tells(
     env: dict[str, str], network: Running, settings: Settings, tmp_path: Path
 ) -> None:

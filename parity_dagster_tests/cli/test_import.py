@@ -200,6 +200,7 @@ def test_resume_goes_on_with_what_failed_and_leaves_the_rest_alone(env, network,
     assert records(settings) == 12
 
 
+@pytest.mark.long
 def test_what_failed_can_be_chosen_by_error_and_host_and_nothing_else_is_read(env, network, settings):
     refuses, fails, fine = (network.network.add_account({POST: 3}) for _ in range(3))
     network.network.behave(did=refuses, faults=(Fault(kind="400", method="listRecords"),))

@@ -225,6 +225,7 @@ def test_a_repository_that_is_too_large_is_read_by_pages(
     assert states(settings) == [(POST, "completed", None, "list", None)]
 
 
+@pytest.mark.long
 def test_a_cut_transfer_is_tried_again_and_never_taken_for_a_whole(
     settings: Settings, network: SampleNetwork, service: ImportService
 ) -> None:

@@ -249,6 +249,7 @@ def test_a_refresh_whose_pair_is_reset_is_not_completed_though_the_import_before
         assert (result.error_code, result.completed) == ("busy", False)
 
 
+@pytest.mark.long
 def test_a_lost_claim_session_is_noticed_and_held_again(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 600})

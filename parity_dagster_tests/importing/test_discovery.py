@@ -312,6 +312,7 @@ def test_a_server_that_refuses_everything_for_a_while_costs_no_place(
     assert {pair.did for pair in queued(settings)} == set(dids)
 
 
+@pytest.mark.long
 def test_one_call_at_a_time_reads_a_list(service: ImportService, settings: Settings, network: Running) -> None:
     add(network, 4)
     network.network.behave(host="relay", page_cap=2)

@@ -140,7 +140,8 @@ def test_a_moment_of_failure_is_not_even_noticed(settings: Settings) -> None:
     assert_equal(settings, network, did, POST)
 
 
-@pytest.mark.parametrize("kind", quick(1, ["429", "429-date", "429-reset"]))
+@pytest.mark.parametrize("kind", ["429", "429-date", "429-reset"])
+@pytest.mark.long
 def test_a_429_is_waited_out_and_no_failed_try(settings: Settings, kind: str) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 25})
@@ -236,7 +237,8 @@ def free_port_with_501() -> int:
     raise AssertionError("no free port with 501 in it")
 
 
-@pytest.mark.parametrize("where", quick(1, ["text", "port"]))
+@pytest.mark.parametrize("where", ["text", "port"])
+@pytest.mark.long
 def test_a_503_is_no_501_whatever_else_has_a_501_in_it(settings: Settings, where: str) -> None:
     """Only a host that lacks getRepoStatus (501) may leave an empty list unconfirmed."""
     network = SampleNetwork()

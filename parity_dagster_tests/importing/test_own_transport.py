@@ -136,6 +136,7 @@ def test_a_transport_around_ours_sees_every_request_and_changes_no_row(settings:
     assert [one.counts["closed"] for one in made] == [1, 1]
 
 
+@pytest.mark.long
 def test_the_setting_names_a_transport_for_imports_audits_and_alerts(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_record_that_another_retry_has_stored_is_not_skipped_once_more(setting
     assert query(settings, "SELECT records_skipped, records_failed FROM parity_import_states") == [(1, 0)]
 
 
+@pytest.mark.long
 def test_a_page_does_not_keep_a_bad_record_that_was_deleted_meanwhile(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 3})

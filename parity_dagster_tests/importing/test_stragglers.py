@@ -86,6 +86,7 @@ def test_a_run_with_short_walks_under_way_interrupts_nothing(settings: Settings)
         assert all(result.completed for result in results)
 
 
+@pytest.mark.long
 def test_without_patience_a_walk_takes_as_long_as_it_takes(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 40})

@@ -233,6 +233,7 @@ def test_a_file_that_ends_within_a_line_must_be_quiet_for_longer(inbox: Inbox) -
     assert inbox.outcome()["accounts"] == 2
 
 
+@pytest.mark.long
 def test_a_file_from_the_future_is_read_when_it_was_seen_unchanged(inbox: Inbox) -> None:
     inbox.drop(f"{A}\n", age=-86_400)
     assert inbox.look() == []
@@ -476,6 +477,7 @@ def test_a_request_that_the_daemon_did_not_get_to_is_repeated(inbox: Inbox) -> N
     assert inbox.notice().requests == []
 
 
+@pytest.mark.long
 def test_a_list_whose_runs_fail_is_asked_for_again_and_every_failure_is_told(inbox: Inbox, settings: Settings) -> None:
     inbox.use(settings.model_copy(update={"retry_delay": 1.0}))
     inbox.drop(f"{A}\n")
@@ -736,6 +738,7 @@ def test_no_cursor_whatever_stops_the_sensor(inbox: Inbox) -> None:
     assert inbox.look() == []
 
 
+@pytest.mark.long
 def test_a_clock_that_is_set_back_holds_up_no_list(inbox: Inbox) -> None:
     path = inbox.drop(f"{A}\n", age=-86_400)
     inbox.notice()

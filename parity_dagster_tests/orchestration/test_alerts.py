@@ -164,6 +164,7 @@ def test_a_failed_check_is_posted_once_and_names_the_pair(
     assert did in body["text"]
 
 
+@pytest.mark.long
 def test_the_same_facts_are_posted_once_and_others_again(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:
@@ -239,6 +240,7 @@ def test_an_alert_about_a_check_waits_for_a_webhook_that_is_down(
     assert {body["check"] for body in listener.bodies} >= {"no_failed_imports"}
 
 
+@pytest.mark.long
 def test_a_webhook_that_stumbles_gets_the_alert_all_the_same(settings: Settings, listener: Listener) -> None:
     listener.answers = [500, 429]
     assert alerts.post_alert(settings, "hello", {"event": "test"})

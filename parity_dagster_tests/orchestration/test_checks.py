@@ -387,6 +387,7 @@ def test_an_import_that_dagster_was_never_told_of_is_named(
     assert_names(found["state_equals_metadata"], pair)
 
 
+@pytest.mark.long
 def test_a_pair_that_waits_for_ever_and_one_that_is_old_are_named(
     settings: Settings, instance: dg.DagsterInstance, accounts: list[str]
 ) -> None:

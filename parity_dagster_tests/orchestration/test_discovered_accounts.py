@@ -158,6 +158,7 @@ def test_what_came_before_a_refusal_is_shown_with_the_problem(
     assert tick(settings, instance) is not None
 
 
+@pytest.mark.long
 def test_the_sensor_waits_while_a_run_or_a_command_reads_or_too_much_is_queued(
     settings: Settings, instance: dg.DagsterInstance, network: Running
 ) -> None:
