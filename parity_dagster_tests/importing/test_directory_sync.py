@@ -197,6 +197,7 @@ def test_the_log_vouches_for_a_look_up_only_if_it_says_the_same(settings: Settin
 @pytest.mark.parametrize("page", [7, 0])
 def test_operations_of_one_moment_are_not_lost_at_the_edge_of_a_page(settings: Settings, page: int) -> None:
     network = with_accounts(100)
+    set_back(network, seconds=60)  # a reader ends at the moment it began in
     log = network.operations._log
     log[:] = [one._replace(at=log[0].at + number // 5) for number, one in enumerate(log)]
     network.behave(host="plc", export_page=page)
@@ -208,6 +209,7 @@ def test_operations_of_one_moment_are_not_lost_at_the_edge_of_a_page(settings: S
 
 def test_more_operations_of_one_moment_than_a_page_holds_are_passed(settings: Settings) -> None:
     network = with_accounts(30)
+    set_back(network, seconds=60)
     log = network.operations._log
     log[:] = [one._replace(at=log[0].at + (number > 20)) for number, one in enumerate(log)]
     network.behave(host="plc", export_page=10)
