@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,28 +256,52 @@ def template_database(plain_template: str) -> str:
 
 
 @pytest.fixture
-def database_url(database_server: str, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
+def database_url(database_server: str, new_database: Callable[[str], str], template_database: str) -> str:
     """URL of a migrated database without rows, dropped after the test."""
-    with _new_database(admin, template_database) as name:
-        yield database_of(database_server, name)
+    return database_of(database_server, new_database(template_database))
 
 
 @pytest.fixture
-def empty_database_url(database_server: str, admin: psycopg.Connection) -> Iterator[str]:
+def empty_database_url(database_server: str, new_database: Callable[[str], str]) -> str:
     """URL of a database without tables, dropped after the test."""
-    with _new_database(admin, "template0") as name:
-        yield database_of(database_server, name)
+    return database_of(database_server, new_database("template0"))
 
 
-@contextmanager
-def _new_database(admin: psycopg.Connection, template: str) -> Iterator[str]:
-    name = f"parity_test_{uuid.uuid4().hex[:16]}"
+@pytest.fixture
+def new_database(admin: psycopg.Connection, drop_later: Callable[[str], None]) -> Iterator[Callable[[str], str]]:
+    """What makes a test's databases: the copy of a template, of which it returns the name."""
+    made = []
     # Copying the files takes half of the time that copying through the log takes, which is PostgreSQL's choice.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-    admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
-    yield name
-    admin.execute(drop.format(sql.Identifier(name)))
+
+    def make(template: str) -> str:
+        name = f"parity_test_{uuid.uuid4().hex[:16]}"
+        admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        drop_later(name)
+
+
+@pytest.fixture(scope="session")
+def drop_later(admin: psycopg.Connection) -> Iterator[Callable[[str], None]]:
+    """What drops a database when two more tests have ended: while a session of it is only about to be gone, PostgreSQL
+    looks for that every 100 ms, which is longer than most tests take."""
+    ended: deque[str] = deque()
+
+    def drop() -> None:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(ended.popleft())))
+
+    def later(name: str) -> None:
+        ended.append(name)
+        if len(ended) > 2:
+            drop()
+
+    yield later
+    while ended:
+        drop()
 
 
 @pytest.fixture(scope="session")
