@@ -298,61 +298,61 @@ def _import(request: Request, settings: Settings, progress: bool, as_json: bool)
 def _queue(request: Request, settings: Settings, as_json: bool) -> int:
     from parity_dagster.service import ImportService
 
-    queued: list[Pair] = []
+    queued = _Queued(settings, as_json)
     lost: list[ImportResult] = []
+    how = {"refresh": request.refresh, "reread": request.reread}
     try:
         with ImportService(settings) as service:
             if request.resume:
-                queued += service.enqueue(request.resumable(service))
+                queued.add(service.enqueue(request.resumable(service)))
                 service.show_in_dagster(request.named)
             elif request.chosen:
                 dids = request.dids(service)
                 lost = dids.lost
-                pairs: Iterable[Pair] = request.chosen_pairs(service, dids)
-                queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
+                queued.add(service.enqueue(request.chosen_pairs(service, dids), **how))
                 service.show_in_dagster(request.named)
             elif request.known and not as_json:
-                count = service.enqueue_known(
-                    request.collections or None, refresh=request.refresh, reread=request.reread
-                )
-                _say_queued(count, settings)
-                return SUCCEEDED
+                queued.count = service.enqueue_known(request.collections or None, **how)
             elif request.known:
                 missing = request.known_pairs(service)
                 while batch := list(islice(missing, _PAIRS_PER_BATCH)):
-                    queued += service.enqueue(batch, refresh=request.refresh, reread=request.reread)
+                    queued.add(service.enqueue(batch, **how))
             else:
                 dids = request.dids(service)
                 lost = dids.lost
                 width = len(request.collections or settings.collections)
                 while accounts := dids.take(max(1, _PAIRS_PER_BATCH // width), _SECONDS_PER_BATCH):
-                    pairs = request.pairs(accounts, service)
-                    queued += service.enqueue(pairs, refresh=request.refresh, reread=request.reread)
+                    queued.add(service.enqueue(request.pairs(accounts, service), **how))
                 service.show_in_dagster(request.named)
     except BaseException:
         # a signal while a pipe is waited for, or the database: what is queued stays so
-        if queued:
-            _tell_queued(queued, settings, as_json)
+        if queued.count:
+            queued.tell()
         raise
     for result in lost:
         click.echo(f"error: {one_line(result.error or '')}", err=True)
-    if queued or as_json:
-        _tell_queued(queued, settings, as_json)
-    elif not lost:
-        _say_queued(0, settings)
+    if queued.count or as_json or not lost:
+        queued.tell()
     return FAILED if lost else SUCCEEDED
 
 
-def _tell_queued(queued: Sequence[Pair], settings: Settings, as_json: bool) -> None:
-    if as_json:
-        write_json({"did": pair.did, "collection": pair.collection} for pair in queued)
-    else:
-        _say_queued(len(queued), settings)
+class _Queued:
+    """What a call has queued: as many as there are, each of them only if it is asked for."""
 
+    def __init__(self, settings: Settings, as_json: bool) -> None:
+        self.count = 0
+        self._queue = settings.queue
+        self._pairs: list[Pair] | None = [] if as_json else None
 
-def _say_queued(count: int, settings: Settings) -> None:
-    click.echo(
-        queued_sentence(count, settings.queue)
-        if count
-        else "Nothing new to queue: all of it is queued, running or complete (--refresh reads again)."
-    )
+    def add(self, pairs: Sequence[Pair]) -> None:
+        self.count += len(pairs)
+        if self._pairs is not None:
+            self._pairs += pairs
+
+    def tell(self) -> None:
+        if self._pairs is not None:
+            write_json({"did": pair.did, "collection": pair.collection} for pair in self._pairs)
+        elif self.count:
+            click.echo(queued_sentence(self.count, self._queue))
+        else:
+            click.echo("Nothing new to queue: all of it is queued, running or complete (--refresh reads again).")
