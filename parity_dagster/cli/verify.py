@@ -87,7 +87,7 @@ def verify(
 
     \b
     equal         in the table exactly as it was signed
-    missing       signed, and not in the table
+    missing       signed, and not in the table, or hidden in it
     different     in the table with another cid or another value
     surplus       in the table, and not in the repository
     newer         a live event came after the repository's revision: no fault

@@ -326,7 +326,7 @@ def _count(found: Verification, what: Literal["missing", "different", "surplus",
 
 def _recompute(conn: psycopg.Connection[Any], state: ImportState, found: Verification) -> Iterator[int]:
     count = 0
-    with closing(stream_stored(conn, state.pair)) as rows:
+    with closing(stream_stored(conn, state.pair, hidden=True)) as rows:
         for row in rows:
             outcome = "unverifiable" if row.cid is None else check_cid(row.value, row.cid)
             if outcome == "equal":
@@ -360,7 +360,7 @@ def compare(
     """
     comparison = _Comparison(conn, state, archive, found)
     count = 0
-    with closing(stream_stored(conn, state.pair)) as rows:
+    with closing(stream_stored(conn, state.pair, hidden=False)) as rows:
         row = next(rows, None)
         for page in archive.read(state.collection):
             for expected in _expected(state, page.rows, page.failed, mappers):

@@ -32,12 +32,16 @@ class StoredRecord(NamedTuple):
     rev: str | None
 
 
-def stream_stored(conn: psycopg.Connection[Any], pair: Pair) -> Generator[StoredRecord]:
-    """Read a pair's rows, least record key first; a COPY, which takes the memory of one row however large they are."""
+def stream_stored(conn: psycopg.Connection[Any], pair: Pair, *, hidden: bool) -> Generator[StoredRecord]:
+    """Read a pair's rows, least record key first; a COPY, which takes the memory of one row however large they are.
+
+    Args:
+        hidden: also those that no view shows, because the account was not active.
+    """
     statement = sql.SQL(
         "COPY (SELECT rkey, cid, convert_to(value::text, 'UTF8'), rev FROM atproto_records"
-        ' WHERE did = {} AND collection = {} ORDER BY rkey COLLATE "C") TO STDOUT (FORMAT binary)'
-    ).format(*map(sql.Literal, pair))
+        ' WHERE did = {} AND collection = {} AND (active OR {}) ORDER BY rkey COLLATE "C") TO STDOUT (FORMAT binary)'
+    ).format(*map(sql.Literal, (*pair, hidden)))
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(["text", "text", "bytea", "text"])
         for row in copy.rows():

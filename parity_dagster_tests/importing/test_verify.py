@@ -75,6 +75,7 @@ def tamper(settings: Settings, did: str, how: str) -> str:
         "value": """UPDATE atproto_records SET value = value || '{"text": "forged"}'""",
         "cid": "UPDATE atproto_records SET cid = 'bafyforged'",
         "delete": "DELETE FROM atproto_records",
+        "hide": "UPDATE atproto_records SET active = false",
         "add": "INSERT INTO atproto_records (did, collection, rkey, cid, value)"
         """ VALUES (%s, %s, %s, 'bafyforged', '{"text": "added"}')""",
     }[how]
@@ -106,7 +107,8 @@ def test_what_was_imported_is_equal(
 
 @pytest.mark.parametrize("source", quick(1, SOURCES))
 @pytest.mark.parametrize(
-    ("how", "what"), [("value", "different"), ("cid", "different"), ("delete", "missing"), ("add", "surplus")]
+    ("how", "what"),
+    [("value", "different"), ("cid", "different"), ("delete", "missing"), ("hide", "missing"), ("add", "surplus")],
 )
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_a_row_that_was_tampered_with_is_named(
