@@ -153,6 +153,7 @@ def test_it_works_inside_a_running_event_loop_as_in_a_notebook(settings: Setting
     assert {page.collection for page in pages} == {POST}
 
 
+@pytest.mark.long
 def test_many_threads_may_share_one_service_as_in_a_web_worker(settings: Settings, network: Running) -> None:
     dids = [network.network.add_account({POST: 30, LIKE: 5}) for _ in range(12)]
     with ImportService(settings, report=False) as service, ThreadPoolExecutor(12) as threads:

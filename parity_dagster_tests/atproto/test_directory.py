@@ -16,6 +16,7 @@ from parity_dagster.importing.loop import new_event_loop
 from parity_dagster.sample_network import LIKE, POST, SampleNetwork, run_in_thread
 from parity_dagster.settings import Settings, load_settings
 from parity_dagster_tests.imports import assert_equal, importing
+from parity_dagster_tests.quick import quick
 
 
 def on_network(network: SampleNetwork, work: Callable[[Network], Awaitable[Any]], **changes: Any) -> Any:
@@ -121,7 +122,7 @@ def deny(network: SampleNetwork, did: str, code: str, mirror: str) -> None:
     network.set_document(did, document, status=given.get("status", 200), mirror=mirror)
 
 
-@pytest.mark.parametrize("code", DENIALS)
+@pytest.mark.parametrize("code", quick(2, DENIALS))
 def test_no_single_mirror_makes_an_account_gone(settings: Settings, code: str) -> None:
     network, dids = with_mirrors(4, mirrors=3)
     with importing(settings, network) as (service, _):
@@ -168,7 +169,7 @@ def test_what_no_second_mirror_confirms_is_tried_again(settings: Settings, code:
         assert all(service.import_user(did, [POST]).completed for did in dids)
 
 
-@pytest.mark.parametrize("old", ["deactivated", "gone"])
+@pytest.mark.parametrize("old", quick(1, ["deactivated", "gone"]))
 def test_a_mirror_that_is_behind_does_not_send_an_account_into_its_old_hosts_grave(
     settings: Settings, old: Any
 ) -> None:

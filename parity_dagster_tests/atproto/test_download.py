@@ -174,6 +174,7 @@ def bomb(mebibytes: int) -> bytes:
 
 
 # I17
+@pytest.mark.long
 def test_a_gzip_bomb_is_inflated_to_the_limit_and_a_little_at_a_time() -> None:
     answer = gzipped(b"", bomb(128))
     assert refused(answer, BodyTooLarge)[1] <= LIMIT

@@ -26,6 +26,7 @@ from parity_dagster.errors import (
 )
 from parity_dagster.sample_network import LIKE, POST, Fault, Running, SampleNetwork, run_in_thread
 from parity_dagster.settings import load_settings
+from parity_dagster_tests.quick import quick
 
 Asking = Callable[[Network, str], Awaitable[None]]
 CAP = 2**20
@@ -166,16 +167,19 @@ def test_a_disk_that_is_full_is_a_reason_too(network: SampleNetwork, served: Run
 
 @pytest.mark.parametrize(
     ("fault", "kind", "tries"),
-    [
-        (Fault(kind="cut", method="getRepo", size=500), HostUnreachable, 3),
-        (Fault(kind="long-length", method="getRepo"), HostUnreachable, 3),
-        (Fault(kind="reset", method="getRepo"), HostUnreachable, 3),
-        (Fault(kind="hang", method="getRepo"), HostUnreachable, 3),
-        (Fault(kind="500", method="getRepo"), ServerFailure, 3),
-        (Fault(kind="503", method="getRepo", message="upstream answered 501"), ServerFailure, 3),
-        (Fault(kind="redirect", method="getRepo"), MalformedAnswer, 1),
-        (Fault(kind="429", method="getRepo", seconds=3600), RateLimited, 1),
-    ],
+    quick(
+        4,
+        [
+            (Fault(kind="cut", method="getRepo", size=500), HostUnreachable, 3),
+            (Fault(kind="long-length", method="getRepo"), HostUnreachable, 3),
+            (Fault(kind="reset", method="getRepo"), HostUnreachable, 3),
+            (Fault(kind="hang", method="getRepo"), HostUnreachable, 3),
+            (Fault(kind="500", method="getRepo"), ServerFailure, 3),
+            (Fault(kind="503", method="getRepo", message="upstream answered 501"), ServerFailure, 3),
+            (Fault(kind="redirect", method="getRepo"), MalformedAnswer, 1),
+            (Fault(kind="429", method="getRepo", seconds=3600), RateLimited, 1),
+        ],
+    ),
     ids=lambda value: value.kind if isinstance(value, Fault) else None,
 )
 def test_what_may_pass_is_transient(

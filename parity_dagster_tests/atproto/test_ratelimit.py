@@ -403,6 +403,7 @@ def test_hosts_in_trouble_do_not_hold_up_the_others(settings: Settings, trouble:
 
 
 @pytest.mark.parametrize("count", quick(1, [300, 1500]))
+@pytest.mark.long
 def test_many_accounts_on_one_dead_host_are_done_with_quickly(settings: Settings, count: int) -> None:
     network = SampleNetwork(hosts=1)
     dids = [network.add_account({POST: 1}) for _ in range(count)]

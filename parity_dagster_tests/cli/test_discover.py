@@ -107,6 +107,7 @@ def test_a_dry_run_says_how_many_there_are_and_what_they_take(
     assert f"Not registered yet: {FOLLOW}" in wider.stdout
 
 
+@pytest.mark.long
 def test_accounts_are_written_to_a_file_that_import_reads(
     env: dict[str, str], network: Running, settings: Settings, tmp_path: Path
 ) -> None:

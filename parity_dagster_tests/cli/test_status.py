@@ -203,6 +203,7 @@ def test_a_hundred_thousand_rows_stream_in_bounded_memory(settings):
     assert len(json.loads(result.stdout)) == 100_000
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_early_ends_the_listing_quietly(settings):
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute(

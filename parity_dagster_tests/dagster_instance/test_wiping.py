@@ -110,6 +110,7 @@ def test_the_matrix_forgets_a_wiped_pair_and_its_neighbours_stay_green(
     assert instance.get_latest_materialization_event(RECORDS_KEY) is None
 
 
+@pytest.mark.long
 def test_the_planned_events_of_a_run_are_written_at_once_and_shown(
     service: ImportService, settings: Settings, instance: dg.DagsterInstance, network: Running
 ) -> None:

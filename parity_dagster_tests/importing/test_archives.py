@@ -30,6 +30,7 @@ from parity_dagster_tests.imports import (
     settings_for,
     stored,
 )
+from parity_dagster_tests.quick import quick
 
 ALL = (POST, LIKE, REPOST, FOLLOW, PROFILE)
 UNSTORABLE = {
@@ -111,6 +112,7 @@ def test_a_repository_longer_than_a_page_is_read_and_counted(
     assert query(settings, "SELECT count(*) FROM parity_walk_pages") == [(0,)]
 
 
+@pytest.mark.long
 def test_a_small_repository_needs_no_file_and_a_large_one_without_room_for_it_is_read_by_pages(
     settings: Settings, network: SampleNetwork, service: ImportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +127,7 @@ def test_a_small_repository_needs_no_file_and_a_large_one_without_room_for_it_is
     assert_equal(settings, network, large, POST)
 
 
-@pytest.mark.parametrize("name", WRONG_CASES)
+@pytest.mark.parametrize("name", quick(4, WRONG_CASES))
 def test_a_wrong_archive_fails_and_changes_nothing(
     settings: Settings, network: SampleNetwork, service: ImportService, name: str
 ) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import psycopg
+import pytest
 from hypothesis import example, given, settings as hypothesis_settings, strategies as st
 
 from parity_dagster.importing.batch import by_pair
@@ -31,6 +32,7 @@ cids = st.none() | st.text(st.characters(exclude_characters="\x00", exclude_cate
 values = st.text(st.characters(exclude_characters="\n\r\t\x00", exclude_categories=["Cs"]), max_size=30).map(str.encode)
 
 
+@pytest.mark.long
 def test_rows_arrive_as_they_were_encoded(database_url: str) -> None:
     with psycopg.connect(database_url) as conn:
         conn.execute(

@@ -164,7 +164,7 @@ class Tripwire:
 
 
 # I3
-@pytest.mark.parametrize("step", quick(1, [6, 1]))
+@pytest.mark.parametrize("step", quick(1, [12, 1]))
 def test_killed_at_a_change_of_the_database_the_import_ends_as_if_nothing_had_happened(
     settings: Settings, network: Running, step: int
 ) -> None:

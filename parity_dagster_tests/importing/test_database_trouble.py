@@ -63,6 +63,7 @@ def test_a_restart_of_postgres_in_the_middle_is_waited_out(own_server: Settings)
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_postgres_away_for_longer_than_an_import_waits_leaves_the_pairs_resumable(own_server: Settings) -> None:
     network = SampleNetwork()
     dids = [network.add_account({POST: 120}) for _ in range(3)]

@@ -542,6 +542,7 @@ def test_whatever_happened_the_table_is_the_network(settings: Settings, seed: in
         assert identities(settings) == expected
 
 
+@pytest.mark.long
 def test_whole_repositories_are_verified_with_the_key_of_the_log(settings: Settings) -> None:
     network = with_accounts(6)
     rotated, *rest = network.dids

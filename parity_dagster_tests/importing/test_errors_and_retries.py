@@ -87,7 +87,7 @@ def run(settings: Settings, network: SampleNetwork, did: str, **changes: Any) ->
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     quick(
-        4,
+        2,
         [
             ("503", "server_error", "answered 503"),
             ("reset", "unreachable", ""),

@@ -255,7 +255,7 @@ def test_who_does_not_hold_a_pair_writes_nothing_of_it(settings: Settings) -> No
 
 
 # I2
-@pytest.mark.parametrize("case", EVIDENCE)
+@pytest.mark.parametrize("case", quick(5, EVIDENCE))
 def test_only_the_pages_of_the_very_walk_let_an_ending_delete_and_count(
     case: str, settings: Settings, other: Settings
 ) -> None:

@@ -110,7 +110,7 @@ def test_what_was_imported_is_equal(
     ("how", "what"),
     [("value", "different"), ("cid", "different"), ("delete", "missing"), ("hide", "missing"), ("add", "surplus")],
 )
-@pytest.mark.parametrize("has_moved", [False, True])
+@pytest.mark.parametrize("has_moved", quick(1, [False, True]))
 def test_a_row_that_was_tampered_with_is_named(
     settings: Settings,
     network: SampleNetwork,
@@ -158,7 +158,7 @@ def test_many_differences_are_counted_and_some_of_them_named(
     assert len(found.examples) == EXAMPLES
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", quick(1, SOURCES))
 @pytest.mark.parametrize("tells_revisions", [True, False])
 def test_what_live_events_brought_after_the_revision_is_no_fault(
     settings: Settings, network: SampleNetwork, service: ImportService, source: Source, tells_revisions: bool
@@ -188,7 +188,7 @@ def test_what_live_events_brought_after_the_revision_is_no_fault(
     assert differences(found) == {"different": 1, "surplus": 1, "newer": 1}, "live or not, they are not what was signed"
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", quick(1, SOURCES))
 @pytest.mark.parametrize("tells_revisions", [True, False])
 def test_what_the_account_has_written_since_is_told_apart(
     settings: Settings, network: SampleNetwork, service: ImportService, source: Source, tells_revisions: bool
@@ -210,6 +210,7 @@ def test_what_the_account_has_written_since_is_told_apart(
     assert (found.outcome, found.equal) == ("equal", 30)
 
 
+@pytest.mark.long
 def test_odd_records_are_equal_or_kept_as_failed_records(
     settings: Settings, network: SampleNetwork, service: ImportService
 ) -> None:

@@ -379,7 +379,7 @@ def test_q26_what_describe_repo_claims_is_not_asked_for(settings: Settings) -> N
 @pytest.mark.parametrize(
     ("dialect", "what"),
     quick(
-        4,
+        2,
         [
             *(("millipds", "gone"), ("cocoon", "deactivated"), ("reference", "deactivated for a while")),
             *(("rsky", "gone"), ("millipds", "deactivated"), ("cocoon", "deactivated for a while")),

@@ -123,6 +123,7 @@ def test_what_a_server_says_pings_nobody_and_plants_no_link(
     assert "<!channel>" in body["message"], "what programs read is as it was said"
 
 
+@pytest.mark.long
 def test_a_run_that_succeeds_is_not_posted(
     settings: Settings, instance: dg.DagsterInstance, network: Running, listener: Listener
 ) -> None:

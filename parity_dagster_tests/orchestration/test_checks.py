@@ -219,6 +219,7 @@ def test_what_changes_after_the_import_is_no_loss(
     assert (account.changed, account.missing, account.different, account.surplus) == (3, 0, 0, 0)
 
 
+@pytest.mark.long
 def test_what_a_signed_repository_shows_is_proven_and_what_a_list_shows_is_equal(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:
@@ -261,6 +262,7 @@ def test_a_repository_of_more_bytes_than_the_pages_may_have_is_read_by_pages(
     assert (found.outcome, found.compared) == ("equal", 12)
 
 
+@pytest.mark.long
 def test_one_account_with_absurd_answers_does_not_end_the_audit_of_the_others(
     settings: Settings, instance: dg.DagsterInstance, network: Running, accounts: list[str]
 ) -> None:

@@ -239,6 +239,7 @@ def test_the_lineage_leads_from_the_inbox_to_the_overview() -> None:
         assert node.description
 
 
+@pytest.mark.long
 def test_the_described_columns_of_the_records_are_those_of_the_table(settings: Settings) -> None:
     schema = (
         build_defs(settings)

@@ -61,6 +61,7 @@ def complete(settings: Settings) -> int:
     return int(found)
 
 
+@pytest.mark.long
 def test_of_a_list_some_accounts_are_partitions_and_all_are_imported(
     settings: Settings, instance: dg.DagsterInstance, dids: list[str]
 ) -> None:

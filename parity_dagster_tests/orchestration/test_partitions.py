@@ -76,6 +76,7 @@ def test_registering_twice_registers_once_and_says_what_was_new(instance: dg.Dag
     assert instance.get_dynamic_partitions(DIDS) == [did(1), did(2), did(3)]
 
 
+@pytest.mark.long
 def test_more_accounts_than_one_statement_takes_are_registered(instance: dg.DagsterInstance) -> None:
     many = [did(number) for number in range(2 * REGISTER_CHUNK + 1)]
     assert register_dids(instance, many) == many

@@ -46,6 +46,7 @@ def rows(settings: Settings) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(("revision", "cure"), OTHERS)
+@pytest.mark.long
 def test_no_sensor_does_anything_until_the_database_is_of_its_version(
     revision: str, cure: str, settings: Settings, instance: dg.DagsterInstance, network: Running
 ) -> None:
@@ -73,6 +74,7 @@ def test_no_sensor_does_anything_until_the_database_is_of_its_version(
 
 
 @pytest.mark.parametrize(("revision", "cure"), OTHERS)
+@pytest.mark.long
 def test_a_run_that_meets_a_database_of_another_version_says_so_and_its_pairs_wait(
     revision: str, cure: str, settings: Settings, instance: dg.DagsterInstance, network: Running
 ) -> None:

@@ -455,6 +455,7 @@ def test_a_host_can_go_away_and_come_back_on_its_port(served: Running, client: h
     assert client.get(f"{served.plc_url}/{did}").status_code == 200
 
 
+@pytest.mark.long
 def test_a_host_that_flaps_is_down_when_down_and_up_when_up(served: Running, client: httpx.Client) -> None:
     network, url = served.network, served.pds_urls["pds-1"]
     for _ in range(20):
