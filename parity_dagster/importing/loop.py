@@ -59,7 +59,7 @@ class Running(Generic[Result]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._task: asyncio.Task[Result] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._ended: Future[Result] = Future()
 
     def result(self) -> Result:
@@ -167,7 +167,7 @@ class _Life(Generic[Served]):
 
         def begin() -> None:
             assert self._loop is not None
-            running._task = task = self._loop.create_task(_begin(work, served))
+            running._task = task = self._loop.create_task(_attend(work, served))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             # by a callback, not in the task: one that is cancelled before its first step runs none of its code
@@ -239,22 +239,32 @@ class _Life(Generic[Served]):
                     await self._close(served)
 
 
-async def _begin(work: Callable[[Served], Awaitable[Result]], served: Served) -> Result:
-    return await work(served)
+async def _attend(
+    work: Callable[[Served], Awaitable[Result]], served: Served
+) -> tuple[Result, None] | tuple[None, BaseException]:
+    try:
+        return await work(served), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - also a caller's SystemExit, which is for the caller's thread
+        return None, exc
 
 
-def _deliver(running: Running[Result], when_done: Callable[[], None] | None, task: asyncio.Task[Result]) -> None:
-    error: BaseException | None
-    if task.cancelled():
-        error = Interrupted("stopped before its end; what was committed stays, and it can be resumed")
-    else:
-        error = task.exception()  # also a caller's SystemExit, which is for the caller's thread
+def _deliver(
+    running: Running[Result],
+    when_done: Callable[[], None] | None,
+    task: asyncio.Task[tuple[Result, None] | tuple[None, BaseException]],
+) -> None:
     if _is_exiting:
         return  # whoever waits is a daemon thread, which must not wake up to complain
-    if error is None:
-        running._ended.set_result(task.result())
+    if task.cancelled():
+        running._ended.set_exception(
+            Interrupted("stopped before its end; what was committed stays, and it can be resumed")
+        )
+    elif (ended := task.result())[1] is None:
+        running._ended.set_result(ended[0])
     else:
-        running._ended.set_exception(error)
+        running._ended.set_exception(ended[1])
     if when_done is not None:
         when_done()
 

@@ -32,3 +32,25 @@ def test_what_is_stopped_before_its_first_step_has_ended() -> None:
         second.result()
     first.result()
     loop.close()
+
+
+def test_work_that_wants_the_process_to_end_while_it_is_stopped_keeps_nothing_open() -> None:
+    is_begun, is_closed = threading.Event(), threading.Event()
+
+    async def close(_: None) -> None:
+        is_closed.set()
+
+    async def wait(_: None) -> None:
+        is_begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise SystemExit from None
+
+    loop = BackgroundLoop(lambda: None, close)
+    running = loop.start(wait)
+    is_begun.wait()
+    loop.close()
+    assert is_closed.is_set()
+    with pytest.raises(SystemExit):
+        running.result()
