@@ -143,9 +143,17 @@ class Importer:
             if self._archives is not None:
                 self._archives.close()
             # Also when interrupted: what is claimed and not done can be resumed by anybody at once.
-            with suppress(DatabaseError, TimeoutError):
-                async with asyncio.timeout(CLOSING_SECONDS):
-                    await self._claims.close()
+            giving_back = asyncio.create_task(self._give_back())
+            try:
+                await asyncio.shield(giving_back)
+            except asyncio.CancelledError:  # interrupted while it did
+                await giving_back
+                raise
+
+    async def _give_back(self) -> None:
+        with suppress(DatabaseError, TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._claims.close()
 
     async def _walk_all(self, feed: Feed[Pair]) -> None:
         window = asyncio.Semaphore(WINDOW)

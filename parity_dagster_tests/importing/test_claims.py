@@ -177,6 +177,27 @@ def test_an_import_that_is_stopped_while_it_gets_its_number_gives_that_back(sett
             assert query(settings, "SELECT hostname FROM parity_importers") == [("gone",)]
 
 
+# I12
+def test_an_import_that_is_stopped_while_it_gives_its_number_back_does_so_to_the_end(settings: Settings) -> None:
+    network = SampleNetwork()
+    did = network.add_account({POST: 3})
+    with importing(settings, network) as (service, _), ThreadPoolExecutor() as threads:
+        query(
+            settings,
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+            " IF current_query() LIKE '%SET importer_id = NULL%' THEN PERFORM pg_sleep(0.5); END IF; RETURN NULL;"
+            " END$$; CREATE TRIGGER dawdle BEFORE UPDATE ON parity_import_states EXECUTE FUNCTION dawdle()",
+        )
+        importing_thread = threads.submit(service.import_user_collection, did, POST)
+        dawdling = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while query(settings, dawdling) != [(1,)]:
+            time.sleep(0.01)
+        service.close()
+        with pytest.raises(Interrupted):
+            importing_thread.result()
+        assert query(settings, "SELECT count(*) FROM parity_importers") == [(0,)]
+
+
 @pytest.mark.long
 def test_ctrl_c_ends_a_process_quickly_and_frees_its_pairs(settings: Settings) -> None:
     network = SampleNetwork()
