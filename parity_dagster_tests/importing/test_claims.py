@@ -178,6 +178,7 @@ def test_an_import_that_is_stopped_while_it_gets_its_number_gives_that_back(sett
 
 
 # I12
+@pytest.mark.long
 def test_an_import_that_is_stopped_while_it_gives_its_number_back_does_so_to_the_end(settings: Settings) -> None:
     network = SampleNetwork()
     did = network.add_account({POST: 3})
@@ -185,7 +186,7 @@ def test_an_import_that_is_stopped_while_it_gives_its_number_back_does_so_to_the
         query(
             settings,
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
-            " IF current_query() LIKE '%SET importer_id = NULL%' THEN PERFORM pg_sleep(0.5); END IF; RETURN NULL;"
+            " IF current_query() LIKE '%SET importer_id = NULL%' THEN PERFORM pg_sleep(2); END IF; RETURN NULL;"
             " END$$; CREATE TRIGGER dawdle BEFORE UPDATE ON parity_import_states EXECUTE FUNCTION dawdle()",
         )
         importing_thread = threads.submit(service.import_user_collection, did, POST)
